@@ -1,0 +1,32 @@
+"""Autoencoder."""
+
+from mixvi.module._elbo import ELBOModule, Layout
+from mixvi.module.encoders import DeltaEncoder
+from mixvi.module.likelihoods import Likelihood
+from mixvi.module.nets import Hidden
+from mixvi.module.priors import Flat
+
+
+class AEModule(ELBOModule):
+    """The bound with a posterior that has shrunk to a point.
+
+    ::
+
+        generative   p(x, z | c) = p(z) p(x | z),         p(z) flat
+        inference    q(z | x)    = delta(z - e(x))
+
+        ELBO(x) = log p(x | z),                           z = e(x)
+
+    Two infinities are left out by agreement, the entropy of the delta and the mass of the flat prior, both constant
+    in the parameters; what is left is maximum likelihood. With ``Normal(sigma=1)`` that is the squared error,
+    log p(x | z) = -||x - mu(z)||^2 / 2 - (g / 2) log 2 pi, and without hidden layers the optimum spans the principal
+    subspace (Baldi & Hornik 1989).
+    """
+
+    def __init__(self, layout: Layout, likelihood: type[Likelihood], n_latent: int = 10, hidden: Hidden = Hidden()):
+        super().__init__(
+            layout,
+            encoder=DeltaEncoder(layout.n_genes, layout.n_conditions, n_latent, hidden),
+            prior=Flat(),
+            likelihood=likelihood(layout, n_latent, hidden),
+        )

@@ -1,0 +1,38 @@
+"""Conditional variational autoencoder."""
+
+from mixvi.module._elbo import ELBOModule, Layout
+from mixvi.module.encoders import NormalEncoder
+from mixvi.module.likelihoods import Likelihood
+from mixvi.module.nets import Hidden
+from mixvi.module.priors import ConditionalNormal, StandardNormal
+
+
+class CVAEModule(ELBOModule):
+    """The conditional variational autoencoder (Sohn 2015), with two priors that answer two questions.
+
+    ::
+
+        generative   p(x, z | c) = p(z | c) p(x | z, c)
+                     p(z | c)    = N(0, I)                 "forget c": what c explains is left to the decoder
+                                or N(m(c), diag s(c)^2)    "keep c": each condition has its place (learned prior)
+        inference    q(z | x, c) = N(m(x, c), diag s(x, c)^2)
+
+        ELBO(x | c) = E_q[ log p(x | z, c) ] - kl_z
+        kl_z        = KL(q(z | x, c) || p(z | c))
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        likelihood: type[Likelihood],
+        n_latent: int = 10,
+        hidden: Hidden = Hidden(),
+        learned_prior: bool = False,
+    ):
+        prior = ConditionalNormal(layout.n_conditions, n_latent) if learned_prior else StandardNormal(n_latent)
+        super().__init__(
+            layout,
+            encoder=NormalEncoder(layout.n_genes, layout.n_conditions, n_latent, hidden),
+            prior=prior,
+            likelihood=likelihood(layout, n_latent, hidden),
+        )

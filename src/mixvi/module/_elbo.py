@@ -1,0 +1,136 @@
+"""The evidence bound that every model maximises.
+
+    ELBO(x) = E_q(z | x, c)[ log p(x | z, c) ] - KL( q(z, ... | x, c) || p(z, ... | c) )
+
+A module is three parts, an encoder q(z | x, c), a prior p(z, ... | c) and a likelihood p(x | z, c); this file reads a
+minibatch, passes it through the parts and adds up the terms. Letters: n cells, g genes, d latent, k components,
+q condition width, l labelled classes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.module.base import BaseModuleClass, LossOutput
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.nn.functional import one_hot
+
+from mixvi.module.likelihoods import Likelihood
+from mixvi.module.priors import Prior, Terms
+
+
+class Layout(NamedTuple):
+    """What is registered: all a module has to know of the data before it sees a cell."""
+
+    n_genes: int
+    batch_levels: int = 0  # levels of the batch; 0 when there is none
+    covariate_levels: tuple[int, ...] = ()  # levels of each further categorical covariate
+    n_continuous: int = 0
+    n_labels: int = 0
+    size_factor: bool = False  # library sizes come from the user, not from the counts
+
+    @property
+    def n_conditions(self) -> int:
+        """Width q of the conditions."""
+        return self.batch_levels + sum(self.covariate_levels) + self.n_continuous
+
+
+class Cells(NamedTuple):
+    """A minibatch of n cells."""
+
+    x: Tensor  # (n, g) as registered: what the likelihood scores
+    seen: Tensor  # (n, g) what the encoders see of it
+    library: Tensor  # (n, 1) total count, or the registered size factor
+    c: Tensor  # (n, q) one-hot batch and covariates, then continuous covariates; q >= 0
+    y: Tensor  # (n, l) one-hot label, a row of zeros where unlabelled; l >= 0
+
+
+class ELBOModule(BaseModuleClass):
+    """Abstract: the parts come from the final classes, the bound from here."""
+
+    def __init__(self, layout: Layout, encoder: nn.Module, prior: Prior, likelihood: Likelihood):
+        super().__init__()
+        self.layout = layout
+        self.encoder = encoder
+        self.prior = prior
+        self.likelihood = likelihood
+
+    def read(self, tensors: dict[str, Tensor]) -> Cells:
+        """A minibatch of scvi's loader as `Cells`."""
+        x = tensors[REGISTRY_KEYS.X_KEY]
+        library = tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY)
+        conditions = [x[:, :0]]  # (n, 0): q = 0 needs no case of its own
+        if self.layout.batch_levels:
+            conditions.append(_one_hot(tensors[REGISTRY_KEYS.BATCH_KEY], self.layout.batch_levels, x))
+        for i, levels in enumerate(self.layout.covariate_levels):
+            conditions.append(_one_hot(tensors[REGISTRY_KEYS.CAT_COVS_KEY][:, [i]], levels, x))
+        if self.layout.n_continuous:
+            conditions.append(tensors[REGISTRY_KEYS.CONT_COVS_KEY].to(x))
+        y = x[:, :0]
+        if self.layout.n_labels:  # the unlabelled category comes last and has no column
+            y = _one_hot(tensors[REGISTRY_KEYS.LABELS_KEY], self.layout.n_labels + 1, x)[:, :-1]
+        return Cells(
+            x=x,
+            seen=self.likelihood.prepare(x),
+            library=x.sum(-1, keepdim=True) if library is None else library.to(x),
+            c=torch.cat(conditions, dim=-1),
+            y=y,
+        )
+
+    def encode(self, cells: Cells) -> Distribution:
+        """q(z | x, c): loc and scale (n, d)."""
+        return self.encoder(cells.seen, cells.c)
+
+    def decode(self, z: Tensor, cells: Cells) -> Distribution:
+        """p(x | z, c) for z (..., n, d): (..., n, g)."""
+        return self.likelihood(z, cells)
+
+    def bound(self, cells: Cells) -> tuple[Tensor, Terms]:
+        """log p(x | z, c) (n,) at one z ~ q, and the terms of the KL: the ELBO is their difference."""
+        qz = self.encode(cells)
+        z = qz.rsample()
+        return self.decode(z, cells).log_prob(cells.x).sum(-1), self.prior.kl(qz, z, cells)
+
+    # What scvi-tools asks of a module: the same steps under its names.
+
+    def _get_inference_input(self, tensors: dict[str, Tensor], **kwargs) -> dict:
+        return {"cells": self.read(tensors)}
+
+    def inference(self, cells: Cells, n_samples: int = 1) -> dict:
+        """q(z | x, c) and z ~ q, (n, d) or (n_samples, n, d)."""
+        qz = self.encode(cells)
+        return {"cells": cells, "qz": qz, "z": qz.rsample() if n_samples == 1 else qz.rsample((n_samples,))}
+
+    def _get_generative_input(self, tensors: dict[str, Tensor], inference_outputs: dict, **kwargs) -> dict:
+        return {"z": inference_outputs["z"], "cells": inference_outputs["cells"]}
+
+    def generative(self, z: Tensor, cells: Cells) -> dict:
+        """p(x | z, c)."""
+        return {"px": self.decode(z, cells)}
+
+    def loss(
+        self, tensors: dict, inference_outputs: dict, generative_outputs: dict, kl_weight: float = 1.0, n_obs: int = 1
+    ) -> LossOutput:
+        """Negative ELBO per cell with its annealed terms weighted, plus -log p(parameters) / n_obs where there is one."""
+        cells, qz, z = (inference_outputs[key] for key in ("cells", "qz", "z"))
+        log_px = generative_outputs["px"].log_prob(cells.x).sum(-1)
+        terms = self.prior.kl(qz, z, cells)
+        annealed = sum(terms.annealed.values(), torch.zeros_like(log_px))
+        fixed = sum(terms.fixed.values(), torch.zeros_like(log_px))
+        parameters = -self.prior.log_density()
+        return LossOutput(
+            loss=(-log_px + kl_weight * annealed + fixed).mean() + parameters / n_obs,
+            reconstruction_loss=-log_px,
+            kl_local=terms.annealed or annealed,
+            kl_global=parameters,
+            extra_metrics={name: term.mean() for name, term in {**terms.annealed, **terms.fixed}.items()},
+        )
+
+    def sample(self, cells: Cells, z: Tensor) -> Tensor:
+        """x ~ p(x | z, c), (n, g)."""
+        return self.decode(z, cells).sample()
+
+
+def _one_hot(index: Tensor, levels: int, like: Tensor) -> Tensor:
+    return one_hot(index.squeeze(-1).long(), levels).to(like)  # (n, 1) -> (n, levels)

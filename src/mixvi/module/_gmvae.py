@@ -1,0 +1,52 @@
+"""Gaussian-mixture variational autoencoder."""
+
+from mixvi.module._elbo import ELBOModule, Layout
+from mixvi.module.encoders import NormalEncoder
+from mixvi.module.likelihoods import Likelihood
+from mixvi.module.nets import Hidden
+from mixvi.module.priors import GaussianMixture, HierarchicalMixture
+
+
+class GMVAEModule(ELBOModule):
+    """A variational autoencoder whose prior is a mixture: its components are the clusters.
+
+    ::
+
+        generative   p(x, z, y | c) = p(y) p(z | y) p(x | z, c)
+                     p(y) = Cat(pi),  pi ~ Dirichlet(alpha),  p(z | y = k) = N(mu_k, diag s_k^2)
+        inference    q(z, y | x, c) = q(z | x, c) r(x, c),  q(z | x, c) = N(m(x, c), diag s(x, c)^2)
+                     r_k = softmax_k( log pi_k - KL_k ),  KL_k = KL(q(z | x, c) || p(z | y = k))
+
+        ELBO(x | c) = E_q[ log p(x | z, c) ] - kl_z - kl_y
+        kl_z = sum_k r_k KL_k
+        kl_y = KL(Cat(r) || Cat(pi)) = sum_k r_k log(r_k / pi_k)
+
+    r is the best q(y | x) there is beside this q(z | x, c); with it kl_z + kl_y = -log sum_k pi_k exp(-KL_k). A cell
+    with a label has the one-hot r instead, so that kl_y = -log pi_y, and adds ``label`` = -log r_y, the cost of
+    guessing the label (Kingma 2014). The weights add -log Dirichlet(pi | alpha) once for all cells.
+
+    ``hierarchical=True`` lets a second latent shape the components (Dilokthanakul 2016): w ~ N(0, I),
+    p(z | w, y = k) = N(mu_k(w), diag s_k(w)^2), q(w | x, c) a diagonal normal, and one more term,
+    kl_w = KL(q(w | x, c) || N(0, I)); KL_k then stands under w ~ q(w | x, c).
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        likelihood: type[Likelihood],
+        n_components: int,
+        n_latent: int = 10,
+        hidden: Hidden = Hidden(),
+        concentration: float = 1.0,
+        hierarchical: bool = False,
+    ):
+        if hierarchical:
+            prior = HierarchicalMixture(layout, n_components, n_latent, hidden, concentration)
+        else:
+            prior = GaussianMixture(n_components, n_latent, concentration)
+        super().__init__(
+            layout,
+            encoder=NormalEncoder(layout.n_genes, layout.n_conditions, n_latent, hidden),
+            prior=prior,
+            likelihood=likelihood(layout, n_latent, hidden),
+        )

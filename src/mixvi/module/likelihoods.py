@@ -1,0 +1,155 @@
+"""Likelihoods: a decoder and the distribution it feeds, p(x | z, c).
+
+Every likelihood is built from ``(layout, n_latent, hidden)`` and maps z (..., n, d) and a minibatch to a distribution
+over x (..., n, g). ``support`` names the data it can describe, ``prepare`` what the encoders see of x.
+
+- ``"count"``: non-negative integers; ``"unit"``: values in [0, 1]; ``"real"``: any finite values.
+"""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import scvi.distributions as scvi_distributions
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.nn.functional import softplus
+
+from mixvi.module.nets import Hidden, Trunk
+
+if TYPE_CHECKING:
+    from mixvi.module._elbo import Cells, Layout
+
+
+class Likelihood(nn.Module):
+    """p(x | z, c): a trunk on (z, c) and a head of its own."""
+
+    support: ClassVar[Literal["count", "unit", "real"]]
+
+    def __init__(self, layout: "Layout", n_latent: int, hidden: Hidden):
+        super().__init__()
+        self.trunk = Trunk(n_latent, layout.n_conditions, hidden)
+
+    @staticmethod
+    def prepare(x: Tensor) -> Tensor:
+        """What the encoders see of x (n, g)."""
+        return x
+
+    @abstractmethod
+    def forward(self, z: Tensor, cells: "Cells") -> Distribution:
+        """p(x | z, c) of n cells, one distribution a gene: (..., n, g)."""
+
+
+class Normal(Likelihood):
+    """x_g ~ N(mu_g(z, c), sigma^2), one sigma for all genes.
+
+    Parameters
+    ----------
+    sigma
+        Fixed standard deviation; ``None`` learns it. A fixed one makes -log p the squared error over 2 sigma^2, plus
+        a constant.
+    """
+
+    support = "real"
+
+    def __init__(self, layout: "Layout", n_latent: int, hidden: Hidden, sigma: float | None = None):
+        super().__init__(layout, n_latent, hidden)
+        self.loc = nn.Linear(self.trunk.n_out, layout.n_genes)
+        log_sigma = torch.tensor(1.0 if sigma is None else float(sigma)).log()
+        self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)
+
+    def forward(self, z: Tensor, cells: "Cells") -> Distribution:
+        """See the class."""
+        loc = self.loc(self.trunk(z, cells.c))
+        return torch.distributions.Normal(loc, self.log_sigma.exp().expand_as(loc), validate_args=False)
+
+
+class Bernoulli(Likelihood):
+    """x_g ~ Bernoulli(rho_g(z, c)); grey values in between are scored by the same cross-entropy."""
+
+    support = "unit"
+
+    def __init__(self, layout: "Layout", n_latent: int, hidden: Hidden):
+        super().__init__(layout, n_latent, hidden)
+        self.logits = nn.Linear(self.trunk.n_out, layout.n_genes)
+
+    def forward(self, z: Tensor, cells: "Cells") -> Distribution:
+        """See the class."""
+        return torch.distributions.Bernoulli(logits=self.logits(self.trunk(z, cells.c)), validate_args=False)
+
+
+class CountLikelihood(Likelihood):
+    """Counts with mean mu = library * rho(z, c), rho on the simplex: the share of each gene.
+
+    Where the user registered size factors of their own, these need not be totals; then mu = size factor * rho with
+    rho > 0 but free.
+    """
+
+    support = "count"
+
+    def __init__(self, layout: "Layout", n_latent: int, hidden: Hidden):
+        super().__init__(layout, n_latent, hidden)
+        self.rho = nn.Linear(self.trunk.n_out, layout.n_genes)
+        self.free = layout.size_factor
+
+    @staticmethod
+    def prepare(x: Tensor) -> Tensor:
+        """Counts enter the encoders on the log scale."""
+        return x.log1p()
+
+    def shares(self, h: Tensor) -> Tensor:
+        """rho (..., n, g) from the features of the trunk."""
+        rho = self.rho(h)
+        return softplus(rho) if self.free else rho.softmax(dim=-1)
+
+    @abstractmethod
+    def forward(self, z: Tensor, cells: "Cells") -> Distribution:
+        """p(x | z, c) of n cells, one distribution a gene: (..., n, g)."""
+
+
+class Poisson(CountLikelihood):
+    """x_g ~ Poisson(mu_g)."""
+
+    def forward(self, z: Tensor, cells: "Cells") -> Distribution:
+        """See the class."""
+        rho = self.shares(self.trunk(z, cells.c))
+        return scvi_distributions.Poisson(cells.library * rho, scale=rho, validate_args=False)
+
+
+class NegativeBinomial(CountLikelihood):
+    """x_g ~ NB(mean mu_g, inverse dispersion theta_g): variance mu + mu^2 / theta."""
+
+    def __init__(self, layout: "Layout", n_latent: int, hidden: Hidden):
+        super().__init__(layout, n_latent, hidden)
+        self.log_theta = nn.Parameter(torch.zeros(layout.n_genes))
+
+    def forward(self, z: Tensor, cells: "Cells") -> Distribution:
+        """See the class."""
+        rho = self.shares(self.trunk(z, cells.c))
+        return scvi_distributions.NegativeBinomial(mu=cells.library * rho, theta=self.log_theta.exp(), scale=rho)
+
+
+class ZeroInflatedNegativeBinomial(CountLikelihood):
+    """x_g = 0 with probability pi_g(z, c), else NB(mu_g, theta_g)."""
+
+    def __init__(self, layout: "Layout", n_latent: int, hidden: Hidden):
+        super().__init__(layout, n_latent, hidden)
+        self.log_theta = nn.Parameter(torch.zeros(layout.n_genes))
+        self.zero_logits = nn.Linear(self.trunk.n_out, layout.n_genes)
+
+    def forward(self, z: Tensor, cells: "Cells") -> Distribution:
+        """See the class."""
+        h = self.trunk(z, cells.c)
+        rho = self.shares(h)
+        return scvi_distributions.ZeroInflatedNegativeBinomial(
+            mu=cells.library * rho, theta=self.log_theta.exp(), zi_logits=self.zero_logits(h), scale=rho
+        )
+
+
+LIKELIHOODS = {
+    "nb": NegativeBinomial,
+    "zinb": ZeroInflatedNegativeBinomial,
+    "poisson": Poisson,
+    "bernoulli": Bernoulli,
+    "normal": Normal,
+}
