@@ -34,7 +34,7 @@ class GMVAEModule(ELBOModule):
         self,
         layout: Layout,
         likelihood: type[Likelihood],
-        n_components: int,
+        n_components: int | None,
         n_latent: int = 10,
         hidden: Hidden = Hidden(),
         concentration: float = 1.0,

@@ -17,6 +17,7 @@ from mixvi.module.nets import Hidden, Trunk
 if TYPE_CHECKING:
     from mixvi.module._elbo import Cells, Layout
 
+MAX_COMPONENTS = 64  # room for components where their number is left open
 OFF = -1e9  # log weight of a component that is switched off: exp gives 0, and no NaN on the way
 
 
@@ -119,11 +120,13 @@ class MixturePrior(Prior):
     but KL(q || N(0, I)) vanish: an untouched mixture is the prior of a VAE.
     """
 
-    def __init__(self, n_components: int, concentration: float):
+    def __init__(self, n_components: int | None, concentration: float):
         super().__init__()
+        self.n_wanted = n_components  # None: as many as the data show, up to the room there is
+        self.n_room = n_components or MAX_COMPONENTS
         self.concentration = concentration
-        self.logits = nn.Parameter(torch.zeros(n_components))
-        self.register_buffer("active", torch.ones(n_components, dtype=torch.bool))
+        self.logits = nn.Parameter(torch.zeros(self.n_room))
+        self.register_buffer("active", torch.ones(self.n_room, dtype=torch.bool))
 
     @abstractmethod
     def given(self, cells: "Cells", mean: bool) -> tuple[Normal, dict[str, Tensor]]:
@@ -136,6 +139,10 @@ class MixturePrior(Prior):
     @abstractmethod
     def place(self, loc: Tensor, scale: Tensor, weight: Tensor) -> None:
         """Put the first components where the data are: loc, scale (k, d), weight (k,); switch off the others."""
+
+    @abstractmethod
+    def reorder(self, order: Tensor) -> None:
+        """Give the components a new order (K,), so that a component's index can be its name."""
 
     def log_weights(self) -> Tensor:
         """Log pi (K,)."""
@@ -169,10 +176,10 @@ class MixturePrior(Prior):
 class GaussianMixture(MixturePrior):
     """p(z | y) = N(mu_y, diag s_y^2)."""
 
-    def __init__(self, n_components: int, n_latent: int, concentration: float = 1.0):
+    def __init__(self, n_components: int | None, n_latent: int, concentration: float = 1.0):
         super().__init__(n_components, concentration)
-        self.loc = nn.Parameter(torch.zeros(n_components, n_latent))
-        self.log_scale = nn.Parameter(torch.zeros(n_components, n_latent))
+        self.loc = nn.Parameter(torch.zeros(self.n_room, n_latent))
+        self.log_scale = nn.Parameter(torch.zeros(self.n_room, n_latent))
 
     def component_parameters(self) -> list[nn.Parameter]:
         """Weights, means and scales."""
@@ -189,6 +196,12 @@ class GaussianMixture(MixturePrior):
         self.active[:] = torch.arange(len(self.active), device=self.active.device) < k
         self.loc[:k], self.log_scale[:k], self.logits[:k] = loc, scale.log(), weight.log()
 
+    @torch.no_grad()
+    def reorder(self, order: Tensor) -> None:
+        """See `MixturePrior.reorder`."""
+        for values in (self.active, self.logits, self.loc, self.log_scale):
+            values.copy_(values[order])
+
     def sample(self, c: Tensor, component: int | None = None) -> Tensor:
         """y ~ Cat(pi) or the chosen component, then z ~ N(mu_y, diag s_y^2)."""
         y = _draw_components(self.log_weights(), component, c.shape[0])
@@ -202,14 +215,14 @@ class HierarchicalMixture(MixturePrior):
     """
 
     def __init__(
-        self, layout: "Layout", n_components: int, n_latent: int, hidden: Hidden, concentration: float = 1.0
+        self, layout: "Layout", n_components: int | None, n_latent: int, hidden: Hidden, concentration: float = 1.0
     ):
         super().__init__(n_components, concentration)
-        self.shape = (n_components, n_latent)
+        self.shape = (self.n_room, n_latent)
         self.encoder = NormalEncoder(layout.n_genes, layout.n_conditions, n_latent, hidden)
         self.trunk = Trunk(n_latent, 0, hidden)
-        self.loc = nn.Linear(self.trunk.n_out, n_components * n_latent)
-        self.log_scale = nn.Linear(self.trunk.n_out, n_components * n_latent)
+        self.loc = nn.Linear(self.trunk.n_out, self.n_room * n_latent)
+        self.log_scale = nn.Linear(self.trunk.n_out, self.n_room * n_latent)
         for head in (self.loc, self.log_scale):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
@@ -238,6 +251,13 @@ class HierarchicalMixture(MixturePrior):
         self.loc.bias.unflatten(0, self.shape)[:k] = loc
         self.log_scale.bias.unflatten(0, self.shape)[:k] = scale.log()
         self.logits[:k] = weight.log()
+
+    @torch.no_grad()
+    def reorder(self, order: Tensor) -> None:
+        """See `MixturePrior.reorder`."""
+        heads = [*self.loc.parameters(), *self.log_scale.parameters()]
+        for values in (self.active, self.logits, *(head.unflatten(0, self.shape) for head in heads)):
+            values.copy_(values[order])
 
     def sample(self, c: Tensor, component: int | None = None) -> Tensor:
         """w ~ N(0, I), y ~ Cat(pi) or the chosen component, then z ~ N(mu_y(w), diag s_y(w)^2)."""

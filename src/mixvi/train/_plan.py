@@ -1,95 +1,115 @@
-"""The training plan: scvi-tools' own, with a warm-up tied to the run and a phase that places mixture components."""
+"""The training plan: scvi-tools' own, plus the phases of a mixture: pretrain, place the components, train, sort them."""
 
 import logging
+from collections.abc import Callable, Iterable
 
 import torch
 from scvi import settings
 from scvi.train import TrainingPlan
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mixvi.cluster import partition
-from mixvi.module._elbo import ELBOModule
+from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.priors import MixturePrior
 
 logger = logging.getLogger(__name__)
 
-MAX_CELLS_TO_PLACE = 50_000  # enough to see clusters of a few dozen cells, and a neighbour graph in seconds
+MAX_CELLS_TO_PLACE = 50_000  # enough to see a cluster of a few dozen cells, and a neighbour graph in seconds
 
 
 class MixviPlan(TrainingPlan):
-    """scvi-tools' plan, with one phase for models whose prior is a mixture.
+    """scvi-tools' plan, with phases for models whose prior is a mixture.
 
     Until ``n_epochs_pretrain`` the components stay on top of each other, so that the model is the VAE it contains.
     Then the latents of the training cells are partitioned (`mixvi.cluster.partition`), each component takes the mean,
-    spread and share of one part, and everything is trained jointly. Labelled cells keep their own components.
+    spread and share of one part, and everything is trained jointly. At the end components are sorted by size.
+    Components of labelled classes are placed on the labelled cells and stay first.
 
     Parameters
     ----------
     module
         The module to train.
-    n_components
-        Number of components to place; ``None`` lets the partition decide.
     n_epochs_pretrain
-        Epochs before the components are placed; 0 places them in the latent space of the untrained encoder.
+        Epochs before the components are placed; 0 places them in the latent space of the untrained encoder, a
+        negative number leaves them where they are (a model that is trained further).
     **plan_kwargs
         Passed to :class:`scvi.train.TrainingPlan`.
     """
 
-    def __init__(self, module: ELBOModule, *, n_components: int | None = None, n_epochs_pretrain: int = 0, **plan_kwargs):
+    def __init__(self, module: ELBOModule, *, n_epochs_pretrain: int = 0, **plan_kwargs):
         super().__init__(module, **plan_kwargs)
-        self.n_components = n_components
         self.n_epochs_pretrain = n_epochs_pretrain
-        self.places = isinstance(module.prior, MixturePrior)
+        self.prior = module.prior if isinstance(module.prior, MixturePrior) else None
 
     def on_train_start(self) -> None:
-        """Hold the components still; the optimizer knows them already."""
-        if self.places and self.current_epoch <= self.n_epochs_pretrain:
+        """Hold the components still; the optimizer knows their parameters already."""
+        if self.prior is not None and self.current_epoch <= self.n_epochs_pretrain:
             self._hold(True)
 
     def on_train_epoch_start(self) -> None:
         """Place the components once the latent space has taken shape."""
-        if self.places and self.current_epoch == self.n_epochs_pretrain:
+        if self.prior is not None and self.current_epoch == self.n_epochs_pretrain:
             self._place()
             self._hold(False)
 
+    def on_train_end(self) -> None:
+        """Sort the components by the number of cells they take, so that component 0 is the largest cluster."""
+        super().on_train_end()
+        if self.prior is not None:
+            self._hold(False)
+            self._sort()
+
     def _hold(self, still: bool) -> None:
-        for parameter in self.module.prior.component_parameters():
+        for parameter in self.prior.component_parameters():
             parameter.requires_grad_(not still)
 
     def _place(self) -> None:
-        z, y = self._latents()
-        part = partition(z.numpy(), self.n_components, labels=y.numpy(), seed=settings.seed or 0)
-        part = torch.as_tensor(part)
-        n_parts = int(part.max()) + 1
-        room = len(self.module.prior.active)
-        if n_parts > room:
-            logger.warning(f"{n_parts} parts were found, and there is room for {room}: the smallest are left out.")
-        parts = [z[part == k] for k in range(min(n_parts, room))]
-        scale = torch.stack([_spread(cells, z) for cells in parts])
-        self.module.prior.place(
+        loaders = [self.trainer.datamodule.train_dataloader()]
+        seen = self._pass(loaders, self._latent_and_label, MAX_CELLS_TO_PLACE)
+        latent, labels = seen[:, :-1], seen[:, -1].long()
+        part = partition(latent.numpy(), self.prior.n_wanted, labels.numpy(), seed=settings.seed or 0)
+        n_parts = part.max() + 1
+        if n_parts > self.prior.n_room:
+            logger.warning("Found %d clusters; the %d largest get a component.", n_parts, self.prior.n_room)
+        parts = [latent[torch.as_tensor(part == k)] for k in range(min(n_parts, self.prior.n_room))]
+        self.prior.place(
             torch.stack([cells.mean(0) for cells in parts]).to(self.device),
-            scale.to(self.device),
-            torch.tensor([len(cells) / len(z) for cells in parts], device=self.device),
+            torch.stack([_spread(cells, latent) for cells in parts]).to(self.device),
+            torch.tensor([len(cells) / len(latent) for cells in parts]).to(self.device),
         )
 
-    @torch.inference_mode()
-    def _latents(self) -> tuple[Tensor, Tensor]:
-        """Posterior means (n, d) and label indices (n,), -1 where unlabelled, of shuffled training cells."""
+    def _sort(self) -> None:
+        data = self.trainer.datamodule
+        loaders = [data.train_dataloader(), data.val_dataloader(), data.test_dataloader()]
+        size = torch.bincount(self._pass(loaders, self._cluster), minlength=self.prior.n_room).float()
+        size[~self.prior.active.cpu()] = -1
+        size[: self.module.layout.n_labels] = torch.inf
+        self.prior.reorder(size.argsort(descending=True, stable=True).to(self.device))
+
+    def _latent_and_label(self, cells: Cells) -> Tensor:
+        label = pad(cells.y, (1, 0), value=0.5).argmax(-1, keepdim=True) - 1  # (n, 1), -1 where unlabelled
+        return torch.cat([self.module.encode(cells).loc, label.to(cells.x)], -1)
+
+    def _cluster(self, cells: Cells) -> Tensor:
+        return self.prior.responsibilities(self.module.encode(cells), cells).argmax(-1)
+
+    @torch.no_grad()
+    def _pass(self, loaders: Iterable, of: Callable[[Cells], Tensor], max_cells: float = torch.inf) -> Tensor:
+        """What ``of`` says of each cell, in the loaders' order, for about ``max_cells`` cells."""
+        was_training = self.module.training
         self.module.eval()
-        zs, ys, seen = [], [], 0
-        for tensors in self.trainer.datamodule.train_dataloader():
-            cells = self.module.read({key: value.to(self.device) for key, value in tensors.items()})
-            zs.append(self.module.encode(cells).loc.cpu())
-            ys.append(torch.cat([cells.y, 0.5 * torch.ones_like(cells.x[:, :1])], -1).argmax(-1).cpu())
-            seen += len(zs[-1])
-            if seen >= MAX_CELLS_TO_PLACE:
+        found, n_found = [], 0
+        for tensors in (tensors for loader in loaders if loader is not None for tensors in loader):
+            if n_found >= max_cells:
                 break
-        self.module.train()
-        y = torch.cat(ys)
-        return torch.cat(zs), torch.where(y == self.module.layout.n_labels, -1, y)
+            cells = self.module.read({key: value.to(self.device) for key, value in tensors.items()})
+            found.append(of(cells).cpu())
+            n_found += len(found[-1])
+        self.module.train(was_training)
+        return torch.cat(found)
 
 
-def _spread(cells: Tensor, z: Tensor) -> Tensor:
-    """Standard deviation (d,) of a part, kept from 0 where a part has few cells by a share of all cells' spread."""
-    centred = cells - cells.mean(0)
-    return ((centred**2).sum(0) + 0.01 * z.var(0)).div(len(cells)).sqrt()
+def _spread(cells: Tensor, latent: Tensor) -> Tensor:
+    """Standard deviation (d,) of a part; one hundredth of all cells' variance keeps a tiny part from collapsing."""
+    return (((cells - cells.mean(0)) ** 2).mean(0) + 0.01 * latent.var(0)).sqrt()

@@ -1,0 +1,17 @@
+"""How cells reach a model: which values it may read, and their rows in the order asked for."""
+
+from mixvi.data._columns import as_positions, check_columns, check_levels, stand_in
+from mixvi.data._manager import CellsManager
+from mixvi.data._support import Support, check_support, choose_likelihood, describe
+
+__all__ = [
+    "CellsManager",
+    "Support",
+    "as_positions",
+    "check_columns",
+    "check_levels",
+    "check_support",
+    "choose_likelihood",
+    "describe",
+    "stand_in",
+]

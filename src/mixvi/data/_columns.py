@@ -1,0 +1,108 @@
+"""What may stand in the columns of ``.obs`` that a model reads, and how new cells are laid beside those it knows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+
+def check_columns(obs: pd.DataFrame, keys: Sequence[str], numeric: bool = False, positive: bool = False) -> None:
+    """Make sure that columns exist and have a value for every cell.
+
+    Raises
+    ------
+    KeyError
+        If a column does not exist.
+    ValueError
+        If values are missing or, for numeric columns, not finite or not positive.
+    """
+    for key in keys:
+        if key not in obs:
+            raise KeyError(f"There is no column {key!r} in .obs; there are {list(obs.columns)}.")
+        column = obs[key]
+        wrong, what = column.isna(), "missing values"
+        if numeric:
+            if not pd.api.types.is_numeric_dtype(column):
+                raise ValueError(f".obs[{key!r}] is {column.dtype}, not numeric; register it as a categorical covariate.")
+            wrong, what = ~np.isfinite(column.astype(float)), "NaN or infinite values"
+            if positive and not wrong.any():
+                wrong, what = column <= 0, "values of 0 or less, where only positive ones make sense"
+        if wrong.any():
+            raise ValueError(
+                f".obs[{key!r}] has {what} in {int(wrong.sum()):,} of {len(obs):,} cells (the first is "
+                f"{obs.index[wrong.to_numpy().argmax()]!r}); fill them in or leave these cells out."
+            )
+
+
+def check_levels(obs: pd.DataFrame, levels: Mapping[str, np.ndarray]) -> None:
+    """Make sure that new cells have no category that the model has never seen."""
+    for key, known in levels.items():
+        new = sorted(set(obs[key].astype(str)) - {str(level) for level in known})
+        if new:
+            raise ValueError(
+                f".obs[{key!r}] has {new}, which the model was not trained on; it knows {[str(k) for k in known]}. "
+                "Leave these cells out, or train on them too."
+            )
+
+
+def stand_in(adata: AnnData, var_names: np.ndarray, setup_args: Mapping[str, Any], no_label: str) -> AnnData:
+    """A small AnnData with what a model needs of new cells, so that theirs is not written to. Values are not copied.
+
+    New cells count as unlabelled.
+
+    Raises
+    ------
+    ValueError
+        If genes differ from the model's, in name or order.
+    KeyError
+        If a layer or column is missing.
+    """
+    _check_genes(adata.var_names, var_names)
+    layer = setup_args["layer"]
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(f"There is no layer {layer!r}; the model was set up with it. There are {list(adata.layers)}.")
+    keys = [setup_args["batch_key"], setup_args["size_factor_key"]]
+    for covariates in (setup_args["categorical_covariate_keys"], setup_args["continuous_covariate_keys"]):
+        keys += list(covariates or [])
+    keys = [key for key in keys if key is not None]
+    check_columns(adata.obs, keys)
+    obs = adata.obs[keys].copy()
+    if (label := setup_args["labels_key"]) is not None:
+        obs[label] = setup_args["unlabeled_category"] or no_label
+    matrix = adata.X if layer is None else adata.layers[layer]
+    return ad.AnnData(
+        matrix if layer is None else None,
+        obs=obs,
+        var=pd.DataFrame(index=adata.var_names),
+        layers=None if layer is None else {layer: matrix},
+    )
+
+
+def as_positions(indices: Sequence[int] | None, n: int) -> np.ndarray:
+    """Row numbers from ``None`` (all), a mask (n,) or row numbers, negative ones counting from the end."""
+    rows = np.arange(n) if indices is None else np.asarray(indices)
+    if rows.dtype == bool and len(rows) == n:
+        rows = np.flatnonzero(rows)
+    if rows.ndim != 1 or not len(rows) or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(f"indices has shape {rows.shape} and type {rows.dtype}; give at least one row, or a mask of {n}.")
+    if rows.min() < -n or rows.max() >= n:
+        raise ValueError(f"indices go from {rows.min()} to {rows.max()}, but there are {n} cells.")
+    return rows % n
+
+
+def _check_genes(found: pd.Index, expected: np.ndarray) -> None:
+    if np.array_equal(found.astype(str), np.asarray(expected).astype(str)):
+        return
+    missing = pd.Index(expected).difference(found)
+    if len(missing):
+        raise ValueError(
+            f"The cells lack {len(missing):,} of the model's {len(expected):,} genes, such as {list(missing[:3])}; "
+            "add them (as zeros, if they were not measured) or train on the genes in common."
+        )
+    raise ValueError(
+        f"The cells have {len(found):,} genes, the model {len(expected):,}, or they are in another order; "
+        "pass adata[:, model.get_var_names()]."
+    )

@@ -1,0 +1,163 @@
+"""What values a matrix holds, and which likelihoods can describe them."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import coo_matrix, issparse
+
+BLOCK = 4096  # rows looked at together
+
+AUTO = {"count": "nb", "unit": "bernoulli", "real": "normal"}
+MEANING = {
+    "count": "raw counts (non-negative whole numbers)",
+    "unit": "values in [0, 1]",
+    "real": "real values",
+}
+
+
+class Find(NamedTuple):
+    """Entries of one kind: how many, and the first of them."""
+
+    count: int
+    value: float
+    cell: str
+    gene: str
+
+    def __str__(self) -> str:
+        return f"{self.count:,} (the first is {self.value:g} in cell {self.cell!r}, gene {self.gene!r})"
+
+
+class Support(NamedTuple):
+    """What a matrix holds.
+
+    Attributes
+    ----------
+    where
+        Its name in the AnnData, such as ``adata.layers['counts']``.
+    negative, fraction, above_one
+        Entries below 0, that are no whole number, above 1; ``None`` where there are none.
+    empty
+        Number of cells that hold zeros only, and the name of the first.
+    """
+
+    where: str
+    negative: Find | None
+    fraction: Find | None
+    above_one: Find | None
+    empty: tuple[int, str]
+
+    @property
+    def kind(self) -> str:
+        """The narrowest of ``"unit"``, ``"count"``, ``"real"`` that holds all entries."""
+        if self.negative is None and self.above_one is None:
+            return "unit"
+        return "count" if self.negative is None and self.fraction is None else "real"
+
+
+def describe(matrix, where: str, cell_names, gene_names) -> Support:
+    """Look at every entry once, block by block.
+
+    Parameters
+    ----------
+    matrix
+        (n, g): dense, sparse, or backed by a file.
+    where
+        Its name, for messages.
+    cell_names, gene_names
+        (n,) and (g,).
+
+    Raises
+    ------
+    ValueError
+        If there is no cell or no gene, or an entry is NaN or infinite.
+    """
+    n, g = matrix.shape
+    if n == 0 or g == 0:
+        raise ValueError(f"{where} has {n} cells and {g} genes; a model needs at least one of each. Check your filters.")
+    kinds = {
+        "not finite": lambda v: ~np.isfinite(v),
+        "negative": lambda v: v < 0,
+        "fraction": lambda v: v != np.floor(v),
+        "above_one": lambda v: v > 1,
+    }
+    found: dict[str, Find | None] = dict.fromkeys(kinds)
+    n_empty, first_empty = 0, ""
+    for start, block in _blocks(matrix):
+        for kind, wrong in kinds.items():
+            count, row, column, value = _first(block, wrong)
+            if count and found[kind] is None:
+                found[kind] = Find(count, value, str(cell_names[start + row]), str(gene_names[column]))
+            elif count:
+                found[kind] = found[kind]._replace(count=found[kind].count + count)
+        empty = np.flatnonzero(np.asarray(abs(block).sum(axis=1)).ravel() == 0)
+        if len(empty):
+            first_empty = first_empty or str(cell_names[start + empty[0]])
+            n_empty += len(empty)
+    if found["not finite"] is not None:
+        raise ValueError(
+            f"{where} has NaN or infinite entries: {found['not finite']}. No likelihood can describe them; "
+            "remove these cells or genes, or redo the step that made them (a division by zero, a log of 0)."
+        )
+    return Support(where, found["negative"], found["fraction"], found["above_one"], (n_empty, first_empty))
+
+
+def choose_likelihood(support: Support) -> tuple[str, str]:
+    """The likelihood for ``"auto"`` and, in one line, why."""
+    likelihood = AUTO[support.kind]
+    return likelihood, f"likelihood={likelihood!r}, because {support.where} holds {MEANING[support.kind]}."
+
+
+def check_support(support: Support, likelihood: str, needs: str) -> None:
+    """Make sure that a likelihood can describe the data.
+
+    Parameters
+    ----------
+    support
+        What the data are.
+    likelihood
+        Name of the likelihood, for the message.
+    needs
+        What it can describe: ``"count"``, ``"unit"`` or ``"real"``.
+
+    Raises
+    ------
+    ValueError
+        With what was found, where, and what to do.
+    """
+    asked = f"likelihood={likelihood!r} needs {MEANING[needs]}, but {support.where} has"
+    instead = "or take likelihood='normal', which any real values fit."
+    counts = "Pass the raw counts (setup_anndata(layer=...)), "
+    if needs == "count":
+        if support.negative is not None:
+            raise ValueError(f"{asked} negative entries: {support.negative}. {counts}{instead}")
+        if support.fraction is not None:
+            raise ValueError(f"{asked} entries that are no whole number: {support.fraction}. {counts}{instead}")
+        if support.empty[0]:
+            raise ValueError(
+                f"{support.where} has {support.empty[0]:,} cells without any count (the first is "
+                f"{support.empty[1]!r}), of which likelihood={likelihood!r} has nothing to learn. Remove them with "
+                "sc.pp.filter_cells(adata, min_counts=1), or keep genes that they express."
+            )
+    if needs == "unit" and (wrong := support.negative or support.above_one) is not None:
+        raise ValueError(f"{asked} entries outside: {wrong}. Divide by the largest possible value, {instead}")
+
+
+def _blocks(matrix) -> Iterator[tuple[int, np.ndarray]]:
+    """Row blocks with the row they start at."""
+    if issparse(matrix):
+        matrix = matrix.tocsr()
+    for start in range(0, matrix.shape[0], BLOCK):
+        yield start, matrix[start : start + BLOCK]
+
+
+def _first(block, wrong: Callable[[np.ndarray], np.ndarray]) -> tuple[int, int, int, float]:
+    """How many entries of a block are wrong, and row, column and value of the first. Zeros are never wrong."""
+    values = block.data if issparse(block) else np.asarray(block)
+    mask = wrong(values)
+    count = int(np.count_nonzero(mask))
+    if not count:
+        return 0, 0, 0, 0.0
+    cells = coo_matrix(block)
+    at = np.flatnonzero(wrong(cells.data))[0]
+    return count, int(cells.row[at]), int(cells.col[at]), float(cells.data[at])

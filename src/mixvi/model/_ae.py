@@ -1,0 +1,87 @@
+"""Autoencoder for AnnData."""
+
+from functools import partial
+
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from mixvi._version import __version__
+from mixvi.model._base import LatentModel
+from mixvi.module._ae import AEModule
+from mixvi.module._elbo import Cells
+from mixvi.module.likelihoods import LIKELIHOODS, Normal
+from mixvi.module.nets import Hidden
+
+
+class AE(LatentModel):
+    """Autoencoder: the smallest latent space from which the cells can be rebuilt.
+
+    Parameters
+    ----------
+    adata
+        Registered with `setup_anndata`. It takes a layer and size factors; it has no use for batches or labels.
+    n_latent
+        Width d of the latent space.
+    n_hidden, n_layers, dropout_rate
+        Width, number and dropout of the hidden layers of encoder and decoder; ``n_layers=0`` is a linear map.
+    likelihood
+        ``"nb"``, ``"zinb"``, ``"poisson"`` (counts), ``"bernoulli"`` (values in [0, 1]), ``"normal"`` (any; here the
+        variance is fixed at 1, which is the squared error), or ``"auto"``: a look at the data.
+    registry
+        Used by `load`.
+
+    Raises
+    ------
+    ValueError
+        If the likelihood cannot describe the data; it says which cell and gene, and what to do.
+
+    Examples
+    --------
+    >>> mixvi.AE.setup_anndata(adata, layer="counts")
+    >>> model = mixvi.AE(adata)
+    >>> model.train()
+    >>> model.annotate(clustering="leiden")
+
+    See Also
+    --------
+    mixvi.module.AEModule : the maths
+    """
+
+    _ignores = {
+        "batch_key": "CVAE",
+        "categorical_covariate_keys": "CVAE",
+        "continuous_covariate_keys": "CVAE",
+        "labels_key": "GMVAE",
+    }
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        *,
+        n_latent: int = 10,
+        n_hidden: int = 128,
+        n_layers: int = 1,
+        dropout_rate: float = 0.1,
+        likelihood: str = "auto",
+        registry: dict | None = None,
+    ):
+        super().__init__(adata, registry)
+        self.likelihood_ = likelihood = self._likelihood(likelihood)
+        parts = LIKELIHOODS | {"normal": partial(Normal, sigma=1.0)}
+        self.module = AEModule(self._layout(), parts[likelihood], n_latent, Hidden(n_hidden, n_layers, dropout_rate))
+        self.mixvi_version_ = __version__
+        self.init_params_ = self._get_init_params(locals())
+
+    def _draw_latent(self, cells: Cells, component: None) -> Tensor:
+        # An AE has no prior. One normal fitted to its latents takes that place (Ghosh 2020, "ex-post density").
+        z = torch.as_tensor(self.get_latent_representation())
+        covariance = torch.cov(z.T).reshape(z.shape[1], -1) + 1e-6 * torch.eye(z.shape[1])
+        density = torch.distributions.MultivariateNormal(z.mean(0), covariance)
+        return density.sample((len(cells.x),)).to(cells.x)
+
+    def _probabilities(self, adata, indices, batch_size) -> None:
+        return None
+
+    def _component_index(self, component) -> int:
+        raise ValueError(f"component={component!r} was asked of an AE, which has none; use mixvi.GMVAE.")

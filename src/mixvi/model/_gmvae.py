@@ -1,0 +1,156 @@
+"""Gaussian-mixture variational autoencoder for AnnData."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scvi import REGISTRY_KEYS
+from torch import Tensor
+
+from mixvi._version import __version__
+from mixvi.model._base import LatentModel
+from mixvi.module._elbo import Cells
+from mixvi.module._gmvae import GMVAEModule
+from mixvi.module.likelihoods import LIKELIHOODS
+from mixvi.module.nets import Hidden
+
+
+class GMVAE(LatentModel):
+    """Gaussian-mixture variational autoencoder: the components of its prior are the clusters.
+
+    Training starts as a VAE. Half-way the neighbour graph of the latent space is cut into communities (Leiden), each
+    component takes the place of one, and all is trained on together.
+
+    Parameters
+    ----------
+    adata
+        Registered with `setup_anndata`. Batch and covariates are conditioned on, so clusters need not follow them;
+        labelled classes become the first components, under their own names.
+    n_clusters
+        Number of clusters. ``None``: the number of classes if there are labels, else as many as Leiden communities at
+        resolution 1 on the latent neighbour graph (at most 64).
+    n_latent
+        Width d of the latent space.
+    n_hidden, n_layers, dropout_rate
+        Width, number and dropout of the hidden layers of encoder and decoder; ``n_layers=0`` is a linear map.
+    likelihood
+        ``"nb"``, ``"zinb"``, ``"poisson"`` (counts), ``"bernoulli"`` (values in [0, 1]), ``"normal"`` (any, one learned
+        variance), or ``"auto"``: a look at the data.
+    concentration
+        Of the Dirichlet prior of the cluster weights: 1 is flat, more makes clusters more equal in size.
+    hierarchical
+        Clusters of free shape, bent by a second latent (Dilokthanakul 2016).
+    registry
+        Used by `load`.
+
+    Raises
+    ------
+    ValueError
+        If the likelihood cannot describe the data (it says which cell and gene, and what to do), or ``n_clusters`` is
+        not between 1, or the number of labelled classes, and the number of cells.
+
+    Examples
+    --------
+    >>> mixvi.GMVAE.setup_anndata(adata, layer="counts", batch_key="batch")
+    >>> model = mixvi.GMVAE(adata)
+    >>> model.train()
+    >>> model.annotate()
+    >>> sc.pp.neighbors(adata, use_rep="X_mixvi")
+
+    See Also
+    --------
+    mixvi.module.GMVAEModule : the maths
+    """
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        n_clusters: int | None = None,
+        *,
+        n_latent: int = 10,
+        n_hidden: int = 128,
+        n_layers: int = 1,
+        dropout_rate: float = 0.1,
+        likelihood: str = "auto",
+        concentration: float = 1.0,
+        hierarchical: bool = False,
+        registry: dict | None = None,
+    ):
+        super().__init__(adata, registry)
+        layout = self._layout()
+        n_components = self._n_components(n_clusters, layout.n_labels)
+        self.likelihood_ = likelihood = self._likelihood(likelihood)
+        hidden = Hidden(n_hidden, n_layers, dropout_rate)
+        part = LIKELIHOODS[likelihood]
+        self.module = GMVAEModule(layout, part, n_components, n_latent, hidden, concentration, hierarchical)
+        self.mixvi_version_ = __version__
+        self.init_params_ = self._get_init_params(locals())
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters in use."""
+        return int(self.module.prior.active.sum())
+
+    @property
+    def cluster_names(self) -> list[str]:
+        """Names of the clusters: labelled classes, then ``"0"``, ``"1"``, ... from the largest down."""
+        classes = self._classes()
+        others = [str(k) for k in range(self.n_clusters - len(classes))]
+        return [*classes, *(f"new {name}" if name in classes else name for name in others)]
+
+    def predict(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        soft: bool = False,
+        batch_size: int | None = None,
+    ) -> np.ndarray | pd.DataFrame:
+        """Cluster of each cell; new cells are assigned without a refit.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in `get_latent_representation`.
+        soft
+            Return the probability of each cluster. Labels are not looked at.
+
+        Returns
+        -------
+        (n,) cluster names; with ``soft=True`` a table (n, K) of probabilities, one row a cell, rows summing to 1.
+        """
+        table = self._probabilities(adata, indices, batch_size)
+        return table if soft else table.columns.to_numpy()[table.to_numpy().argmax(1)]
+
+    def _draw_latent(self, cells: Cells, component: int | None) -> Tensor:
+        return self.module.prior.sample(cells.c, component)
+
+    def _probabilities(self, adata, indices, batch_size) -> pd.DataFrame:
+        def responsibilities(cells: Cells) -> Tensor:
+            return self.module.prior.responsibilities(self.module.encode(cells), cells)
+
+        p = self._collect(responsibilities, adata, indices, batch_size)[:, : self.n_clusters]
+        names = (self.adata if adata is None else adata).obs_names
+        return pd.DataFrame(p, names if indices is None else names[indices], self.cluster_names)
+
+    def _component_index(self, component: int | str) -> int:
+        names = self.cluster_names
+        if str(component) not in names:
+            raise ValueError(f"component={component!r} is not a cluster; there are {names}.")
+        return names.index(str(component))
+
+    def _classes(self) -> list[str]:
+        """Names of the labelled classes."""
+        labels = self.registry_["field_registries"].get(REGISTRY_KEYS.LABELS_KEY)
+        return [] if labels is None else [str(name) for name in labels["state_registry"]["categorical_mapping"][:-1]]
+
+    def _n_components(self, n_clusters: int | None, n_labels: int) -> int | None:
+        if n_clusters is None:
+            return n_labels or None
+        n_cells = self.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["n_obs"]
+        if not max(n_labels, 1) <= n_clusters <= n_cells:
+            raise ValueError(
+                f"n_clusters={n_clusters}, but there are {n_labels} labelled classes, each a cluster, and {n_cells} "
+                f"cells; it must lie between {max(n_labels, 1)} and {n_cells}."
+            )
+        return n_clusters

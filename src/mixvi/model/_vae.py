@@ -1,0 +1,80 @@
+"""Variational autoencoder for AnnData."""
+
+from anndata import AnnData
+from torch import Tensor
+
+from mixvi._version import __version__
+from mixvi.model._base import LatentModel
+from mixvi.module._elbo import Cells
+from mixvi.module._vae import VAEModule
+from mixvi.module.likelihoods import LIKELIHOODS
+from mixvi.module.nets import Hidden
+
+
+class VAE(LatentModel):
+    """Variational autoencoder: a latent space with a prior, and an uncertainty for each cell's place in it.
+
+    Parameters
+    ----------
+    adata
+        Registered with `setup_anndata`. It takes a layer and size factors; it has no use for batches or labels.
+    n_latent
+        Width d of the latent space.
+    n_hidden, n_layers, dropout_rate
+        Width, number and dropout of the hidden layers of encoder and decoder; ``n_layers=0`` is a linear map.
+    likelihood
+        ``"nb"``, ``"zinb"``, ``"poisson"`` (counts), ``"bernoulli"`` (values in [0, 1]), ``"normal"`` (any, one learned
+        variance), or ``"auto"``: a look at the data.
+    registry
+        Used by `load`.
+
+    Raises
+    ------
+    ValueError
+        If the likelihood cannot describe the data; it says which cell and gene, and what to do.
+
+    Examples
+    --------
+    >>> mixvi.VAE.setup_anndata(adata, layer="counts")
+    >>> model = mixvi.VAE(adata)
+    >>> model.train()
+    >>> model.annotate()
+
+    See Also
+    --------
+    mixvi.module.VAEModule : the maths
+    """
+
+    _ignores = {
+        "batch_key": "CVAE",
+        "categorical_covariate_keys": "CVAE",
+        "continuous_covariate_keys": "CVAE",
+        "labels_key": "GMVAE",
+    }
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        *,
+        n_latent: int = 10,
+        n_hidden: int = 128,
+        n_layers: int = 1,
+        dropout_rate: float = 0.1,
+        likelihood: str = "auto",
+        registry: dict | None = None,
+    ):
+        super().__init__(adata, registry)
+        self.likelihood_ = likelihood = self._likelihood(likelihood)
+        hidden = Hidden(n_hidden, n_layers, dropout_rate)
+        self.module = VAEModule(self._layout(), LIKELIHOODS[likelihood], n_latent, hidden)
+        self.mixvi_version_ = __version__
+        self.init_params_ = self._get_init_params(locals())
+
+    def _draw_latent(self, cells: Cells, component: None) -> Tensor:
+        return self.module.prior.sample(cells.c)
+
+    def _probabilities(self, adata, indices, batch_size) -> None:
+        return None
+
+    def _component_index(self, component) -> int:
+        raise ValueError(f"component={component!r} was asked of a VAE, which has none; use mixvi.GMVAE.")
