@@ -5,6 +5,10 @@ used, so that ``import mixvi`` takes no time.
 """
 
 import importlib
+import logging
+
+logging.getLogger("mixvi").addHandler(logging.StreamHandler())
+logging.getLogger("mixvi").setLevel(logging.INFO)
 
 _WHERE = {
     "AE": "mixvi.model",

@@ -1,0 +1,167 @@
+"""The command line: `mixvi demo` and `mixvi fit`. Heavy imports wait inside the commands, so that --help is quick."""
+
+import os
+import time
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from mixvi.model._base import LatentModel
+
+app = typer.Typer(
+    help="Structure in single cells: latent-variable models whose clusters come with honest probabilities.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Model(StrEnum):
+    """The models by their command-line names."""
+
+    ae = "ae"
+    vae = "vae"
+    cvae = "cvae"
+    gmvae = "gmvae"
+
+
+Seed = Annotated[int, typer.Option(help="Seed of everything that is random.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the cells.", show_default="400, fewer above 20,000 cells")]
+Figures = Annotated[Path | None, typer.Option(help="Folder for a UMAP and the training curve as PNG.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("mixvi-demo"),
+    max_epochs: Epochs = None,
+    seed: Seed = 0,
+) -> None:
+    """Cluster 700 real blood cells, which come with the package, and look at the result."""
+    with _errors_as_lines():
+        _quiet()
+        from mixvi import GMVAE, datasets
+
+        adata = datasets.pbmc68k_reduced()
+        typer.echo(f"GMVAE on {adata.n_obs} peripheral blood cells x {adata.n_vars} genes (Zheng 2017).")
+        model = _train(GMVAE, adata, {"layer": "counts"}, {}, max_epochs, seed)
+        out.mkdir(parents=True, exist_ok=True)
+        _report(adata, model, labels="cell_type", figures=out)
+        _write(adata, out / "pbmc68k_reduced.h5ad")
+        typer.echo(f"Wrote {out}/: pbmc68k_reduced.h5ad, umap.png, training.png")
+
+
+@app.command()
+def fit(
+    path: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Cells x genes.")],
+    out: Annotated[Path, typer.Option(help="Where to write the annotated cells.", metavar="OUT.h5ad")],
+    model: Annotated[Model, typer.Option(help="Which model.")] = Model.gmvae,
+    layer: Annotated[str | None, typer.Option(help="Layer with the values to model.", show_default=".X")] = None,
+    batch_key: Annotated[str | None, typer.Option(help="Column of .obs with batch or condition.")] = None,
+    labels_key: Annotated[str | None, typer.Option(help="Column of .obs with known classes (gmvae).")] = None,
+    unlabeled_category: Annotated[str | None, typer.Option(help="Its value for cells without a class.")] = None,
+    n_clusters: Annotated[int | None, typer.Option(help="Number of clusters (gmvae).", show_default="found")] = None,
+    n_latent: Annotated[int, typer.Option(help="Width of the latent space.")] = 10,
+    likelihood: Annotated[str, typer.Option(help="auto, nb, zinb, poisson, bernoulli or normal.")] = "auto",
+    key_added: Annotated[str, typer.Option(help="Name of what is written into the AnnData.")] = "mixvi",
+    figures: Figures = None,
+    max_epochs: Epochs = None,
+    seed: Seed = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.h5ad if it exists.")] = False,
+) -> None:
+    """Fit a model to the cells of a file, and write them with latent space and clusters to another."""
+    with _errors_as_lines():
+        if out.exists() and not force:
+            raise ValueError(f"{out} exists already; choose another name or pass --force to overwrite it.")
+        if not out.parent.is_dir():
+            raise ValueError(f"{out.parent} is not a folder; make it first.")
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist.")
+        if n_clusters is not None and model is not Model.gmvae:
+            raise ValueError(f"--n-clusters is for gmvae; {model} has no clusters of its own and takes Leiden's.")
+        _quiet()
+        import anndata as ad
+
+        import mixvi
+
+        adata = ad.read_h5ad(path)
+        typer.echo(f"{model.upper()} on {adata.n_obs:,} cells x {adata.n_vars:,} genes of {path}.")
+        setup = {"layer": layer, "batch_key": batch_key, "labels_key": labels_key}
+        setup["unlabeled_category"] = unlabeled_category
+        settings = {"n_latent": n_latent, "likelihood": likelihood}
+        if model is Model.gmvae:
+            settings["n_clusters"] = n_clusters
+        fitted = _train(getattr(mixvi, model.upper()), adata, setup, settings, max_epochs, seed, key_added)
+        if figures is not None:
+            figures.mkdir(parents=True, exist_ok=True)
+        _report(adata, fitted, labels=None, figures=figures, key=key_added)
+        _write(adata, out)
+        typer.echo(f"Wrote {out}")
+
+
+def _train(cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int | None, seed: int, key="mixvi"):
+    import scvi
+
+    scvi.settings.seed = seed
+    start = time.monotonic()
+    cls.setup_anndata(adata, **setup)
+    model = cls(adata, **settings)
+    model.train(max_epochs)
+    model.annotate(key_added=key, clustering=None if cls.__name__ == "GMVAE" else "leiden")
+    sizes = adata.obs[key].value_counts()
+    typer.echo(f"Found {len(sizes)} clusters of {sizes.min():,} to {sizes.max():,} cells in {time.monotonic() - start:.0f} s.")
+    return model
+
+
+def _report(adata: "AnnData", model: "LatentModel", labels: str | None, figures: Path | None, key: str = "mixvi") -> None:
+    """Agreement with known labels, and the figures."""
+    if labels is not None:
+        from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+        ari = adjusted_rand_score(adata.obs[labels], adata.obs[key])
+        nmi = normalized_mutual_info_score(adata.obs[labels], adata.obs[key])
+        typer.echo(f"Agreement with the shipped labels: ARI {ari:.2f}, NMI {nmi:.2f} (1 is perfect, 0 is chance).")
+    if figures is not None:
+        from mixvi import pl
+
+        pl.umap(adata, key, labels, save=figures / "umap.png")
+        pl.training(model, save=figures / "training.png")
+
+
+def _write(adata: "AnnData", out: Path) -> None:
+    """Write to a temporary name beside the target first, so that an interruption leaves an old file whole."""
+    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        adata.write_h5ad(partial)
+        os.replace(partial, out)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _quiet() -> None:
+    """Leave the terminal to the progress bar and to what mixvi has to say."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    warnings.filterwarnings("ignore")
+    import lightning.pytorch  # noqa: F401  (it sets its own log level when imported)
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+
+
+@contextmanager
+def _errors_as_lines():
+    """A wrong input is one line on standard error and exit code 1, not a traceback."""
+    try:
+        yield
+    except (ValueError, KeyError, OSError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        typer.echo(f"mixvi: {message}", err=True)
+        raise typer.Exit(1) from error

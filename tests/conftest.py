@@ -1,0 +1,48 @@
+"""Fixtures, and the two markers: `gpu` needs a CUDA device, `data` the files of a folder named in MIXVI_DATA_DIR."""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scvi
+import torch
+
+from mixvi import datasets
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+DATA_DIR = Path(os.environ.get("MIXVI_DATA_DIR", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def pytest_collection_modifyitems(items):
+    """Skip, with the reason, what this machine cannot run."""
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if "data" in item.keywords and not DATA_DIR.is_dir():
+            item.add_marker(pytest.mark.skip(reason="needs real data: name their folder in MIXVI_DATA_DIR"))
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    scvi.settings.seed = 0
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def counts():
+    """120 cells x 30 genes of counts in three clusters and two conditions."""
+    return datasets.blobs(120, 30, n_clusters=3, n_conditions=2, kind="count")
+
+
+@pytest.fixture
+def data_dir(monkeypatch):
+    """The folder of real data, named to the loaders."""
+    monkeypatch.setenv("MIXVI_DATA_DIR", str(DATA_DIR))
+    return DATA_DIR

@@ -1,0 +1,164 @@
+"""The bound: reading a minibatch, and the reductions between the models (EXACTNESS row 20)."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from scvi import REGISTRY_KEYS
+
+from mixvi.module import AEModule, CVAEModule, GMVAEModule, Layout, VAEModule
+from mixvi.module.likelihoods import NegativeBinomial, Normal
+from mixvi.module.nets import Hidden
+
+N, G, D = 8, 6, 3
+HIDDEN = Hidden(16, 1, 0.0)
+
+
+@pytest.fixture
+def tensors():
+    return {
+        REGISTRY_KEYS.X_KEY: torch.poisson(torch.full((N, G), 4.0)).double(),
+        REGISTRY_KEYS.BATCH_KEY: torch.arange(N).unsqueeze(-1) % 2,
+        REGISTRY_KEYS.CAT_COVS_KEY: torch.stack([torch.arange(N) % 3, torch.arange(N) % 2], -1),
+        REGISTRY_KEYS.CONT_COVS_KEY: torch.randn(N, 2),
+        REGISTRY_KEYS.LABELS_KEY: torch.tensor([0, 1, 2, 3, 3, 0, 1, 2]).unsqueeze(-1),  # 3 is "no label"
+    }
+
+
+def ready(module):
+    return module.double().eval()
+
+
+def copy_parts(source, target, *names):
+    for name in names:
+        getattr(target, name).load_state_dict(getattr(source, name).state_dict())
+
+
+def negative_elbo(module, tensors, seed=0):
+    """Loss of a minibatch at a fixed posterior sample."""
+    torch.manual_seed(seed)
+    return module(tensors)[2].loss
+
+
+def test_read_builds_every_part_of_the_conditions(tensors):
+    layout = Layout(G, batch_levels=2, covariate_levels=(3, 2), n_continuous=2, n_labels=3)
+    cells = ready(VAEModule(layout, NegativeBinomial, D, HIDDEN)).read(tensors)
+    assert layout.n_conditions == cells.c.shape[1] == 2 + 3 + 2 + 2
+    batch, first, second, continuous = cells.c.split([2, 3, 2, 2], dim=-1)
+    np.testing.assert_array_equal(batch.argmax(-1), np.arange(N) % 2)
+    np.testing.assert_array_equal(first.argmax(-1), np.arange(N) % 3)
+    np.testing.assert_array_equal(second.argmax(-1), np.arange(N) % 2)
+    torch.testing.assert_close(continuous, tensors[REGISTRY_KEYS.CONT_COVS_KEY].double())
+    np.testing.assert_array_equal(cells.y.sum(-1), [1, 1, 1, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(cells.y[[0, 1, 2]].argmax(-1), [0, 1, 2])
+    torch.testing.assert_close(cells.library, cells.x.sum(-1, keepdim=True))
+    torch.testing.assert_close(cells.seen, cells.x.log1p())
+
+
+def test_nothing_registered_is_width_zero(tensors):
+    cells = ready(VAEModule(Layout(G), NegativeBinomial, D, HIDDEN)).read(tensors)
+    assert cells.c.shape == (N, 0)
+    assert cells.y.shape == (N, 0)
+
+
+def test_a_size_factor_replaces_the_total(tensors):
+    tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY] = torch.rand(N, 1)
+    cells = ready(VAEModule(Layout(G, size_factor=True), NegativeBinomial, D, HIDDEN)).read(tensors)
+    torch.testing.assert_close(cells.library, tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY].double())
+
+
+def test_row_20_ae_is_squared_error(tensors):
+    sigma = 0.7
+    module = ready(AEModule(Layout(G), partial(Normal, sigma=sigma), D, HIDDEN))
+    output = module(tensors)
+    x, mean = tensors[REGISTRY_KEYS.X_KEY], output[1]["px"].mean
+    constant = G * np.log(sigma * np.sqrt(2 * np.pi))
+    expected = ((x - mean) ** 2).sum(-1).mean() / (2 * sigma**2) + constant
+    torch.testing.assert_close(output[2].loss, expected, rtol=1e-6, atol=1e-6)
+    assert output[2].kl_local_sum == 0
+
+
+@pytest.mark.parametrize("hierarchical", [False, True])
+def test_row_20_gmvae_with_one_component_is_vae(tensors, hierarchical):
+    vae = ready(VAEModule(Layout(G), NegativeBinomial, D, HIDDEN))
+    gmvae = ready(GMVAEModule(Layout(G), NegativeBinomial, 1, D, HIDDEN, hierarchical=hierarchical))
+    copy_parts(vae, gmvae, "encoder", "likelihood")
+    expected, found = negative_elbo(vae, tensors), negative_elbo(gmvae, tensors)
+    if hierarchical:  # w is a latent that explains nothing here: only its own cost is added
+        torch.manual_seed(0)
+        found = found - gmvae(tensors)[2].kl_local["kl_w"].mean()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_row_20_untouched_gmvae_is_vae_for_any_number_of_components(tensors):
+    vae = ready(VAEModule(Layout(G), NegativeBinomial, D, HIDDEN))
+    gmvae = ready(GMVAEModule(Layout(G), NegativeBinomial, None, D, HIDDEN))
+    copy_parts(vae, gmvae, "encoder", "likelihood")
+    torch.testing.assert_close(negative_elbo(gmvae, tensors), negative_elbo(vae, tensors), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("learned_prior", [False, True])
+def test_row_20_cvae_with_one_level_is_vae(tensors, learned_prior):
+    tensors[REGISTRY_KEYS.BATCH_KEY] = torch.zeros(N, 1)
+    vae = ready(VAEModule(Layout(G), NegativeBinomial, D, HIDDEN))
+    cvae = ready(CVAEModule(Layout(G, batch_levels=1), NegativeBinomial, D, HIDDEN, learned_prior))
+    for part in ("encoder", "likelihood"):  # the one constant condition gets weight 0
+        source, target = getattr(vae, part).state_dict(), getattr(cvae, part).state_dict()
+        for name, values in source.items():
+            padding = (0, target[name].shape[-1] - values.shape[-1]) if values.ndim == 2 else (0, 0)
+            target[name] = torch.nn.functional.pad(values, padding) if values.ndim else values
+        getattr(cvae, part).load_state_dict(target)
+    torch.testing.assert_close(negative_elbo(cvae, tensors), negative_elbo(vae, tensors), rtol=1e-6, atol=1e-6)
+
+
+def test_weight_scales_annealed_terms_only(tensors):
+    layout = Layout(G, n_labels=3)
+    module = ready(GMVAEModule(layout, NegativeBinomial, 4, D, HIDDEN))
+    module.prior.place(torch.randn(4, D), torch.rand(4, D) + 0.5, torch.full((4,), 0.25))
+    losses = {}
+    for weight in (0.0, 0.5, 1.0):
+        torch.manual_seed(0)
+        losses[weight] = module(tensors, loss_kwargs={"kl_weight": weight})[2]
+    out = losses[1.0]
+    kl = sum(out.kl_local.values()).mean()
+    assert set(out.kl_local) == {"kl_z", "kl_y"}
+    torch.testing.assert_close(losses[1.0].loss - losses[0.0].loss, kl)
+    torch.testing.assert_close(losses[0.5].loss - losses[0.0].loss, kl / 2)
+    reconstruction = out.reconstruction_loss["reconstruction_loss"].mean()
+    torch.testing.assert_close(losses[0.0].loss, reconstruction + out.extra_metrics["label"])
+
+
+def test_prior_of_the_weights_counts_once_for_all_cells(tensors):
+    module = ready(GMVAEModule(Layout(G), NegativeBinomial, 3, D, HIDDEN, concentration=2.0))
+    with torch.no_grad():
+        module.prior.logits.copy_(torch.tensor([0.0, 1.0, 2.0]))
+    losses = []
+    for n_obs in (1, 100):
+        torch.manual_seed(0)
+        losses.append(module(tensors, loss_kwargs={"n_obs": n_obs})[2].loss)
+    torch.testing.assert_close(losses[0] - losses[1], -0.99 * module.prior.log_density())
+
+
+def test_bound_and_loss_agree(tensors):
+    module = ready(CVAEModule(Layout(G, batch_levels=2), NegativeBinomial, D, HIDDEN))
+    loss = negative_elbo(module, tensors)
+    torch.manual_seed(0)
+    log_px, terms = module.bound(module.read(tensors))
+    torch.testing.assert_close(loss, (-log_px + sum(terms.annealed.values())).mean())
+
+
+def test_many_samples_share_one_code_path(tensors):
+    module = ready(VAEModule(Layout(G), NegativeBinomial, D, HIDDEN))
+    inference = module.inference(module.read(tensors), n_samples=5)
+    assert inference["z"].shape == (5, N, D)
+    assert module.generative(inference["z"], inference["cells"])["px"].mean.shape == (5, N, G)
+
+
+def test_a_module_without_hidden_layers_is_linear_in_its_latent():
+    module = ready(VAEModule(Layout(G, n_continuous=1), Normal, D, Hidden(n_layers=0)))
+    tensors = {REGISTRY_KEYS.X_KEY: torch.randn(N, G).double(), REGISTRY_KEYS.CONT_COVS_KEY: torch.zeros(N, 1)}
+    cells = module.read(tensors)
+    mean = lambda z: module.decode(z, cells).mean  # noqa: E731
+    a, b, zero = torch.randn(N, D).double(), torch.randn(N, D).double(), torch.zeros(N, D).double()
+    torch.testing.assert_close(mean(a + b) - mean(zero), mean(a) + mean(b) - 2 * mean(zero))
