@@ -32,7 +32,7 @@ class Model(StrEnum):
 
 
 Seed = Annotated[int, typer.Option(help="Seed of everything that is random.")]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the cells.", show_default="400, fewer above 20,000 cells")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the cells.", show_default="200, fewer above 40,000 cells")]
 Figures = Annotated[Path | None, typer.Option(help="Folder for a UMAP and the training curve as PNG.")]
 
 

@@ -67,7 +67,7 @@ def stand_in(adata: AnnData, var_names: np.ndarray, setup_args: Mapping[str, Any
     keys = [setup_args["batch_key"], setup_args["size_factor_key"]]
     for covariates in (setup_args["categorical_covariate_keys"], setup_args["continuous_covariate_keys"]):
         keys += list(covariates or [])
-    keys = [key for key in keys if key is not None]
+    keys = list(dict.fromkeys(key for key in keys if key is not None))
     check_columns(adata.obs, keys)
     obs = adata.obs[keys].copy()
     if (label := setup_args["labels_key"]) is not None:

@@ -42,6 +42,7 @@ from mixvi.train import MixviPlan
 logger = logging.getLogger(__name__)
 
 INFERENCE_BATCH_SIZE = 1024
+MAX_EPOCHS, MAX_VISITS = 200, 8_000_000  # of small data; above 40,000 cells the number of cells visited is fixed
 NO_LABEL = "unlabeled"  # the category of cells without a label, where the user names none
 
 
@@ -153,7 +154,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         Parameters
         ----------
         max_epochs
-            Passes over the training cells; ``None`` takes scvi-tools' heuristic (400, fewer above 20,000 cells).
+            Passes over the training cells; ``None`` takes 200, or fewer above 40,000 cells: 8 million cells in all.
         accelerator, devices
             Where to run, as in Lightning; ``"auto"`` takes a CUDA GPU if there is one, and never MPS by itself.
         train_size, validation_size, shuffle_set_split
@@ -164,22 +165,26 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
             Stop when ``elbo_validation`` no longer falls. Not before warm-up (and placing of components) is over.
         plan_kwargs
             Of `MixviPlan` and :class:`scvi.train.TrainingPlan`: ``lr``, ``weight_decay``, ``max_kl_weight`` (beta),
-            ``n_epochs_kl_warmup`` (default: half of the run), ``n_epochs_pretrain`` (GMVAE; default: half of the run).
+            ``n_epochs_kl_warmup`` (default: a tenth of the run), ``n_epochs_pretrain`` (GMVAE; default: half).
         **kwargs
             Everything else of :class:`scvi.train.Trainer` and
             :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.
         """
         if max_epochs is None:
-            max_epochs = get_max_epochs_heuristic(self.adata.n_obs)
-        half = max_epochs // 2
+            max_epochs = get_max_epochs_heuristic(self.adata.n_obs, MAX_EPOCHS, MAX_VISITS // MAX_EPOCHS)
+        warmup, pretrain = max(max_epochs // 10, 1), max_epochs // 2
         plan_kwargs = dict(plan_kwargs or {})
         if "n_steps_kl_warmup" in plan_kwargs:
             plan_kwargs.setdefault("n_epochs_kl_warmup", None)
-        plan_kwargs.setdefault("n_epochs_kl_warmup", None if self.is_trained_ else half)
-        plan_kwargs.setdefault("n_epochs_pretrain", -1 if self.is_trained_ else half)
-        kwargs.setdefault("check_val_every_n_epoch", 1)
+        plan_kwargs.setdefault("n_epochs_kl_warmup", None if self.is_trained_ else warmup)
+        plan_kwargs.setdefault("n_epochs_pretrain", -1 if self.is_trained_ else pretrain)
+        steps_an_epoch = int((train_size or 0.9) * self.adata.n_obs / batch_size)
+        kwargs.setdefault("log_every_n_steps", max(steps_an_epoch, 1))  # each entry costs as much as a step
+        if train_size != 1 and validation_size != 0:
+            kwargs.setdefault("check_val_every_n_epoch", 1)
         unsettled = max(plan_kwargs["n_epochs_kl_warmup"] or 0, plan_kwargs["n_epochs_pretrain"] + 1)
-        kwargs.setdefault("early_stopping_warmup_epochs", -(-unsettled // kwargs["check_val_every_n_epoch"]))
+        kwargs.setdefault("early_stopping_warmup_epochs", -(-unsettled // (kwargs.get("check_val_every_n_epoch") or 1)))
+        self.module.train()  # scvi-tools leaves a trained module in evaluation mode, and so would train it further
         super().train(
             max_epochs=max_epochs,
             accelerator=accelerator,
@@ -465,7 +470,8 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         """Columns of ``.obs`` that the model conditions on."""
         args = self.registry_["setup_args"]
         batch = [args["batch_key"]] if args["batch_key"] else []
-        return [*batch, *(args["categorical_covariate_keys"] or []), *(args["continuous_covariate_keys"] or [])]
+        keys = [*batch, *(args["categorical_covariate_keys"] or []), *(args["continuous_covariate_keys"] or [])]
+        return list(dict.fromkeys(keys))
 
     def _check_trained(self) -> None:
         if not self.is_trained_:

@@ -65,18 +65,20 @@ class MixviPlan(TrainingPlan):
             parameter.requires_grad_(not still)
 
     def _place(self) -> None:
-        loaders = [self.trainer.datamodule.train_dataloader()]
-        seen = self._pass(loaders, self._latent_and_label, MAX_CELLS_TO_PLACE)
-        latent, labels = seen[:, :-1], seen[:, -1].long()
-        part = partition(latent.numpy(), self.prior.n_wanted, labels.numpy(), seed=settings.seed or 0)
+        """The M-step of a mixture, from the partition: mean, total variance and share of the cells of each part."""
+        seen = self._pass([self.trainer.datamodule.train_dataloader()], self._posterior_and_label, MAX_CELLS_TO_PLACE)
+        d = (seen.shape[1] - 1) // 2
+        loc, variance, label = seen[:, :d], seen[:, d:-1], seen[:, -1].long()
+        part = partition(loc.numpy(), self.prior.n_wanted, label.numpy(), seed=settings.seed or 0)
         n_parts = part.max() + 1
         if n_parts > self.prior.n_room:
             logger.warning("Found %d clusters; the %d largest get a component.", n_parts, self.prior.n_room)
-        parts = [latent[torch.as_tensor(part == k)] for k in range(min(n_parts, self.prior.n_room))]
+        parts = [torch.as_tensor(part == k) for k in range(min(n_parts, self.prior.n_room))]
+        parts = [cells if cells.any() else ~cells for cells in parts]  # a class without a labelled training cell
         self.prior.place(
-            torch.stack([cells.mean(0) for cells in parts]).to(self.device),
-            torch.stack([_spread(cells, latent) for cells in parts]).to(self.device),
-            torch.tensor([len(cells) / len(latent) for cells in parts]).to(self.device),
+            torch.stack([loc[cells].mean(0) for cells in parts]).to(self.device),
+            torch.stack([(loc[cells].var(0, correction=0) + variance[cells].mean(0)).sqrt() for cells in parts]).to(self.device),
+            torch.stack([cells.float().mean() for cells in parts]).to(self.device),
         )
 
     def _sort(self) -> None:
@@ -87,9 +89,10 @@ class MixviPlan(TrainingPlan):
         size[: self.module.layout.n_labels] = torch.inf
         self.prior.reorder(size.argsort(descending=True, stable=True).to(self.device))
 
-    def _latent_and_label(self, cells: Cells) -> Tensor:
+    def _posterior_and_label(self, cells: Cells) -> Tensor:
+        qz = self.module.encode(cells)
         label = pad(cells.y, (1, 0), value=0.5).argmax(-1, keepdim=True) - 1  # (n, 1), -1 where unlabelled
-        return torch.cat([self.module.encode(cells).loc, label.to(cells.x)], -1)
+        return torch.cat([qz.loc, qz.scale**2, label.to(cells.x)], -1)
 
     def _cluster(self, cells: Cells) -> Tensor:
         return self.prior.responsibilities(self.module.encode(cells), cells).argmax(-1)
@@ -109,7 +112,3 @@ class MixviPlan(TrainingPlan):
         self.module.train(was_training)
         return torch.cat(found)
 
-
-def _spread(cells: Tensor, latent: Tensor) -> Tensor:
-    """Standard deviation (d,) of a part; one hundredth of all cells' variance keeps a tiny part from collapsing."""
-    return (((cells - cells.mean(0)) ** 2).mean(0) + 0.01 * latent.var(0)).sqrt()

@@ -1,0 +1,334 @@
+"""What all models share: every likelihood and matrix type, and an AnnData that stays as it was."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scvi
+from scipy.sparse import csc_matrix, csr_matrix, issparse
+
+import mixvi
+from mixvi import datasets
+from tests.model.helpers import MODELS, QUICK, build, fitted
+
+LIKELIHOODS = ["nb", "zinb", "poisson", "bernoulli", "normal"]
+
+
+def as_form(adata, form):
+    """The same values as another kind of matrix: in a layer, or as rows of a larger AnnData."""
+    if form == "layer":
+        adata.layers["counts"] = adata.X.copy()
+        adata.X = np.full(adata.shape, -1.0, dtype=np.float32)
+        return adata, {"layer": "counts"}
+    if form == "view":
+        twice = ad.concat([adata, adata], index_unique="-")
+        return twice[: adata.n_obs], {}
+    adata.X = {"dense": np.asarray, "fortran": np.asfortranarray, "csr": csr_matrix, "csc": csc_matrix}[form](adata.X)
+    return adata, {}
+
+
+@pytest.mark.parametrize("form", ["dense", "fortran", "csr", "csc", "layer", "view"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("name", MODELS)
+def test_trains_and_reloads(name, likelihood, form, counts, tmp_path):
+    if likelihood == "bernoulli":
+        counts.X = counts.X / counts.X.max()
+    adata, setup = as_form(counts, form)
+    model = fitted(name, adata, setup, {"max_epochs": 2}, likelihood=likelihood)
+    z = model.get_latent_representation()
+    assert z.shape == (120, 3)
+    assert np.isfinite(z).all()
+    assert np.isfinite(model.get_elbo())
+    model.save(tmp_path / "model")
+    again = MODELS[name].load(tmp_path / "model", adata=adata, accelerator="cpu")
+    np.testing.assert_array_equal(again.get_latent_representation(), z)
+    np.testing.assert_array_equal(again.get_reconstruction(None, [0, 1]), model.get_reconstruction(None, [0, 1]))
+    assert again.likelihood_ == likelihood
+    if name == "GMVAE":
+        pd.testing.assert_frame_equal(again.predict(soft=True), model.predict(soft=True))
+
+
+@pytest.mark.parametrize("form", ["dense", "csr", "csc"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_form_of_a_matrix_gives_the_same_latents(name, form, counts):
+    expected = fitted(name, counts.copy()).get_latent_representation()
+    adata, setup = as_form(counts, form)
+    np.testing.assert_allclose(fitted(name, adata, setup).get_latent_representation(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_same_seed_gives_the_same_bits(name, counts):
+    first, again, other = (fitted(name, counts.copy(), seed=s).get_latent_representation() for s in (7, 7, 8))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def snapshot(adata):
+    x = adata.X.copy() if issparse(adata.X) else np.array(adata.X)
+    return x, adata.obs.copy(), adata.var.copy(), set(adata.obsm), set(adata.uns), set(adata.layers)
+
+
+def without_scvi(keys):
+    return [key for key in keys if not str(key).startswith("_scvi")]
+
+
+@pytest.mark.parametrize("form", ["dense", "csr", "csc"])
+@pytest.mark.parametrize("name", MODELS)
+def test_nothing_but_scvis_own_keys_is_written(name, form, counts):
+    adata, setup = as_form(counts, form)
+    adata.obs["age"] = np.linspace(0, 1, adata.n_obs)
+    if name in ("CVAE", "GMVAE"):
+        setup |= {"batch_key": "condition", "continuous_covariate_keys": ["age"]}
+    x, obs, var, obsm, uns, layers = snapshot(adata)
+    type_before = type(adata.X)
+    model = fitted(name, adata, setup)
+    model.get_reconstruction()
+    model.get_elbo()
+    model.sample(3)
+    assert type(adata.X) is type_before
+    difference = adata.X != x
+    assert (difference.nnz if issparse(difference) else difference.sum()) == 0
+    pd.testing.assert_frame_equal(adata.obs[without_scvi(adata.obs)], obs)
+    pd.testing.assert_frame_equal(adata.var, var)
+    assert set(without_scvi(adata.obsm)) == obsm
+    assert set(without_scvi(adata.uns)) == uns
+    assert set(adata.layers) == layers
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_new_cells_are_read_and_not_written_to(name, counts):
+    model = fitted(name, counts)
+    new = datasets.blobs(50, 30, n_clusters=3, n_conditions=2, kind="count", seed=1)
+    _, obs, _, obsm, uns, _ = snapshot(new)
+    whole = model.get_latent_representation(new)
+    np.testing.assert_allclose(model.get_latent_representation(new[20:30]), whole[20:30], rtol=1e-5, atol=1e-6)
+    assert model.get_reconstruction(new).shape == (50, 30)
+    assert model.get_elbo(new, return_mean=False).shape == (50,)
+    pd.testing.assert_frame_equal(new.obs, obs)
+    assert (set(new.obsm), set(new.uns)) == (obsm, uns)
+    np.testing.assert_allclose(model.get_latent_representation(counts[:5].copy()), model.get_latent_representation()[:5], rtol=1e-5, atol=1e-6)
+
+
+def test_rows_come_in_the_order_asked_for(counts, tmp_path):
+    model = fitted("VAE", counts)
+    z = model.get_latent_representation()
+    rows = [5, 3, 3, 119, 0]
+    np.testing.assert_allclose(model.get_latent_representation(indices=rows), z[rows], rtol=1e-5, atol=1e-6)
+    counts.X = csr_matrix(counts.X)
+    counts.write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    np.testing.assert_allclose(model.get_latent_representation(backed, rows), z[rows], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_backed_file_trains(counts, tmp_path, sparse):
+    if sparse:
+        counts.X = csr_matrix(counts.X)
+    expected = fitted("VAE", counts.copy()).get_latent_representation()
+    counts.write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    model = fitted("VAE", backed)
+    assert model.get_latent_representation(indices=[7, 2]).shape == (2, 3)
+    assert model.get_latent_representation().shape == expected.shape
+
+
+def test_new_cells_must_have_the_genes_and_conditions_of_the_model(counts):
+    model = fitted("CVAE", counts)
+    with pytest.raises(ValueError, match="another order.*get_var_names"):
+        model.get_latent_representation(counts[:, ::-1].copy())
+    other = counts.copy()
+    other.obs["condition"] = "condition 9"
+    with pytest.raises(ValueError, match=r"\['condition 9'\].*not trained on"):
+        model.get_latent_representation(other)
+    negative = counts.copy()
+    negative.X = negative.X - 1
+    with pytest.raises(ValueError, match="negative entries"):
+        model.get_latent_representation(negative)
+
+
+def test_loading_without_data(counts, tmp_path):
+    model = fitted("GMVAE", counts, {"batch_key": "condition"})
+    model.save(tmp_path / "model")
+    again = mixvi.GMVAE.load(tmp_path / "model", adata=False, accelerator="cpu")
+    with pytest.raises(ValueError, match="loaded without data; pass adata="):
+        again.get_latent_representation()
+    np.testing.assert_allclose(again.get_latent_representation(counts), model.get_latent_representation(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(again.predict(counts), model.predict())
+
+
+def test_auto_says_in_one_line_what_it_took(counts, caplog):
+    build("VAE", counts)
+    lines = [record.message for record in caplog.records if record.name.startswith("mixvi")]
+    assert lines == ["VAE took likelihood='nb', because adata.X holds raw counts (non-negative whole numbers)."]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_likelihood_that_cannot_fit_the_data(name, counts):
+    counts.layers["scaled"] = counts.X - counts.X.mean(0)
+    with pytest.raises(ValueError, match=r"layers\['scaled'\] has negative entries.*'cell 0'"):
+        build(name, counts, {"layer": "scaled"}, likelihood="nb")
+    with pytest.raises(ValueError, match="'negbin' is not known.*'nb'"):
+        build(name, counts, likelihood="negbin")
+    counts.X[3] = 0
+    with pytest.raises(ValueError, match="1 cells without any count .*'cell 3'"):
+        build(name, counts)
+    counts.X[3, 4] = np.nan
+    with pytest.raises(ValueError, match="NaN.*'cell 3', gene 'gene 4'"):
+        build(name, counts)
+    with pytest.raises(ValueError, match="0 genes"):
+        build(name, counts[:, :0].copy())
+
+
+IGNORED = {
+    "AE": {"batch_key": "CVAE", "labels_key": "GMVAE", "categorical_covariate_keys": "CVAE"},
+    "VAE": {"batch_key": "CVAE", "labels_key": "GMVAE", "continuous_covariate_keys": "CVAE"},
+    "CVAE": {"labels_key": "GMVAE"},
+}
+
+
+@pytest.mark.parametrize(("name", "argument", "other"), [(n, a, o) for n, m in IGNORED.items() for a, o in m.items()])
+def test_what_a_model_would_ignore_is_an_error_that_names_another(name, argument, other, counts):
+    value = ["condition"] if argument.endswith("keys") else "condition"
+    with pytest.raises(ValueError, match=f"{name} got {argument}=.*would ignore; use mixvi.{other}"):
+        MODELS[name].setup_anndata(counts, **{argument: value})
+    assert not [key for key in (*counts.uns, *counts.obs) if key.startswith("_scvi")]  # nothing was registered
+
+
+def test_setup_names_what_is_missing(counts):
+    with pytest.raises(KeyError, match="no layer 'counts'"):
+        mixvi.VAE.setup_anndata(counts, layer="counts")
+    with pytest.raises(KeyError, match="no column 'batch'.*condition"):
+        mixvi.CVAE.setup_anndata(counts, batch_key="batch")
+    with pytest.raises(ValueError, match="needs labels_key"):
+        mixvi.GMVAE.setup_anndata(counts, unlabeled_category="unknown")
+
+
+def test_a_model_that_is_not_trained_says_so(counts):
+    with pytest.raises(RuntimeError, match="VAE is not trained yet"):
+        build("VAE", counts).get_latent_representation()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_size_factors_and_covariates(name, counts):
+    counts.obs["sf"] = counts.X.sum(1) / counts.X.sum(1).mean()
+    counts.obs["age"] = np.linspace(-1, 1, counts.n_obs)
+    setup = {"size_factor_key": "sf"}
+    if name in ("CVAE", "GMVAE"):
+        setup |= {"categorical_covariate_keys": ["condition"], "continuous_covariate_keys": ["age"]}
+        if name == "GMVAE":
+            setup["batch_key"] = "condition"
+    model = fitted(name, counts, setup)
+    assert np.isfinite(model.get_elbo())
+    assert np.isfinite(model.get_elbo(counts[:10].copy()))
+    width = 2 + 2 + 1 if name in ("CVAE", "GMVAE") else 0  # batch, the same as a covariate, and age
+    assert model.module.layout.n_conditions == width
+    sampled = model.sample(4)
+    assert list(sampled.obs) == (["condition", "age"] if width else [])
+
+
+def test_posterior_mean_draws_and_variance(counts):
+    model = fitted("VAE", counts)
+    mean, variance = model.get_latent_representation(return_dist=True)
+    np.testing.assert_array_equal(mean, model.get_latent_representation())
+    assert (variance > 0).all()
+    drawn = np.stack([model.get_latent_representation(give_mean=False) for _ in range(300)])
+    error = np.sqrt(variance / 300)
+    assert (np.abs(drawn.mean(0) - mean) < 5.5 * error).all()
+    mean, variance = fitted("AE", counts).get_latent_representation(return_dist=True)
+    assert (variance == 0).all()
+
+
+def test_elbo_is_error_plus_kl(counts):
+    model = fitted("VAE", counts, train={"plan_kwargs": {"n_epochs_kl_warmup": None}})
+    mean, variance = (a.astype(float) for a in model.get_latent_representation(return_dist=True))
+    kl = 0.5 * (mean**2 + variance - 1 - np.log(variance)).sum(1)
+    scvi.settings.seed = 3
+    elbo = model.get_elbo(return_mean=False)
+    scvi.settings.seed = 3
+    error = model.get_reconstruction_error(return_mean=False)
+    np.testing.assert_allclose(elbo, -error - kl, rtol=1e-4)
+    assert model.get_elbo() == pytest.approx(elbo.mean(), rel=0.01)
+
+
+def test_reconstruction_has_the_library_asked_for(counts):
+    model = fitted("VAE", counts)
+    np.testing.assert_allclose(model.get_reconstruction().sum(1), counts.X.sum(1), rtol=1e-4)
+    np.testing.assert_allclose(model.get_reconstruction(library_size=1e4).sum(1), 1e4, rtol=1e-4)
+    with pytest.raises(ValueError, match="no meaning under likelihood='normal'"):
+        fitted("VAE", counts, likelihood="normal").get_reconstruction(library_size=1e4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_new_cells_look_like_the_old_ones(name, counts):
+    model = fitted(name, counts, train={"max_epochs": 300, "plan_kwargs": {"lr": 0.01}})
+    new = model.sample(2000, seed=0)
+    assert new.shape == (2000, 30)
+    assert (new.var_names == counts.var_names).all()
+    assert (new.X == np.round(new.X)).all()
+    assert (new.X >= 0).all()
+    assert new.X.sum(1).mean() == pytest.approx(counts.X.sum(1).mean(), rel=0.05)
+    assert np.corrcoef(np.log1p(new.X.mean(0)), np.log1p(counts.X.mean(0)))[0, 1] > 0.9
+    np.testing.assert_array_equal(new.X, model.sample(2000, seed=0).X)
+    assert (new.X != model.sample(2000, seed=1).X).any()
+
+
+def test_new_cells_take_their_condition_from_the_rows_given(counts):
+    model = fitted("CVAE", counts)
+    rows = np.flatnonzero(counts.obs["condition"] == "condition 1")
+    assert set(model.sample(20, indices=rows).obs["condition"]) == {"condition 1"}
+    for name in ("AE", "VAE", "CVAE"):
+        with pytest.raises(ValueError, match="use mixvi.GMVAE"):
+            fitted(name, counts).sample(3, component="0")
+
+
+@pytest.mark.parametrize("name", ["AE", "VAE", "CVAE"])
+def test_annotate_with_leiden(name, counts):
+    model = fitted(name, counts)
+    model.annotate()
+    assert counts.obsm["X_mixvi"].shape == (120, 3)
+    assert "mixvi" not in counts.obs
+    model.annotate(clustering="leiden")
+    sizes = counts.obs["mixvi"].value_counts(sort=False)
+    assert list(sizes.index) == [str(k) for k in range(len(sizes))]
+    assert sizes.is_monotonic_decreasing
+    assert counts.uns["mixvi"]["model"] == name
+    assert counts.uns["mixvi"]["version"] == mixvi.__version__
+    with pytest.raises(ValueError, match="'louvain' is not known"):
+        model.annotate(clustering="louvain")
+
+
+def test_annotate_leaves_what_is_not_its_own(counts):
+    model = fitted("GMVAE", counts)
+    counts.obs["mine"] = "precious"
+    counts.uns["leiden"] = {"params": 1}
+    for key in ("mine", "leiden"):
+        with pytest.raises(ValueError, match="not from mixvi; nothing was written"):
+            model.annotate(key_added=key)
+    assert set(counts.obs["mine"]) == {"precious"}
+    assert "X_mine" not in counts.obsm
+    model.annotate()
+    model.annotate()  # its own it may renew
+
+
+@pytest.mark.parametrize("write", ["write_h5ad", "write_zarr"])
+def test_annotations_survive_a_file(write, counts, tmp_path):
+    model = fitted("GMVAE", counts)
+    model.annotate()
+    getattr(counts, write)(tmp_path / "cells")
+    again = (ad.read_h5ad if write == "write_h5ad" else ad.read_zarr)(tmp_path / "cells")
+    assert list(again.obs["mixvi"]) == list(counts.obs["mixvi"])
+    np.testing.assert_array_equal(again.obsm["X_mixvi"], counts.obsm["X_mixvi"])
+    np.testing.assert_array_equal(again.obsm["mixvi_probabilities"], counts.obsm["mixvi_probabilities"])
+    assert again.uns["mixvi"]["model"] == "GMVAE"
+    assert again.uns["mixvi"]["settings"]["n_latent"] == 3
+    model.annotate(again)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", MODELS)
+def test_runs_on_a_gpu(name, counts):
+    model = build(name, counts)
+    model.train(**(QUICK | {"accelerator": "gpu"}))
+    assert model.device.type == "cuda"
+    assert np.isfinite(model.get_elbo())
+    model.annotate()

@@ -1,0 +1,119 @@
+"""GMVAE: components are clusters."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import scvi
+from sklearn.metrics import adjusted_rand_score
+
+import mixvi
+from mixvi import datasets
+from tests.model.helpers import QUICK, fitted
+
+
+@pytest.mark.parametrize("kind", ["real", "count"])
+@pytest.mark.parametrize("seed", range(5))
+def test_blobs_are_recovered_at_default_settings(kind, seed):
+    scvi.settings.seed = seed
+    adata = datasets.blobs(kind=kind, seed=seed)
+    mixvi.GMVAE.setup_anndata(adata)
+    model = mixvi.GMVAE(adata, n_clusters=5)
+    model.train(enable_progress_bar=False, accelerator="cpu")
+    assert adjusted_rand_score(adata.obs["cluster"], model.predict()) > 0.95
+
+
+@pytest.fixture
+def blobs():
+    return datasets.blobs(300, 30, n_clusters=3, n_conditions=2, kind="count")
+
+
+@pytest.fixture
+def model(blobs):
+    return fitted("GMVAE", blobs, train={"max_epochs": 120, "plan_kwargs": {"lr": 5e-3}})
+
+
+def test_annotate_writes_clusters_and_how_sure_they_are(model, blobs):
+    model.annotate()
+    table = blobs.obsm["mixvi_probabilities"]
+    np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-5)
+    assert list(table.index) == list(blobs.obs_names)
+    assert isinstance(blobs.obs["mixvi"].dtype, pd.CategoricalDtype)
+    np.testing.assert_array_equal(blobs.obs["mixvi"], table.columns[table.to_numpy().argmax(1)])
+    np.testing.assert_allclose(blobs.obs["mixvi_confidence"], table.max(axis=1))
+    p = table.to_numpy(dtype=float)
+    entropy = -(p * np.log(np.clip(p, 1e-300, 1))).sum(1)
+    np.testing.assert_allclose(blobs.obs["mixvi_entropy"], entropy, atol=1e-5)
+    np.testing.assert_array_equal(model.predict(), blobs.obs["mixvi"])
+    sc.pp.neighbors(blobs, use_rep="X_mixvi")
+    sc.tl.umap(blobs, maxiter=5)
+    sc.pl.umap(blobs, color="mixvi", show=False)
+
+
+def test_clusters_are_named_by_size(model):
+    sizes = pd.Series(model.predict()).value_counts().reindex(model.cluster_names)
+    assert model.cluster_names == ["0", "1", "2"]
+    assert sizes.is_monotonic_decreasing
+
+
+def test_rows_of_predict_and_new_cells(model, blobs):
+    table = model.predict(soft=True)
+    pd.testing.assert_frame_equal(model.predict(indices=[5, 1], soft=True), table.iloc[[5, 1]], rtol=1e-4, atol=1e-6)
+    mask = np.arange(300) < 7
+    assert model.predict(indices=mask, soft=True).shape == (7, 3)
+    pd.testing.assert_frame_equal(model.predict(blobs[10:20], soft=True), table.iloc[10:20], rtol=1e-4, atol=1e-6)
+    new = datasets.blobs(100, 30, n_clusters=3, n_conditions=2, kind="count", seed=1)
+    assert set(model.predict(new)) <= {"0", "1", "2"}
+
+
+def test_cells_drawn_from_a_component_belong_to_it(model):
+    for name in model.cluster_names:
+        new = model.sample(50, component=name, seed=0)
+        assert (model.predict(new) == name).mean() > 0.9
+    assert (model.sample(5, component=1, seed=0).X == model.sample(5, component="1", seed=0).X).all()
+    with pytest.raises(ValueError, match="'7' is not a cluster; there are"):
+        model.sample(5, component="7")
+
+
+def test_an_open_number_of_clusters_is_found(blobs):
+    model = fitted("GMVAE", blobs, train={"max_epochs": 120, "plan_kwargs": {"lr": 5e-3}}, n_clusters=None)
+    assert 3 <= model.n_clusters <= 10
+    assert model.predict(soft=True).shape == (300, model.n_clusters)
+
+
+def test_a_wrong_number_of_clusters_is_an_error(blobs):
+    mixvi.GMVAE.setup_anndata(blobs, labels_key="cluster")
+    for wrong in (0, 2, 301):
+        with pytest.raises(ValueError, match=f"n_clusters={wrong}.*between 3 and 300"):
+            mixvi.GMVAE(blobs, n_clusters=wrong)
+
+
+def test_labelled_classes_keep_their_names(blobs):
+    blobs.obs["known"] = blobs.obs["cluster"].astype(str).where(np.arange(300) % 5 == 0, "?")
+    mixvi.GMVAE.setup_anndata(blobs, labels_key="known", unlabeled_category="?")
+    model = mixvi.GMVAE(blobs)
+    model.train(**(QUICK | {"max_epochs": 120, "plan_kwargs": {"lr": 5e-3}}))
+    assert set(model.cluster_names) == {"blob 0", "blob 1", "blob 2"}
+    assert "label_train" in model.history
+    unlabelled = blobs.obs["known"] == "?"
+    assert (model.predict()[unlabelled] == blobs.obs["cluster"][unlabelled]).mean() > 0.95
+    assert (model.predict(blobs[:, :].copy()) == model.predict()).all()
+    new = datasets.blobs(60, 30, n_clusters=3, n_conditions=2, kind="count", seed=0)
+    assert model.predict(new).shape == (60,)  # without a column of labels
+
+
+def test_known_classes_and_new_clusters_stand_side_by_side(blobs):
+    blobs.obs["known"] = np.where((blobs.obs["cluster"] == "blob 0") & (np.arange(300) % 2 == 0), "0", "?")
+    model = fitted("GMVAE", blobs, {"labels_key": "known", "unlabeled_category": "?"}, n_clusters=3)
+    assert model.cluster_names == ["0", "new 0", "1"]
+
+
+def test_hierarchical_components(blobs):
+    model = fitted("GMVAE", blobs, train={"max_epochs": 120, "plan_kwargs": {"lr": 5e-3}}, hierarchical=True)
+    assert {"kl_z_train", "kl_y_train", "kl_w_train"} <= set(model.history)
+    assert adjusted_rand_score(blobs.obs["cluster"], model.predict()) > 0.95
+
+
+def test_a_batch_is_conditioned_on(blobs):
+    model = fitted("GMVAE", blobs, {"batch_key": "condition"}, {"max_epochs": 120, "plan_kwargs": {"lr": 5e-3}})
+    assert adjusted_rand_score(blobs.obs["cluster"], model.predict()) > 0.95

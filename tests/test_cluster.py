@@ -1,0 +1,46 @@
+"""Partitions of a latent space."""
+
+import numpy as np
+import pytest
+from scipy.sparse import block_diag, csr_matrix
+from sklearn.datasets import make_blobs
+from sklearn.metrics import adjusted_rand_score
+
+from mixvi import cluster
+
+
+@pytest.mark.parametrize("n_clusters", [3, 4, 7])
+def test_a_wanted_number_of_parts_is_delivered(n_clusters):
+    x, y = make_blobs(400, 5, centers=4, cluster_std=0.8, random_state=1)
+    part = cluster.partition(x, n_clusters)
+    assert len(np.unique(part)) == n_clusters
+    sizes = np.bincount(part)
+    assert (np.diff(sizes) <= 0).all()  # 0 is the largest
+    if n_clusters == 4:
+        assert adjusted_rand_score(y, part) == 1
+
+
+def test_one_part_and_the_same_parts_again():
+    x, _ = make_blobs(100, 5, centers=3, random_state=1)
+    assert (cluster.partition(x, 1) == 0).all()
+    np.testing.assert_array_equal(cluster.partition(x, 3), cluster.partition(x, 3))
+    np.testing.assert_array_equal(cluster.leiden(x), cluster.leiden(x))
+
+
+def test_more_parts_than_communities_are_not_promised_but_fewer_are_merged():
+    blocks = [np.ones((k, k)) - np.eye(k) for k in (6, 5, 4)]
+    graph = csr_matrix(block_diag(blocks)).tolil()
+    graph[0, 6] = graph[6, 0] = 1  # the first two blocks touch
+    part = np.repeat([0, 1, 2], [6, 5, 4])
+    merged = cluster.merge(part, graph.tocsr(), 2)
+    np.testing.assert_array_equal(merged, np.repeat([0, 0, 1], [6, 5, 4]))
+
+
+def test_labelled_cells_are_parts_of_their_own():
+    x, y = make_blobs(300, 5, centers=4, cluster_std=0.8, random_state=1)
+    labels = np.where((y < 2) & (np.arange(300) % 3 == 0), y, -1)  # a third of two classes
+    part = cluster.partition(x, 2, labels)
+    np.testing.assert_array_equal(part, labels)
+    part = cluster.partition(x, 5, labels)
+    np.testing.assert_array_equal(part[labels >= 0], labels[labels >= 0])
+    assert set(part[labels < 0]) == {2, 3, 4}

@@ -1,0 +1,35 @@
+"""What a user does not need must not wait for it."""
+
+import subprocess
+import sys
+
+import pytest
+
+import mixvi
+
+HEAVY = {"torch", "scvi", "scanpy", "anndata", "lightning", "matplotlib", "pandas"}
+
+
+@pytest.mark.parametrize("code", ["import mixvi; dir(mixvi)", "import mixvi.cli"])
+def test_import_is_light(code):
+    script = f"{code}; import sys; print(sorted({HEAVY!r} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_every_name_is_there():
+    for name in mixvi.__all__:
+        assert getattr(mixvi, name) is not None
+        assert name in dir(mixvi)
+    with pytest.raises(AttributeError, match="no attribute 'PCA'"):
+        mixvi.PCA  # noqa: B018
+
+
+def test_module_and_parts_do_not_know_anndata():
+    script = "import mixvi.module, sys; from mixvi.module import _gmvae; import pathlib; print()"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    from pathlib import Path
+
+    for path in (Path(mixvi.__file__).parent / "module").glob("*.py"):
+        assert "import anndata" not in path.read_text()
+        assert "scanpy" not in path.read_text()

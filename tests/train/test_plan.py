@@ -1,0 +1,81 @@
+"""Warm-up, phases and early stopping."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.model.helpers import QUICK, build, fitted
+
+TERMS = {"AE": [], "VAE": ["kl_z"], "CVAE": ["kl_z"], "GMVAE": ["kl_z", "kl_y"]}
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_history_has_every_term_by_its_name(name, counts):
+    model = fitted(name, counts)
+    for term in ["elbo", "reconstruction_loss", *TERMS[name]]:
+        for split in ("train", "validation"):
+            values = model.history[f"{term}_{split}"].astype(float)
+            assert len(values) == 4
+            assert np.isfinite(values).to_numpy().all()
+    kl = sum(model.history[f"{term}_validation"].to_numpy(dtype=float) for term in TERMS[name])
+    elbo, error = (model.history[f"{k}_validation"].to_numpy(dtype=float) for k in ("elbo", "reconstruction_loss"))
+    np.testing.assert_allclose(elbo, error + kl, rtol=1e-5)
+
+
+@pytest.mark.parametrize("max_epochs", [2, 10, 25])
+def test_warm_up_ends_within_the_run(max_epochs, counts):
+    weight = fitted("VAE", counts, train={"max_epochs": max_epochs}).history["kl_weight"].to_numpy(dtype=float).ravel()
+    assert weight[0] == 0
+    assert weight[-1] == 1
+
+
+def test_warm_up_is_the_users_to_set(counts):
+    plan = {"n_epochs_kl_warmup": None}
+    weight = fitted("VAE", counts, train={"plan_kwargs": plan}).history["kl_weight"].to_numpy(dtype=float)
+    assert (weight == 1).all()
+    plan = {"n_steps_kl_warmup": 1000, "max_kl_weight": 0.5}
+    weight = fitted("VAE", counts, train={"plan_kwargs": plan}).history["kl_weight"].to_numpy(dtype=float)
+    assert weight.max() < 0.01
+    assert plan == {"n_steps_kl_warmup": 1000, "max_kl_weight": 0.5}  # the user's dict stays as it was
+
+
+@pytest.mark.parametrize("name", ["VAE", "GMVAE"])
+def test_early_stopping_waits_for_warm_up(name, counts):
+    stop = {"early_stopping": True, "early_stopping_patience": 1, "early_stopping_min_delta": 1e9}
+    model = fitted(name, counts, train={"max_epochs": 20, **stop})
+    n_epochs = len(model.history["elbo_train"])
+    assert 10 < n_epochs < 20
+
+
+def test_a_mixture_is_a_vae_until_its_components_are_placed(counts):
+    model = fitted("GMVAE", counts, train={"max_epochs": 10, "plan_kwargs": {"n_epochs_pretrain": 6}})
+    kl_y = model.history["kl_y_train"].to_numpy(dtype=float).ravel()
+    assert np.abs(kl_y[:6]).max() < 1e-6
+    assert kl_y[6:].min() > 0.01
+    assert all(parameter.requires_grad for parameter in model.module.prior.parameters())
+
+
+def test_components_learn_after_they_are_placed(counts, monkeypatch):
+    placed = []
+    model = build("GMVAE", counts)
+    place = model.module.prior.place
+    monkeypatch.setattr(model.module.prior, "place", lambda *args: (placed.append(args[0].clone()), place(*args)))
+    model.train(**(QUICK | {"plan_kwargs": {"n_epochs_pretrain": 0}}))
+    assert len(placed) == 1
+    learned = model.module.prior.loc.detach()
+    distance = torch.cdist(learned, placed[0]).min(-1).values
+    assert (distance > 1e-4).all()
+
+
+def test_training_further_keeps_the_components(counts, monkeypatch):
+    model = fitted("GMVAE", counts)
+    monkeypatch.setattr(model.module.prior, "place", lambda *args: pytest.fail("placed anew"))
+    model.train(**QUICK)
+    assert len(model.history["elbo_train"]) == 8
+    assert model.history["kl_weight"].to_numpy(dtype=float)[-1] == 1
+
+
+def test_small_parts_do_not_collapse(counts):
+    model = fitted("GMVAE", counts[:12].copy(), train={"max_epochs": 6, "train_size": 1.0}, n_clusters=4)
+    assert torch.isfinite(model.module.prior.log_scale).all()
+    assert np.isfinite(model.get_elbo())
