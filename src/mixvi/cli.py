@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
 
 app = typer.Typer(
-    help="Structure in single cells: latent-variable models whose clusters come with honest probabilities.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,8 +30,25 @@ class Model(StrEnum):
     gmvae = "gmvae"
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from mixvi import __version__
+
+        typer.echo(f"mixvi {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Structure in single cells: latent-variable models whose clusters come with honest probabilities."""
+
+
 Seed = Annotated[int, typer.Option(help="Seed of everything that is random.")]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the cells.", show_default="200, fewer above 40,000 cells")]
+Epochs = Annotated[
+    int | None, typer.Option(help="Passes over the cells.", show_default="200, fewer above 40,000 cells")
+]
 Figures = Annotated[Path | None, typer.Option(help="Folder for a UMAP and the training curve as PNG.")]
 
 
@@ -114,11 +130,16 @@ def _train(cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int |
     model.train(max_epochs)
     model.annotate(key_added=key, clustering=None if cls.__name__ == "GMVAE" else "leiden")
     sizes = adata.obs[key].value_counts()
-    typer.echo(f"Found {len(sizes)} clusters of {sizes.min():,} to {sizes.max():,} cells in {time.monotonic() - start:.0f} s.")
+    sizes = sizes[sizes > 0]
+    typer.echo(
+        f"Found {len(sizes)} clusters of {sizes.min():,} to {sizes.max():,} cells in {time.monotonic() - start:.0f} s."
+    )
     return model
 
 
-def _report(adata: "AnnData", model: "LatentModel", labels: str | None, figures: Path | None, key: str = "mixvi") -> None:
+def _report(
+    adata: "AnnData", model: "LatentModel", labels: str | None, figures: Path | None, key: str = "mixvi"
+) -> None:
     """Agreement with known labels, and the figures."""
     if labels is not None:
         from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score

@@ -43,8 +43,10 @@ def test_entries_that_no_likelihood_can_describe(form, bad):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_counts_asked_of_other_values(form):
-    with pytest.raises(ValueError, match=r"negative entries: 7 \(the first is -1 in cell 'c0', gene 'g0'\).*raw counts"):
-        check_support(look((form(COUNTS - 1))), "nb", "count")
+    with pytest.raises(
+        ValueError, match=r"negative entries: 7 \(the first is -1 in cell 'c0', gene 'g0'\).*raw counts"
+    ):
+        check_support(look(form(COUNTS - 1)), "nb", "count")
     with pytest.raises(ValueError, match=r"no whole number: 4 \(the first is 0.5 in cell 'c0', gene 'g2'\)"):
         check_support(look(form(COUNTS * np.float32(0.5))), "poisson", "count")
 

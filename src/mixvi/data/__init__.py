@@ -1,6 +1,6 @@
 """How cells reach a model: which values it may read, and their rows in the order asked for."""
 
-from mixvi.data._columns import as_positions, check_columns, check_levels, stand_in
+from mixvi.data._columns import as_positions, check_columns, check_layer, check_levels, stand_in
 from mixvi.data._manager import CellsManager
 from mixvi.data._support import Support, check_support, choose_likelihood, describe
 
@@ -9,6 +9,7 @@ __all__ = [
     "Support",
     "as_positions",
     "check_columns",
+    "check_layer",
     "check_levels",
     "check_support",
     "choose_likelihood",

@@ -9,6 +9,13 @@ import pandas as pd
 from anndata import AnnData
 
 
+def check_layer(adata: AnnData, layer: str | None) -> None:
+    """Make sure that a layer exists; ``None`` is ``.X``."""
+    if layer is not None and layer not in adata.layers:
+        there = sorted(filter(None, adata.layers))
+        raise KeyError(f"There is no layer {layer!r}; there are {there}, and layer=None takes .X.")
+
+
 def check_columns(obs: pd.DataFrame, keys: Sequence[str], numeric: bool = False, positive: bool = False) -> None:
     """Make sure that columns exist and have a value for every cell.
 
@@ -26,7 +33,9 @@ def check_columns(obs: pd.DataFrame, keys: Sequence[str], numeric: bool = False,
         wrong, what = column.isna(), "missing values"
         if numeric:
             if not pd.api.types.is_numeric_dtype(column):
-                raise ValueError(f".obs[{key!r}] is {column.dtype}, not numeric; register it as a categorical covariate.")
+                raise ValueError(
+                    f".obs[{key!r}] is {column.dtype}, not numeric; register it as a categorical covariate."
+                )
             wrong, what = ~np.isfinite(column.astype(float)), "NaN or infinite values"
             if positive and not wrong.any():
                 wrong, what = column <= 0, "values of 0 or less, where only positive ones make sense"
@@ -62,8 +71,7 @@ def stand_in(adata: AnnData, var_names: np.ndarray, setup_args: Mapping[str, Any
     """
     _check_genes(adata.var_names, var_names)
     layer = setup_args["layer"]
-    if layer is not None and layer not in adata.layers:
-        raise KeyError(f"There is no layer {layer!r}; the model was set up with it. There are {list(adata.layers)}.")
+    check_layer(adata, layer)
     keys = [setup_args["batch_key"], setup_args["size_factor_key"]]
     for covariates in (setup_args["categorical_covariate_keys"], setup_args["continuous_covariate_keys"]):
         keys += list(covariates or [])
@@ -87,7 +95,9 @@ def as_positions(indices: Sequence[int] | None, n: int) -> np.ndarray:
     if rows.dtype == bool and len(rows) == n:
         rows = np.flatnonzero(rows)
     if rows.ndim != 1 or not len(rows) or not np.issubdtype(rows.dtype, np.integer):
-        raise ValueError(f"indices has shape {rows.shape} and type {rows.dtype}; give at least one row, or a mask of {n}.")
+        raise ValueError(
+            f"indices has shape {rows.shape} and type {rows.dtype}; give at least one row, or a mask of {n}."
+        )
     if rows.min() < -n or rows.max() >= n:
         raise ValueError(f"indices go from {rows.min()} to {rows.max()}, but there are {n} cells.")
     return rows % n

@@ -74,7 +74,9 @@ def describe(matrix, where: str, cell_names, gene_names) -> Support:
     """
     n, g = matrix.shape
     if n == 0 or g == 0:
-        raise ValueError(f"{where} has {n} cells and {g} genes; a model needs at least one of each. Check your filters.")
+        raise ValueError(
+            f"{where} has {n} cells and {g} genes; a model needs at least one of each. Check your filters."
+        )
     kinds = {
         "not finite": lambda v: ~np.isfinite(v),
         "negative": lambda v: v < 0,

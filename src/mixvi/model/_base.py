@@ -29,6 +29,7 @@ from mixvi.data import (
     CellsManager,
     as_positions,
     check_columns,
+    check_layer,
     check_levels,
     check_support,
     choose_likelihood,
@@ -104,8 +105,8 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         for argument, other in cls._ignores.items():
             if setup_args[argument]:
                 raise ValueError(
-                    f"{cls.__name__} got {argument}={setup_args[argument]!r}, which it would ignore; use mixvi.{other}, "
-                    f"or leave {argument} out."
+                    f"{cls.__name__} got {argument}={setup_args[argument]!r}, which it would ignore; "
+                    f"use mixvi.{other}, or leave {argument} out."
                 )
         layer, batch, labels, no_label, size_factor = (
             setup_args[key] for key in ("layer", "batch_key", "labels_key", "unlabeled_category", "size_factor_key")
@@ -115,8 +116,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         )
         if no_label is not None and labels is None:
             raise ValueError(f"unlabeled_category={no_label!r} needs labels_key, the column it stands in.")
-        if layer is not None and layer not in adata.layers:
-            raise KeyError(f"There is no layer {layer!r}; there are {list(adata.layers)}. Pass layer=None for .X.")
+        check_layer(adata, layer)
         check_columns(adata.obs, [key for key in (batch, labels, *categorical) if key])
         check_columns(adata.obs, continuous, numeric=True)
         check_columns(adata.obs, [size_factor] if size_factor else [], numeric=True, positive=True)
@@ -336,7 +336,8 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
 
         Returns
         -------
-        n_cells x g, with the registered covariates of the drawn cells in ``.obs``.
+        n_cells x g, with the registered covariates of the drawn cells in ``.obs``, and the values in ``.X`` and in the
+        layer of the model, if it has one: ready to be given back to it.
         """
         self._check_trained()
         pool = as_positions(indices, self._registered(None).adata.n_obs)
@@ -350,9 +351,11 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
                 return self.module.sample(cells, self._draw_latent(cells, index))
 
             x = self._collect(draw, None, rows, None)
-        obs = self.adata.obs.iloc[rows][self._condition_keys()].reset_index(drop=True)
+        obs = self.adata.obs.iloc[rows][self._covariate_keys()].reset_index(drop=True)
         obs.index = obs.index.astype(str)
-        return ad.AnnData(x, obs=obs, var=pd.DataFrame(index=self.adata.var_names.copy()))
+        layer = self.registry_["setup_args"]["layer"]
+        var = pd.DataFrame(index=self.adata.var_names.copy())
+        return ad.AnnData(x, obs=obs, var=var, layers={layer: x} if layer else None)
 
     def annotate(
         self,
@@ -466,11 +469,11 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
             "settings": {key: value if value is not None else "None" for key, value in params.items()},
         }
 
-    def _condition_keys(self) -> list[str]:
-        """Columns of ``.obs`` that the model conditions on."""
+    def _covariate_keys(self) -> list[str]:
+        """Columns of ``.obs`` that the model reads of a cell, but for its label."""
         args = self.registry_["setup_args"]
-        batch = [args["batch_key"]] if args["batch_key"] else []
-        keys = [*batch, *(args["categorical_covariate_keys"] or []), *(args["continuous_covariate_keys"] or [])]
+        single = [args[key] for key in ("batch_key", "size_factor_key") if args[key]]
+        keys = [*single, *(args["categorical_covariate_keys"] or []), *(args["continuous_covariate_keys"] or [])]
         return list(dict.fromkeys(keys))
 
     def _check_trained(self) -> None:

@@ -87,7 +87,7 @@ class ELBOModule(BaseModuleClass):
         return self.likelihood(z, cells)
 
     def bound(self, cells: Cells) -> tuple[Tensor, Terms]:
-        """log p(x | z, c) (n,) at one z ~ q, and the terms of the KL: the ELBO is their difference."""
+        """Log p(x | z, c) (n,) at one z ~ q, and the terms of the KL: the ELBO is their difference."""
         qz = self.encode(cells)
         z = qz.rsample()
         return self.decode(z, cells).log_prob(cells.x).sum(-1), self.prior.kl(qz, z, cells)
@@ -112,7 +112,7 @@ class ELBOModule(BaseModuleClass):
     def loss(
         self, tensors: dict, inference_outputs: dict, generative_outputs: dict, kl_weight: float = 1.0, n_obs: int = 1
     ) -> LossOutput:
-        """Negative ELBO per cell with its annealed terms weighted, plus -log p(parameters) / n_obs where there is one."""
+        """Negative ELBO per cell, annealed terms weighted, plus -log p(parameters) / n_obs where there is one."""
         cells, qz, z = (inference_outputs[key] for key in ("cells", "qz", "z"))
         log_px = generative_outputs["px"].log_prob(cells.x).sum(-1)
         terms = self.prior.kl(qz, z, cells)
@@ -128,7 +128,7 @@ class ELBOModule(BaseModuleClass):
         )
 
     def sample(self, cells: Cells, z: Tensor) -> Tensor:
-        """x ~ p(x | z, c), (n, g)."""
+        """X ~ p(x | z, c), (n, g)."""
         return self.decode(z, cells).sample()
 
 

@@ -98,7 +98,7 @@ class CountLikelihood(Likelihood):
         return x.log1p()
 
     def shares(self, h: Tensor) -> Tensor:
-        """rho (..., n, g) from the features of the trunk."""
+        """Rho (..., n, g) from the features of the trunk."""
         rho = self.rho(h)
         return softplus(rho) if self.free else rho.softmax(dim=-1)
 

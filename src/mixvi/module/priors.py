@@ -53,7 +53,9 @@ class Flat(Prior):
 
     def sample(self, c: Tensor, component: int | None = None) -> Tensor:
         """Not possible: a flat prior has no mass to draw from."""
-        raise ValueError("A flat prior is improper, so nothing can be drawn from it; fit a density to the latents first.")
+        raise ValueError(
+            "A flat prior is improper, so nothing can be drawn from it; fit a density to the latents first."
+        )
 
     def log_density(self) -> Tensor:
         """Nothing to learn here has a prior."""
@@ -73,7 +75,7 @@ class StandardNormal(Prior):
         return Terms({"kl_z": kl_divergence(qz, pz).sum(-1)}, {})
 
     def sample(self, c: Tensor, component: int | None = None) -> Tensor:
-        """z ~ N(0, I)."""
+        """Z ~ N(0, I)."""
         _refuse(component, "one standard normal")
         return torch.randn(c.shape[0], self.n_latent, device=c.device, dtype=c.dtype)
 
@@ -102,7 +104,7 @@ class ConditionalNormal(Prior):
         return Terms({"kl_z": kl_divergence(qz, self.given(cells.c)).sum(-1)}, {})
 
     def sample(self, c: Tensor, component: int | None = None) -> Tensor:
-        """z ~ p(z | c)."""
+        """Z ~ p(z | c)."""
         _refuse(component, "one normal a condition")
         return self.given(c).sample()
 
@@ -203,7 +205,7 @@ class GaussianMixture(MixturePrior):
             values.copy_(values[order])
 
     def sample(self, c: Tensor, component: int | None = None) -> Tensor:
-        """y ~ Cat(pi) or the chosen component, then z ~ N(mu_y, diag s_y^2)."""
+        """Y ~ Cat(pi) or the chosen component, then z ~ N(mu_y, diag s_y^2)."""
         y = _draw_components(self.log_weights(), component, c.shape[0])
         return Normal(self.loc[y], self.log_scale[y].exp(), validate_args=False).sample()
 
@@ -260,7 +262,7 @@ class HierarchicalMixture(MixturePrior):
             values.copy_(values[order])
 
     def sample(self, c: Tensor, component: int | None = None) -> Tensor:
-        """w ~ N(0, I), y ~ Cat(pi) or the chosen component, then z ~ N(mu_y(w), diag s_y(w)^2)."""
+        """W ~ N(0, I), y ~ Cat(pi) or the chosen component, then z ~ N(mu_y(w), diag s_y(w)^2)."""
         n = c.shape[0]
         y = _draw_components(self.log_weights(), component, n)
         w = torch.randn(n, self.shape[1], device=c.device, dtype=c.dtype)
@@ -274,7 +276,7 @@ def _component_kl(qz: Distribution, pz: Normal) -> Tensor:
 
 
 def _draw_components(log_pi: Tensor, component: int | None, n: int) -> Tensor:
-    """n component indices: the chosen one, or draws from pi."""
+    """N component indices: the chosen one, or draws from pi."""
     if component is None:
         return torch.distributions.Categorical(logits=log_pi).sample((n,))
     return torch.full((n,), component, device=log_pi.device)
@@ -282,4 +284,6 @@ def _draw_components(log_pi: Tensor, component: int | None, n: int) -> Tensor:
 
 def _refuse(component: int | None, what: str) -> None:
     if component is not None:
-        raise ValueError(f"component={component} was asked for, but the prior is {what}; use mixvi.GMVAE for components.")
+        raise ValueError(
+            f"component={component} was asked for, but the prior is {what}; use mixvi.GMVAE for components."
+        )

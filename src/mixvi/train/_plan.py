@@ -1,4 +1,4 @@
-"""The training plan: scvi-tools' own, plus the phases of a mixture: pretrain, place the components, train, sort them."""
+"""The training plan: scvi-tools' own, plus the phases of a mixture: pretrain, place components, train, sort them."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -77,7 +77,9 @@ class MixviPlan(TrainingPlan):
         parts = [cells if cells.any() else ~cells for cells in parts]  # a class without a labelled training cell
         self.prior.place(
             torch.stack([loc[cells].mean(0) for cells in parts]).to(self.device),
-            torch.stack([(loc[cells].var(0, correction=0) + variance[cells].mean(0)).sqrt() for cells in parts]).to(self.device),
+            torch.stack([(loc[cells].var(0, correction=0) + variance[cells].mean(0)).sqrt() for cells in parts]).to(
+                self.device
+            ),
             torch.stack([cells.float().mean() for cells in parts]).to(self.device),
         )
 
@@ -111,4 +113,3 @@ class MixviPlan(TrainingPlan):
             n_found += len(found[-1])
         self.module.train(was_training)
         return torch.cat(found)
-

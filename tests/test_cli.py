@@ -1,0 +1,133 @@
+"""The command line."""
+
+import os
+
+import anndata as ad
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import mixvi
+from mixvi import cli, datasets
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A file of counts, and where to write to."""
+    datasets.blobs(80, 20, n_clusters=2, n_conditions=2, kind="count").write_h5ad(tmp_path / "in.h5ad")
+    return tmp_path / "in.h5ad", tmp_path / "out.h5ad"
+
+
+def run(*args):
+    return CliRunner().invoke(cli.app, [str(arg) for arg in args])
+
+
+def test_help_names_the_commands():
+    result = run("--help")
+    assert result.exit_code == 0
+    assert "demo" in result.output
+    assert "fit" in result.output
+    assert "--force" in run("fit", "--help").output
+
+
+def test_version():
+    assert mixvi.__version__ in run("--version").output
+
+
+def test_demo_writes_what_it_found(tmp_path):
+    result = run("demo", "--out", tmp_path / "demo", "--max-epochs", 4)
+    assert result.exit_code == 0, result.output
+    assert "Agreement with the shipped labels: ARI" in result.output
+    adata = ad.read_h5ad(tmp_path / "demo" / "pbmc68k_reduced.h5ad")
+    assert adata.obsm["X_mixvi"].shape == (700, 10)
+    n_clusters = adata.obs["mixvi"].nunique()
+    assert f"Found {n_clusters} clusters" in result.output
+    for name in ("umap.png", "training.png"):
+        assert (tmp_path / "demo" / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("model", ["ae", "vae", "cvae", "gmvae"])
+def test_fit_annotates_a_file_of_the_user(model, files):
+    source, out = files
+    before = source.read_bytes()
+    options = ["--batch-key", "condition"] if model in ("cvae", "gmvae") else []
+    result = run("fit", source, "--model", model, "--out", out, "--max-epochs", 2, *options)
+    assert result.exit_code == 0, result.output
+    adata = ad.read_h5ad(out)
+    assert adata.obsm["X_mixvi"].shape == (80, 10)
+    assert adata.obs["mixvi"].notna().all()
+    assert adata.uns["mixvi"]["model"] == model.upper()
+    assert source.read_bytes() == before
+    assert sorted(os.listdir(out.parent)) == ["in.h5ad", "out.h5ad"]
+
+
+def test_fit_draws_figures_where_asked(files, tmp_path):
+    source, out = files
+    result = run("fit", source, "--out", out, "--max-epochs", 2, "--n-clusters", 2, "--figures", tmp_path / "figures")
+    assert result.exit_code == 0, result.output
+    assert sorted(os.listdir(tmp_path / "figures")) == ["training.png", "umap.png"]
+
+
+def test_fit_overwrites_only_by_force(files):
+    source, out = files
+    out.write_text("precious")
+    result = run("fit", source, "--out", out, "--max-epochs", 1)
+    assert result.exit_code == 1
+    assert "exists already" in result.output
+    assert "--force" in result.output
+    assert out.read_text() == "precious"
+    assert run("fit", source, "--out", out, "--max-epochs", 1, "--n-clusters", 2, "--force").exit_code == 0
+    assert ad.read_h5ad(out).n_obs == 80
+
+
+def test_an_interrupted_run_leaves_the_old_file_whole(files, monkeypatch):
+    source, out = files
+    out.write_text("precious")
+
+    def interrupted(self, path):
+        path.write_text("half a file")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ad.AnnData, "write_h5ad", interrupted)
+    result = run("fit", source, "--out", out, "--max-epochs", 1, "--n-clusters", 2, "--force")
+    assert result.exit_code != 0
+    assert out.read_text() == "precious"
+    assert sorted(os.listdir(out.parent)) == ["in.h5ad", "out.h5ad"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--layer", "counts"], "There is no layer 'counts'"),
+        (["--batch-key", "donor"], "no column 'donor'"),
+        (["--model", "vae", "--batch-key", "condition"], "use mixvi.CVAE"),
+        (["--likelihood", "bernoulli"], "needs values in [0, 1]"),
+        (["--model", "ae", "--n-clusters", "3"], "--n-clusters is for gmvae"),
+    ],
+)
+def test_wrong_input_is_one_line(options, message, files):
+    source, out = files
+    result = run("fit", source, "--out", out, *options)
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+    assert not out.exists()
+
+
+def test_files_that_are_not_there(files, tmp_path):
+    source, out = files
+    assert "does not exist" in run("fit", tmp_path / "nothing.h5ad", "--out", out).output
+    assert "is not a folder" in run("fit", source, "--out", tmp_path / "nowhere" / "out.h5ad").output
+    (tmp_path / "text.h5ad").write_text("not an h5ad")
+    result = run("fit", tmp_path / "text.h5ad", "--out", out)
+    assert (result.exit_code, out.exists()) == (1, False)
+
+
+def test_the_seed_decides(files, tmp_path):
+    source, _ = files
+    latents = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run("fit", source, "--out", tmp_path / f"{name}.h5ad", "--model", "vae", "--max-epochs", 1, "--seed", seed)
+        latents.append(ad.read_h5ad(tmp_path / f"{name}.h5ad").obsm["X_mixvi"])
+    np.testing.assert_array_equal(latents[0], latents[1])
+    assert (latents[0] != latents[2]).any()
