@@ -34,6 +34,8 @@ nb_execution_mode = "off"  # the tests execute the tutorials; here the committed
 autodoc_typehints = "none"  # shapes, units and types stand in the docstrings
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
 default_role = "any"
 
 # Inventories of other projects would need the network; what they document is not ours to check.

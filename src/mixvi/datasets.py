@@ -1,6 +1,6 @@
 """Data to start with: what ships with other packages, a toy of known truth, and public files by checksum.
 
-A file that `MIXVI_DATA_DIR` names a folder of is read from there; everything else is downloaded once, checked, and kept
+A file that ``MIXVI_DATA_DIR`` names a folder of is read from there; everything else is downloaded once, checked, and kept
 in the user's cache folder (pooch).
 """
 
@@ -151,7 +151,7 @@ def pbmc3k() -> AnnData:
 
     Returns
     -------
-    ``.X`` raw counts. The public file has no labels; ``pbmc3k.h5ad`` in `MIXVI_DATA_DIR` may have
+    ``.X`` raw counts. The public file has no labels; ``pbmc3k.h5ad`` in ``MIXVI_DATA_DIR`` may have
     ``.obs["cell_type"]``.
     """
     if (path := _local("pbmc3k.h5ad")) is not None:
@@ -168,7 +168,7 @@ def kang() -> AnnData:
     Returns
     -------
     ``.X`` raw counts; ``.obs["condition"]`` ``"control"`` or ``"stimulated"``; ``.obs["cell_type"]``. The public file
-    has 24,673 cells; ``kang_pbmc.h5ad`` in `MIXVI_DATA_DIR` takes its place.
+    has 24,673 cells; ``kang_pbmc.h5ad`` in ``MIXVI_DATA_DIR`` takes its place.
     """
     if (path := _local("kang_pbmc.h5ad")) is not None:
         return ad.read_h5ad(path)
@@ -183,7 +183,7 @@ def mnist() -> AnnData:
     Returns
     -------
     ``.X`` (70000, 784) grey values in [0, 1], the 60,000 training images first; ``.obs["digit"]``, ``.obs["split"]``
-    (``"train"``, ``"test"``); ``.uns["image_shape"]``. ``mnist.npz`` in `MIXVI_DATA_DIR` takes the download's place.
+    (``"train"``, ``"test"``); ``.uns["image_shape"]``. ``mnist.npz`` in ``MIXVI_DATA_DIR`` takes the download's place.
     """
     with np.load(_local("mnist.npz") or _fetch(SOURCES["mnist"])) as arrays:
         return _train_and_test(dict(arrays), "digit", [str(k) for k in range(10)])
@@ -194,7 +194,7 @@ def fashion_mnist() -> AnnData:
 
     Returns
     -------
-    As `mnist`, with ``.obs["item"]``. ``fashion_mnist.npz`` in `MIXVI_DATA_DIR` takes the download's place.
+    As `mnist`, with ``.obs["item"]``. ``fashion_mnist.npz`` in ``MIXVI_DATA_DIR`` takes the download's place.
     """
     if (path := _local("fashion_mnist.npz")) is not None:
         with np.load(path) as arrays:
@@ -204,7 +204,7 @@ def fashion_mnist() -> AnnData:
 
 
 def _local(name: str) -> Path | None:
-    """The file of that name in ``MIXVI_DATA_DIR``, if there is one."""
+    """The file of that name in ```MIXVI_DATA_DIR```, if there is one."""
     folder = os.environ.get("MIXVI_DATA_DIR")
     if not folder:
         return None

@@ -29,7 +29,7 @@ class AE(LatentModel):
         ``"nb"``, ``"zinb"``, ``"poisson"`` (counts), ``"bernoulli"`` (values in [0, 1]), ``"normal"`` (any; here the
         variance is fixed at 1, which is the squared error), or ``"auto"``: a look at the data.
     registry
-        Used by `load`.
+        Used by ``load``.
 
     Raises
     ------

@@ -85,7 +85,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         categorical_covariate_keys, continuous_covariate_keys
             Further columns of ``.obs`` to condition on (CVAE, GMVAE). Scale continuous ones to about unit variance.
         source_registry
-            Used by `load`.
+            Used by ``load``.
 
         Raises
         ------

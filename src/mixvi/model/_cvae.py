@@ -33,7 +33,7 @@ class CVAE(LatentModel):
         ``False``: one prior N(0, I) for all conditions, and z forgets them (batch removal). ``True``: a normal for
         each condition, and z keeps them.
     registry
-        Used by `load`.
+        Used by ``load``.
 
     Raises
     ------

@@ -42,7 +42,7 @@ class GMVAE(LatentModel):
     hierarchical
         Clusters of free shape, bent by a second latent (Dilokthanakul 2016).
     registry
-        Used by `load`.
+        Used by ``load``.
 
     Raises
     ------
@@ -94,7 +94,7 @@ class GMVAE(LatentModel):
 
     @property
     def cluster_names(self) -> list[str]:
-        """Names of the clusters: labelled classes, then ``"0"``, ``"1"``, ... from the largest down."""
+        """Cluster names, labelled classes first, then ``"0"``, ``"1"``, ... from the largest down."""
         classes = self._classes()
         others = [str(k) for k in range(self.n_clusters - len(classes))]
         return [*classes, *(f"new {name}" if name in classes else name for name in others)]

@@ -26,7 +26,7 @@ class VAE(LatentModel):
         ``"nb"``, ``"zinb"``, ``"poisson"`` (counts), ``"bernoulli"`` (values in [0, 1]), ``"normal"`` (any, one learned
         variance), or ``"auto"``: a look at the data.
     registry
-        Used by `load`.
+        Used by ``load``.
 
     Raises
     ------
