@@ -39,8 +39,8 @@ def test_more_parts_than_communities_are_not_promised_but_fewer_are_merged():
 def test_labelled_cells_are_parts_of_their_own():
     x, y = make_blobs(300, 5, centers=4, cluster_std=0.8, random_state=1)
     labels = np.where((y < 2) & (np.arange(300) % 3 == 0), y, -1)  # a third of two classes
-    part = cluster.partition(x, 2, labels)
+    part = cluster.partition(x, 2, labels, 2)
     np.testing.assert_array_equal(part, labels)
-    part = cluster.partition(x, 5, labels)
+    part = cluster.partition(x, 5, labels, 2)
     np.testing.assert_array_equal(part[labels >= 0], labels[labels >= 0])
     assert set(part[labels < 0]) == {2, 3, 4}

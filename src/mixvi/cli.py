@@ -21,6 +21,9 @@ app = typer.Typer(
 )
 
 
+FIGURES = ("umap.png", "training.png")
+
+
 class Model(StrEnum):
     """The models by their command-line names."""
 
@@ -67,8 +70,8 @@ def demo(
         typer.echo(f"GMVAE on {adata.n_obs} peripheral blood cells x {adata.n_vars} genes (Zheng 2017).")
         model = _train(GMVAE, adata, {"layer": "counts"}, {}, max_epochs, seed)
         out.mkdir(parents=True, exist_ok=True)
-        _report(adata, model, labels="cell_type", figures=out)
         _write(adata, out / "pbmc68k_reduced.h5ad")
+        _report(adata, model, labels="cell_type", figures=out)
         typer.echo(f"Wrote {out}/: pbmc68k_reduced.h5ad, umap.png, training.png")
 
 
@@ -92,8 +95,9 @@ def fit(
 ) -> None:
     """Fit a model to the cells of a file, and write them with latent space and clusters to another."""
     with _errors_as_lines():
-        if out.exists() and not force:
-            raise ValueError(f"{out} exists already; choose another name or pass --force to overwrite it.")
+        for target in (out, *(figures / name for name in (FIGURES if figures else ()))):
+            if target.is_dir() or (target.exists() and not force):
+                raise ValueError(f"{target} exists already; choose another name or pass --force to overwrite a file.")
         if not out.parent.is_dir():
             raise ValueError(f"{out.parent} is not a folder; make it first.")
         if not path.is_file():
@@ -113,16 +117,19 @@ def fit(
         if model is Model.gmvae:
             settings["n_clusters"] = n_clusters
         fitted = _train(getattr(mixvi, model.upper()), adata, setup, settings, max_epochs, seed, key_added)
+        _write(adata, out)
+        typer.echo(f"Wrote {out}")
         if figures is not None:
             figures.mkdir(parents=True, exist_ok=True)
         _report(adata, fitted, labels=None, figures=figures, key=key_added)
-        _write(adata, out)
-        typer.echo(f"Wrote {out}")
 
 
 def _train(cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int | None, seed: int, key="mixvi"):
     import scvi
 
+    from mixvi.model._base import check_free
+
+    check_free(adata, key)  # now, and not after the training
     scvi.settings.seed = seed
     start = time.monotonic()
     cls.setup_anndata(adata, **setup)

@@ -36,7 +36,11 @@ def leiden(latent: np.ndarray, resolution: float = 1.0, seed: int = 0) -> np.nda
 
 
 def partition(
-    latent: np.ndarray, n_clusters: int | None = None, labels: np.ndarray | None = None, seed: int = 0
+    latent: np.ndarray,
+    n_clusters: int | None = None,
+    labels: np.ndarray | None = None,
+    n_classes: int = 0,
+    seed: int = 0,
 ) -> np.ndarray:
     """Split cells into as many parts as asked for, without a look at anything but the latent space.
 
@@ -52,6 +56,8 @@ def partition(
     labels
         (n,) class of each labelled cell, -1 where there is none. Class l is part l, and only the other parts come
         from the communities, those of the unlabelled cells.
+    n_classes
+        Number of classes l; with 0, labels are not looked at.
     seed
         Of the graph's layout and of Leiden.
 
@@ -59,9 +65,8 @@ def partition(
     -------
     (n,) part of each cell; -1 for unlabelled cells when the classes leave no further part.
     """
-    if labels is None or labels.max(initial=-1) < 0:
+    if n_classes == 0:
         return _partition(latent, n_clusters, seed)
-    n_classes = labels.max() + 1
     part = labels.copy()
     free = labels < 0
     if n_clusters is not None and n_clusters > n_classes and free.any():

@@ -1,7 +1,7 @@
 """Data to start with: what ships with other packages, a toy of known truth, and public files by checksum.
 
-A file that ``MIXVI_DATA_DIR`` names a folder of is read from there; everything else is downloaded once, checked, and kept
-in the user's cache folder (pooch).
+A file in the folder that ``MIXVI_DATA_DIR`` names is read from there; everything else is downloaded once, checked, and
+kept in the user's cache folder (pooch).
 """
 
 import gzip

@@ -37,14 +37,16 @@ def umap(
     """
     cells = AnnData(np.asarray(adata.obsm[f"X_{key}"]), obs=adata.obs)
     panels = [key, f"{key}_confidence", *([labels] if labels else [])]
-    panels = [panel for panel in panels if panel in adata.obs]
+    if labels is not None and labels not in adata.obs:
+        raise KeyError(f"There is no column {labels!r} in .obs; there are {list(adata.obs)}.")
+    panels = [panel for panel in panels if panel in adata.obs] or [None]
     sc.pp.neighbors(cells, use_rep="X")
     sc.tl.umap(cells)
     figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels) + 1.5, 4.2), layout="constrained")
     axes = list(np.atleast_1d(axes))
-    titles = {key: "cluster", f"{key}_confidence": "confidence", labels: labels}
+    titles = {None: "latent space", key: "cluster", f"{key}_confidence": "confidence"}
     for ax, panel in zip(axes, panels, strict=True):
-        sc.pl.umap(cells, color=panel, ax=ax, show=False, frameon=False, title=titles[panel])
+        sc.pl.umap(cells, color=panel, ax=ax, show=False, frameon=False, title=titles.get(panel, labels))
     _finish(show, save)
     return axes
 

@@ -277,6 +277,31 @@ def test_new_cells_look_like_the_old_ones(name, counts):
     assert (new.X != model.sample(2000, seed=1).X).any()
 
 
+def test_every_new_cell_is_a_draw_of_its_own(counts):
+    model = fitted("VAE", counts)
+    assert len(np.unique(model.sample(500, seed=0).X, axis=0)) > 450
+    draws = model.get_latent_representation(indices=[0] * 50, give_mean=False)
+    assert len(np.unique(draws, axis=0)) == 50
+
+
+def test_annotations_of_an_earlier_call_go(counts):
+    model = fitted("GMVAE", counts)
+    model.annotate()
+    model.annotate(clustering="leiden")
+    assert "mixvi_confidence" not in counts.obs
+    assert "mixvi_probabilities" not in counts.obsm
+
+
+def test_size_factors_that_would_be_ignored(counts):
+    counts.obs["sf"] = 1.0
+    with pytest.raises(ValueError, match="size_factor_key would be ignored under likelihood='normal'"):
+        build("VAE", counts, {"size_factor_key": "sf"}, likelihood="normal")
+    with pytest.raises(ValueError, match="beside size factors"):
+        fitted("VAE", counts, {"size_factor_key": "sf"}).get_reconstruction(library_size=1e4)
+    with pytest.raises(ValueError, match="is one name; pass a list"):
+        mixvi.CVAE.setup_anndata(counts, categorical_covariate_keys="condition")
+
+
 def test_new_cells_take_their_condition_from_the_rows_given(counts):
     model = fitted("CVAE", counts)
     rows = np.flatnonzero(counts.obs["condition"] == "condition 1")

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
+from scipy.sparse import csr_matrix
 
 from tests.model.helpers import QUICK, build, fitted
 
@@ -39,12 +41,12 @@ def test_warm_up_is_the_users_to_set(counts):
     assert plan == {"n_steps_kl_warmup": 1000, "max_kl_weight": 0.5}  # the user's dict stays as it was
 
 
-@pytest.mark.parametrize("name", ["VAE", "GMVAE"])
-def test_early_stopping_waits_for_warm_up(name, counts):
+@pytest.mark.parametrize(("name", "settled"), [("VAE", 4), ("GMVAE", 10)])
+def test_early_stopping_waits_for_warm_up_and_placing(name, settled, counts):
     stop = {"early_stopping": True, "early_stopping_patience": 1, "early_stopping_min_delta": 1e9}
-    model = fitted(name, counts, train={"max_epochs": 20, **stop})
-    n_epochs = len(model.history["elbo_train"])
-    assert 10 < n_epochs < 20
+    max_epochs = 2 * settled if name == "GMVAE" else 10 * settled
+    model = fitted(name, counts, train={"max_epochs": max_epochs, **stop})
+    assert settled < len(model.history["elbo_train"]) <= settled + 3
 
 
 def test_a_mixture_is_a_vae_until_its_components_are_placed(counts):
@@ -79,3 +81,43 @@ def test_small_parts_do_not_collapse(counts):
     model = fitted("GMVAE", counts[:12].copy(), train={"max_epochs": 6, "train_size": 1.0}, n_clusters=4)
     assert torch.isfinite(model.module.prior.log_scale).all()
     assert np.isfinite(model.get_elbo())
+
+
+def test_a_run_that_broke_off_can_be_taken_up(counts):
+    model = build("GMVAE", counts)
+    model.train(**(QUICK | {"max_steps": 1}))  # ends before the components are placed
+    assert not model.module.prior.placed
+    model.train(**QUICK)
+    assert model.module.prior.placed
+    assert model.n_clusters == 3
+
+    class Break(Callback):
+        def on_train_epoch_end(self, *args):
+            raise RuntimeError("pulled the plug")
+
+    model = build("GMVAE", counts)
+    with pytest.raises(RuntimeError, match="plug"):
+        model.train(**(QUICK | {"callbacks": [Break()]}))
+    model.train(**QUICK)
+    assert all(parameter.requires_grad for parameter in model.module.prior.parameters())
+    weights = model.module.prior.log_weights().exp().detach().numpy()
+    assert np.abs(weights * 108 - np.round(weights * 108)).max() > 1e-4  # learned: no longer shares of 108 cells
+
+
+def test_a_model_trains_on_its_own_registration(counts):
+    counts.obs["other"] = [f"level {i % 4}" for i in range(counts.n_obs)]
+    model = build("CVAE", counts)
+    build("CVAE", counts, {"batch_key": "other"})
+    model.train(**QUICK)
+    assert model.module.layout.batch_levels == 2
+
+
+def test_plan_config_counts_as_well(counts):
+    config = {"n_epochs_kl_warmup": 100}
+    model = fitted("VAE", counts, train={"plan_config": config})
+    assert model.history["kl_weight"].to_numpy(dtype=float).max() < 0.1
+
+
+def test_sparse_loading(counts):
+    counts.X = csr_matrix(counts.X)
+    assert np.isfinite(fitted("GMVAE", counts, train={"load_sparse_tensor": True}).get_elbo())

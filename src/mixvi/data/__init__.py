@@ -1,11 +1,13 @@
 """How cells reach a model: which values it may read, and their rows in the order asked for."""
 
-from mixvi.data._columns import as_positions, check_columns, check_layer, check_levels, stand_in
+from mixvi.data._columns import as_positions, check_columns, check_layer, check_levels, passes, stand_in
+from mixvi.data._labels import LabelsField
 from mixvi.data._manager import CellsManager
 from mixvi.data._support import Support, check_support, choose_likelihood, describe
 
 __all__ = [
     "CellsManager",
+    "LabelsField",
     "Support",
     "as_positions",
     "check_columns",
@@ -14,5 +16,6 @@ __all__ = [
     "check_support",
     "choose_likelihood",
     "describe",
+    "passes",
     "stand_in",
 ]

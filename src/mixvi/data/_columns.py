@@ -1,6 +1,6 @@
 """What may stand in the columns of ``.obs`` that a model reads, and how new cells are laid beside those it knows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import anndata as ad
@@ -49,11 +49,11 @@ def check_columns(obs: pd.DataFrame, keys: Sequence[str], numeric: bool = False,
 def check_levels(obs: pd.DataFrame, levels: Mapping[str, np.ndarray]) -> None:
     """Make sure that new cells have no category that the model has never seen."""
     for key, known in levels.items():
-        new = sorted(set(obs[key].astype(str)) - {str(level) for level in known})
+        new = [value for value in obs[key].unique() if value not in set(known)]
         if new:
             raise ValueError(
-                f".obs[{key!r}] has {new}, which the model was not trained on; it knows {[str(k) for k in known]}. "
-                "Leave these cells out, or train on them too."
+                f".obs[{key!r}] has {new}, which the model was not trained on; it knows {np.asarray(known).tolist()}. "
+                "Leave these cells out, rename them, or train on them too."
             )
 
 
@@ -79,7 +79,8 @@ def stand_in(adata: AnnData, var_names: np.ndarray, setup_args: Mapping[str, Any
     check_columns(adata.obs, keys)
     obs = adata.obs[keys].copy()
     if (label := setup_args["labels_key"]) is not None:
-        obs[label] = setup_args["unlabeled_category"] or no_label
+        unlabeled = setup_args["unlabeled_category"]
+        obs[label] = no_label if unlabeled is None else unlabeled
     matrix = adata.X if layer is None else adata.layers[layer]
     return ad.AnnData(
         matrix if layer is None else None,
@@ -101,6 +102,21 @@ def as_positions(indices: Sequence[int] | None, n: int) -> np.ndarray:
     if rows.min() < -n or rows.max() >= n:
         raise ValueError(f"indices go from {rows.min()} to {rows.max()}, but there are {n} cells.")
     return rows % n
+
+
+def passes(rows: np.ndarray, once: bool) -> Iterator[np.ndarray]:
+    """Positions in ``rows``, a share at a time, in the order in which a loader may read them.
+
+    With ``once`` rows rise and none comes twice in a share: scvi-tools' loader sorts the rows of backed files by
+    itself, and h5py reads each row once only.
+    """
+    if not once:
+        yield np.arange(len(rows))
+        return
+    times = pd.Series(rows).groupby(rows).cumcount().to_numpy()  # how often the row came before
+    order = np.argsort(rows, kind="stable")
+    for time in range(times.max() + 1):
+        yield order[times[order] == time]
 
 
 def _check_genes(found: pd.Index, expected: np.ndarray) -> None:

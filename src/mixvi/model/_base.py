@@ -1,6 +1,7 @@
 """What all models share: AnnData in, AnnData out."""
 
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -14,7 +15,6 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.data.fields import (
     CategoricalJointObsField,
     CategoricalObsField,
-    LabelsWithUnlabeledObsField,
     LayerField,
     NumericalJointObsField,
     NumericalObsField,
@@ -22,11 +22,13 @@ from scvi.data.fields import (
 from scvi.dataloaders import AnnDataLoader
 from scvi.model import get_max_epochs_heuristic
 from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
+from scvi.train._config import merge_kwargs
 from torch import Tensor
 
 from mixvi import cluster
 from mixvi.data import (
     CellsManager,
+    LabelsField,
     as_positions,
     check_columns,
     check_layer,
@@ -34,10 +36,12 @@ from mixvi.data import (
     check_support,
     choose_likelihood,
     describe,
+    passes,
     stand_in,
 )
 from mixvi.module._elbo import Cells, Layout
 from mixvi.module.likelihoods import LIKELIHOODS
+from mixvi.module.priors import MixturePrior
 from mixvi.train import MixviPlan
 
 logger = logging.getLogger(__name__)
@@ -111,6 +115,9 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         layer, batch, labels, no_label, size_factor = (
             setup_args[key] for key in ("layer", "batch_key", "labels_key", "unlabeled_category", "size_factor_key")
         )
+        for key in ("categorical_covariate_keys", "continuous_covariate_keys"):
+            if isinstance(setup_args[key], str):
+                raise ValueError(f"{key}={setup_args[key]!r} is one name; pass a list, [{setup_args[key]!r}].")
         categorical, continuous = (
             list(setup_args[f"{kind}_covariate_keys"] or []) for kind in ("categorical", "continuous")
         )
@@ -125,7 +132,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         if batch is not None:
             fields.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch))
         if labels is not None:
-            fields.append(LabelsWithUnlabeledObsField(REGISTRY_KEYS.LABELS_KEY, labels, no_label or NO_LABEL))
+            fields.append(LabelsField(REGISTRY_KEYS.LABELS_KEY, labels, NO_LABEL if no_label is None else no_label))
         if size_factor is not None:
             fields.append(NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor))
         if categorical:
@@ -170,19 +177,22 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
             Everything else of :class:`scvi.train.Trainer` and
             :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.
         """
+        self._registered(None)  # another model may have registered the same AnnData since
+        batch_size = batch_size or settings.batch_size
         if max_epochs is None:
             max_epochs = get_max_epochs_heuristic(self.adata.n_obs, MAX_EPOCHS, MAX_VISITS // MAX_EPOCHS)
-        warmup, pretrain = max(max_epochs // 10, 1), max_epochs // 2
-        plan_kwargs = dict(plan_kwargs or {})
-        if "n_steps_kl_warmup" in plan_kwargs:
-            plan_kwargs.setdefault("n_epochs_kl_warmup", None)
-        plan_kwargs.setdefault("n_epochs_kl_warmup", None if self.is_trained_ else warmup)
-        plan_kwargs.setdefault("n_epochs_pretrain", -1 if self.is_trained_ else pretrain)
-        steps_an_epoch = int((train_size or 0.9) * self.adata.n_obs / batch_size)
-        kwargs.setdefault("log_every_n_steps", max(steps_an_epoch, 1))  # each entry costs as much as a step
+        steps_an_epoch = max(int((train_size or 0.9) * self.adata.n_obs / batch_size), 1)
+        plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
+        by_steps = plan_kwargs.get("n_steps_kl_warmup")
+        warmup = None if by_steps or self.is_trained_ else max(max_epochs // 10, 1)
+        plan_kwargs.setdefault("n_epochs_kl_warmup", warmup)
+        unsettled = plan_kwargs["n_epochs_kl_warmup"] or math.ceil((by_steps or 0) / steps_an_epoch)
+        if isinstance(self.module.prior, MixturePrior):
+            plan_kwargs.setdefault("n_epochs_pretrain", -1 if self.module.prior.placed else max_epochs // 2)
+            unsettled = max(unsettled, plan_kwargs["n_epochs_pretrain"] + 1)
+        kwargs.setdefault("log_every_n_steps", steps_an_epoch)  # each entry costs as much as a step
         if train_size != 1 and validation_size != 0:
             kwargs.setdefault("check_val_every_n_epoch", 1)
-        unsettled = max(plan_kwargs["n_epochs_kl_warmup"] or 0, plan_kwargs["n_epochs_pretrain"] + 1)
         kwargs.setdefault("early_stopping_warmup_epochs", -(-unsettled // (kwargs.get("check_val_every_n_epoch") or 1)))
         self.module.train()  # scvi-tools leaves a trained module in evaluation mode, and so would train it further
         super().train(
@@ -289,7 +299,8 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         adata, indices, batch_size
             As in `get_latent_representation`.
         library_size
-            Count models: give every cell this total (1e4, say), in place of its own.
+            Count models: give every cell this total (1e4, say; under ``"zinb"`` before zeros are added), in place of
+            its own.
 
         Returns
         -------
@@ -299,10 +310,12 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         Raises
         ------
         ValueError
-            If ``library_size`` is given and the model is not one of counts.
+            If ``library_size`` is given and the model is not one of counts, or has size factors.
         """
         if library_size is not None and LIKELIHOODS[self.likelihood_].support != "count":
             raise ValueError(f"library_size={library_size} has no meaning under likelihood={self.likelihood_!r}.")
+        if library_size is not None and self.module.layout.size_factor:
+            raise ValueError(f"library_size={library_size} has no meaning beside size factors; leave it out.")
 
         def mean(cells: Cells) -> Tensor:
             if library_size is not None:
@@ -406,20 +419,15 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
             obs[key_added] = pd.Categorical.from_codes(p.argmax(1), table.columns)
             obs[f"{key_added}_confidence"] = p.max(1)
             obs[f"{key_added}_entropy"] = -np.where(p > 0, p * np.log(np.maximum(p, 1e-38)), 0.0).sum(1)
-            obsm[f"{key_added}_probabilities"] = table
-        settings_ = self._settings()
-        if not settings_.keys() <= set(target.uns.get(key_added, {})):
-            taken = [key for key in obs if key in target.obs] + [key for key in obsm if key in target.obsm]
-            if taken or key_added in target.uns:
-                raise ValueError(
-                    f"The AnnData has {taken or key_added!r} already, and not from mixvi; nothing was written. "
-                    f"Choose another key_added than {key_added!r}."
-                )
+            obsm[f"{key_added}_probabilities"] = table.rename(columns=lambda name: name.replace("/", "|"))  # for files
+        check_free(target, key_added)
+        for key in _written(key_added):  # of an earlier call
+            target.obs.pop(key) if key in target.obs else target.obsm.pop(key, None)
         for key, values in obs.items():
             target.obs[key] = values
         for key, values in obsm.items():
             target.obsm[key] = values
-        target.uns[key_added] = settings_
+        target.uns[key_added] = self._settings()
 
     # For the final classes.
 
@@ -446,6 +454,8 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
             likelihood, why = choose_likelihood(support)
             logger.info("%s took %s", type(self).__name__, why)
         check_support(support, likelihood, LIKELIHOODS[likelihood].support)
+        if self._layout().size_factor and LIKELIHOODS[likelihood].support != "count":
+            raise ValueError(f"size_factor_key would be ignored under likelihood={likelihood!r}; leave it out.")
         return likelihood
 
     def _layout(self) -> Layout:
@@ -520,11 +530,28 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         self._check_trained()
         manager = self._registered(adata)
         rows = as_positions(indices, manager.adata.n_obs)
-        rows, back = np.unique(rows, return_inverse=True)  # scvi's loader sorts rows of backed files: sort them here
         self.module.eval()
-        found = []
+        found, seen = [], []
         with torch.inference_mode():
-            for tensors in AnnDataLoader(manager, indices=rows, batch_size=batch_size or INFERENCE_BATCH_SIZE):
-                cells = self.module.read({key: value.to(self.device) for key, value in tensors.items()})
-                found.append(of(cells).cpu().numpy())
-        return np.concatenate(found)[back]
+            for positions in passes(rows, once=manager.adata.isbacked):
+                loader = AnnDataLoader(manager, indices=rows[positions], batch_size=batch_size or INFERENCE_BATCH_SIZE)
+                for tensors in loader:
+                    cells = self.module.read({key: value.to(self.device) for key, value in tensors.items()})
+                    found.append(of(cells).cpu().numpy())
+                seen.append(positions)
+        return np.concatenate(found)[np.argsort(np.concatenate(seen))]
+
+
+def check_free(adata: AnnData, key_added: str) -> None:
+    """Make sure that what `LatentModel.annotate` writes takes the place of nothing but its own earlier results."""
+    own = {"model", "version", "settings"} <= set(adata.uns.get(key_added, {}))
+    taken = [key for key in _written(key_added) if key in adata.obs or key in adata.obsm]
+    if not own and (taken or key_added in adata.uns):
+        raise ValueError(
+            f"The AnnData has {taken or key_added!r} already, and not from mixvi; nothing was written. "
+            f"Choose another key_added than {key_added!r}."
+        )
+
+
+def _written(key: str) -> list[str]:
+    return [f"X_{key}", key, f"{key}_probabilities", f"{key}_confidence", f"{key}_entropy"]

@@ -10,6 +10,7 @@ from torch.distributions import Distribution, Normal, constraints
 from mixvi.module.nets import Hidden, Trunk
 
 SCALE_FLOOR = 1e-4  # a posterior narrower than this makes log q(z | x) overflow in float32
+LOG_SCALE_CEILING = 10.0  # and one wider than e^10 its KL
 
 
 class Delta(Distribution):
@@ -58,4 +59,6 @@ class NormalEncoder(nn.Module):
     def forward(self, x: Tensor, c: Tensor) -> Normal:
         """Posterior of n cells."""
         h = self.trunk(x, c)
-        return Normal(self.loc(h), self.log_scale(h).exp() + SCALE_FLOOR, validate_args=False)
+        return Normal(
+            self.loc(h), self.log_scale(h).clamp(max=LOG_SCALE_CEILING).exp() + SCALE_FLOOR, validate_args=False
+        )

@@ -129,6 +129,7 @@ class MixturePrior(Prior):
         self.concentration = concentration
         self.logits = nn.Parameter(torch.zeros(self.n_room))
         self.register_buffer("active", torch.ones(self.n_room, dtype=torch.bool))
+        self.register_buffer("placed", torch.tensor(False))
 
     @abstractmethod
     def given(self, cells: "Cells", mean: bool) -> tuple[Normal, dict[str, Tensor]]:
@@ -145,6 +146,11 @@ class MixturePrior(Prior):
     @abstractmethod
     def reorder(self, order: Tensor) -> None:
         """Give the components a new order (K,), so that a component's index can be its name."""
+
+    def _switch_on(self, k: int) -> int:
+        self.active[:] = torch.arange(self.n_room, device=self.active.device) < k
+        self.placed.fill_(True)
+        return k
 
     def log_weights(self) -> Tensor:
         """Log pi (K,)."""
@@ -194,8 +200,7 @@ class GaussianMixture(MixturePrior):
     @torch.no_grad()
     def place(self, loc: Tensor, scale: Tensor, weight: Tensor) -> None:
         """See `MixturePrior.place`."""
-        k = len(weight)
-        self.active[:] = torch.arange(len(self.active), device=self.active.device) < k
+        k = self._switch_on(len(weight))
         self.loc[:k], self.log_scale[:k], self.logits[:k] = loc, scale.log(), weight.log()
 
     @torch.no_grad()
@@ -248,8 +253,7 @@ class HierarchicalMixture(MixturePrior):
     @torch.no_grad()
     def place(self, loc: Tensor, scale: Tensor, weight: Tensor) -> None:
         """See `MixturePrior.place`: the heads' biases take the place, w may bend the components later."""
-        k = len(weight)
-        self.active[:] = torch.arange(len(self.active), device=self.active.device) < k
+        k = self._switch_on(len(weight))
         self.loc.bias.unflatten(0, self.shape)[:k] = loc
         self.log_scale.bias.unflatten(0, self.shape)[:k] = scale.log()
         self.logits[:k] = weight.log()

@@ -41,6 +41,8 @@ class MixviPlan(TrainingPlan):
         super().__init__(module, **plan_kwargs)
         self.n_epochs_pretrain = n_epochs_pretrain
         self.prior = module.prior if isinstance(module.prior, MixturePrior) else None
+        if self.prior is not None:
+            self._hold(False)  # a run that broke off may have left them still, unseen by the optimizer
 
     def on_train_start(self) -> None:
         """Hold the components still; the optimizer knows their parameters already."""
@@ -59,6 +61,8 @@ class MixviPlan(TrainingPlan):
         if self.prior is not None:
             self._hold(False)
             self._sort()
+            if not self.prior.placed:
+                logger.warning("Training ended before the components were placed: there is one cluster. Train further.")
 
     def _hold(self, still: bool) -> None:
         for parameter in self.prior.component_parameters():
@@ -69,8 +73,11 @@ class MixviPlan(TrainingPlan):
         seen = self._pass([self.trainer.datamodule.train_dataloader()], self._posterior_and_label, MAX_CELLS_TO_PLACE)
         d = (seen.shape[1] - 1) // 2
         loc, variance, label = seen[:, :d], seen[:, d:-1], seen[:, -1].long()
-        part = partition(loc.numpy(), self.prior.n_wanted, label.numpy(), seed=settings.seed or 0)
-        n_parts = part.max() + 1
+        n_labels, n_wanted = self.module.layout.n_labels, self.prior.n_wanted
+        part = partition(loc.numpy(), n_wanted, label.numpy(), n_labels, seed=settings.seed or 0)
+        n_parts = max(part.max() + 1, n_labels)
+        if n_wanted is not None and n_parts < n_wanted:
+            logger.warning("Found %d clusters, %d were asked for: the cells do not part further.", n_parts, n_wanted)
         if n_parts > self.prior.n_room:
             logger.warning("Found %d clusters; the %d largest get a component.", n_parts, self.prior.n_room)
         parts = [torch.as_tensor(part == k) for k in range(min(n_parts, self.prior.n_room))]
@@ -108,7 +115,10 @@ class MixviPlan(TrainingPlan):
         for tensors in (tensors for loader in loaders if loader is not None for tensors in loader):
             if n_found >= max_cells:
                 break
-            cells = self.module.read({key: value.to(self.device) for key, value in tensors.items()})
+            dense = {
+                key: value if value.layout == torch.strided else value.to_dense() for key, value in tensors.items()
+            }
+            cells = self.module.read({key: value.to(self.device) for key, value in dense.items()})
             found.append(of(cells).cpu())
             n_found += len(found[-1])
         self.module.train(was_training)

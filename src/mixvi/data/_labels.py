@@ -1,0 +1,40 @@
+"""Labels as a field of scvi-tools' registry: names, and the unlabelled category always last."""
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scvi.data.fields import CategoricalObsField
+
+
+class LabelsField(CategoricalObsField):
+    """A column of ``.obs`` with classes, of which one value means "no label".
+
+    Classes are those that occur, as text, in the order of their names; the unlabelled category follows them whether it
+    occurs or not.
+    """
+
+    def __init__(self, registry_key: str, obs_key: str, no_label: str):
+        super().__init__(registry_key, obs_key)
+        self.no_label = str(no_label)
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Find the classes, and write their codes."""
+        self.validate_field(adata)
+        classes = sorted(set(self._names(adata)) - {self.no_label})
+        return self._write(adata, [*classes, self.no_label])
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
+        """Write the codes that the classes have in another AnnData."""
+        self.validate_field(adata_target)
+        known = [str(name) for name in state_registry[self.CATEGORICAL_MAPPING_KEY]]
+        if new := sorted(set(self._names(adata_target)) - set(known)):
+            raise ValueError(f".obs[{self._original_attr_key!r}] has classes {new}; the model knows {known}.")
+        return self._write(adata_target, known)
+
+    def _names(self, adata: AnnData) -> pd.Series:
+        return adata.obs[self._original_attr_key].astype(str)
+
+    def _write(self, adata: AnnData, names: list[str]) -> dict:
+        adata.obs[self.attr_key] = pd.Categorical(self._names(adata), categories=names).codes.astype(np.int64)
+        mapping = np.array(names, dtype=object)
+        return {self.CATEGORICAL_MAPPING_KEY: mapping, self.ORIGINAL_ATTR_KEY: self._original_attr_key}
