@@ -127,7 +127,7 @@ def fit(
 def _train(cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int | None, seed: int, key="mixvi"):
     import scvi
 
-    from mixvi.model._base import check_free
+    from mixvi.data import check_free
 
     check_free(adata, key)  # now, and not after the training
     scvi.settings.seed = seed

@@ -1,6 +1,15 @@
 """How cells reach a model: which values it may read, and their rows in the order asked for."""
 
-from mixvi.data._columns import as_positions, check_columns, check_layer, check_levels, passes, stand_in
+from mixvi.data._columns import (
+    annotation_keys,
+    as_positions,
+    check_columns,
+    check_free,
+    check_layer,
+    check_levels,
+    passes,
+    stand_in,
+)
 from mixvi.data._labels import LabelsField
 from mixvi.data._manager import CellsManager
 from mixvi.data._support import Support, check_support, choose_likelihood, describe
@@ -9,8 +18,10 @@ __all__ = [
     "CellsManager",
     "LabelsField",
     "Support",
+    "annotation_keys",
     "as_positions",
     "check_columns",
+    "check_free",
     "check_layer",
     "check_levels",
     "check_support",

@@ -57,6 +57,26 @@ def check_levels(obs: pd.DataFrame, levels: Mapping[str, np.ndarray]) -> None:
             )
 
 
+def annotation_keys(key_added: str) -> list[str]:
+    """Names in ``.obs`` and ``.obsm`` of all that ``annotate`` may write."""
+    return [
+        f"X_{key_added}",
+        key_added,
+        *(f"{key_added}_{what}" for what in ("probabilities", "confidence", "entropy")),
+    ]
+
+
+def check_free(adata: AnnData, key_added: str) -> None:
+    """Make sure that what ``annotate`` writes takes the place of nothing but its own earlier results."""
+    own = {"model", "version", "settings"} <= set(adata.uns.get(key_added, {}))
+    taken = [key for key in annotation_keys(key_added) if key in adata.obs or key in adata.obsm]
+    if not own and (taken or key_added in adata.uns):
+        raise ValueError(
+            f"The AnnData has {taken or key_added!r} already, and not from mixvi; nothing was written. "
+            f"Choose another key_added than {key_added!r}."
+        )
+
+
 def stand_in(adata: AnnData, var_names: np.ndarray, setup_args: Mapping[str, Any], no_label: str) -> AnnData:
     """A small AnnData with what a model needs of new cells, so that theirs is not written to. Values are not copied.
 

@@ -1,212 +1,29 @@
 """What all models share: AnnData in, AnnData out."""
 
-import logging
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from scvi import REGISTRY_KEYS, settings
-from scvi.data.fields import (
-    CategoricalJointObsField,
-    CategoricalObsField,
-    LayerField,
-    NumericalJointObsField,
-    NumericalObsField,
-)
+from scvi import settings
 from scvi.dataloaders import AnnDataLoader
-from scvi.model import get_max_epochs_heuristic
-from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
-from scvi.train._config import merge_kwargs
 from torch import Tensor
 
 from mixvi import cluster
-from mixvi.data import (
-    CellsManager,
-    LabelsField,
-    as_positions,
-    check_columns,
-    check_layer,
-    check_levels,
-    check_support,
-    choose_likelihood,
-    describe,
-    passes,
-    stand_in,
-)
-from mixvi.module._elbo import Cells, Layout
+from mixvi.data import annotation_keys, as_positions, check_free, passes
+from mixvi.model._training import TrainableModel
+from mixvi.module._elbo import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
-from mixvi.module.priors import MixturePrior
-from mixvi.train import MixviPlan
-
-logger = logging.getLogger(__name__)
 
 INFERENCE_BATCH_SIZE = 1024
-MAX_EPOCHS, MAX_VISITS = 200, 8_000_000  # of small data; above 40,000 cells the number of cells visited is fixed
-NO_LABEL = "unlabeled"  # the category of cells without a label, where the user names none
 
 
-class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
-    """Abstract: registration, training, getters and `annotate` for every model of the package."""
-
-    _training_plan_cls = MixviPlan
-    _ignores: ClassVar[dict[str, str]] = {}  # argument of setup_anndata -> the model that would use it
-
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        layer: str | None = None,
-        batch_key: str | None = None,
-        labels_key: str | None = None,
-        unlabeled_category: str | None = None,
-        size_factor_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-        source_registry: dict | None = None,
-    ) -> None:
-        """Tell the model where in an AnnData its data are. Nothing but scvi-tools' own ``_scvi_*`` keys is written.
-
-        Parameters
-        ----------
-        adata
-            n cells x g genes, dense, CSR or CSC, in memory or backed; a view becomes an object of its own.
-        layer
-            Layer with the values to model; ``None`` is ``.X``.
-        batch_key
-            Column of ``.obs``: the batch or condition of each cell (CVAE, GMVAE).
-        labels_key
-            Column of ``.obs``: known classes, which components of a GMVAE take over.
-        unlabeled_category
-            The value in ``labels_key`` that means "no label".
-        size_factor_key
-            Column of ``.obs``: positive size factors to use in place of total counts.
-        categorical_covariate_keys, continuous_covariate_keys
-            Further columns of ``.obs`` to condition on (CVAE, GMVAE). Scale continuous ones to about unit variance.
-        source_registry
-            Used by ``load``.
-
-        Raises
-        ------
-        ValueError
-            If the model would ignore an argument, or a column has missing, infinite or impossible values.
-        KeyError
-            If a layer or column does not exist.
-        """
-        setup_args = {key: value for key, value in locals().items() if key not in ("cls", "adata", "source_registry")}
-        if adata.is_view:
-            adata._init_as_actual(adata.copy())  # what anndata itself does at the first write to a view
-        cls.register_manager(cls._manager(adata, setup_args, source_registry))
-
-    @classmethod
-    def _manager(cls, adata: AnnData, setup_args: dict[str, Any], source_registry: dict | None) -> CellsManager:
-        """Check the registration and carry it out; see `setup_anndata`."""
-        for argument, other in cls._ignores.items():
-            if setup_args[argument]:
-                raise ValueError(
-                    f"{cls.__name__} got {argument}={setup_args[argument]!r}, which it would ignore; "
-                    f"use mixvi.{other}, or leave {argument} out."
-                )
-        layer, batch, labels, no_label, size_factor = (
-            setup_args[key] for key in ("layer", "batch_key", "labels_key", "unlabeled_category", "size_factor_key")
-        )
-        for key in ("categorical_covariate_keys", "continuous_covariate_keys"):
-            if isinstance(setup_args[key], str):
-                raise ValueError(f"{key}={setup_args[key]!r} is one name; pass a list, [{setup_args[key]!r}].")
-        categorical, continuous = (
-            list(setup_args[f"{kind}_covariate_keys"] or []) for kind in ("categorical", "continuous")
-        )
-        if no_label is not None and labels is None:
-            raise ValueError(f"unlabeled_category={no_label!r} needs labels_key, the column it stands in.")
-        check_layer(adata, layer)
-        check_columns(adata.obs, [key for key in (batch, labels, *categorical) if key])
-        check_columns(adata.obs, continuous, numeric=True)
-        check_columns(adata.obs, [size_factor] if size_factor else [], numeric=True, positive=True)
-
-        fields = [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False)]
-        if batch is not None:
-            fields.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch))
-        if labels is not None:
-            fields.append(LabelsField(REGISTRY_KEYS.LABELS_KEY, labels, NO_LABEL if no_label is None else no_label))
-        if size_factor is not None:
-            fields.append(NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor))
-        if categorical:
-            fields.append(CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical))
-        if continuous:
-            fields.append(NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous))
-        manager = CellsManager(fields, cls._get_setup_method_args(cls=cls, adata=adata, **setup_args))
-        manager.register_fields(adata, source_registry)
-        return manager
-
-    def train(
-        self,
-        max_epochs: int | None = None,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        train_size: float | None = None,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,
-        batch_size: int = 128,
-        early_stopping: bool = False,
-        plan_kwargs: dict[str, Any] | None = None,
-        **kwargs,
-    ) -> None:
-        """Fit the model. ``model.history`` holds ``elbo_train``, ``elbo_validation`` and each term by its name.
-
-        Parameters
-        ----------
-        max_epochs
-            Passes over the training cells; ``None`` takes 200, or fewer above 40,000 cells: 8 million cells in all.
-        accelerator, devices
-            Where to run, as in Lightning; ``"auto"`` takes a CUDA GPU if there is one, and never MPS by itself.
-        train_size, validation_size, shuffle_set_split
-            The split: nine tenths of the cells train, the others validate.
-        batch_size
-            Cells a minibatch.
-        early_stopping
-            Stop when ``elbo_validation`` no longer falls. Not before warm-up (and placing of components) is over.
-        plan_kwargs
-            Of `MixviPlan` and :class:`scvi.train.TrainingPlan`: ``lr``, ``weight_decay``, ``max_kl_weight`` (beta),
-            ``n_epochs_kl_warmup`` (default: a tenth of the run), ``n_epochs_pretrain`` (GMVAE; default: half).
-        **kwargs
-            Everything else of :class:`scvi.train.Trainer` and
-            :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.
-        """
-        self._registered(None)  # another model may have registered the same AnnData since
-        batch_size = batch_size or settings.batch_size
-        if max_epochs is None:
-            max_epochs = get_max_epochs_heuristic(self.adata.n_obs, MAX_EPOCHS, MAX_VISITS // MAX_EPOCHS)
-        steps_an_epoch = max(int((train_size or 0.9) * self.adata.n_obs / batch_size), 1)
-        plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
-        by_steps = plan_kwargs.get("n_steps_kl_warmup")
-        warmup = None if by_steps or self.is_trained_ else max(max_epochs // 10, 1)
-        plan_kwargs.setdefault("n_epochs_kl_warmup", warmup)
-        unsettled = plan_kwargs["n_epochs_kl_warmup"] or math.ceil((by_steps or 0) / steps_an_epoch)
-        if isinstance(self.module.prior, MixturePrior):
-            plan_kwargs.setdefault("n_epochs_pretrain", -1 if self.module.prior.placed else max_epochs // 2)
-            unsettled = max(unsettled, plan_kwargs["n_epochs_pretrain"] + 1)
-        kwargs.setdefault("log_every_n_steps", steps_an_epoch)  # each entry costs as much as a step
-        if train_size != 1 and validation_size != 0:
-            kwargs.setdefault("check_val_every_n_epoch", 1)
-        kwargs.setdefault("early_stopping_warmup_epochs", -(-unsettled // (kwargs.get("check_val_every_n_epoch") or 1)))
-        self.module.train()  # scvi-tools leaves a trained module in evaluation mode, and so would train it further
-        super().train(
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            train_size=train_size,
-            validation_size=validation_size,
-            shuffle_set_split=shuffle_set_split,
-            batch_size=batch_size,
-            early_stopping=early_stopping,
-            plan_kwargs=plan_kwargs,
-            **kwargs,
-        )
+class LatentModel(TrainableModel):
+    """Abstract: getters and `annotate`, on top of registration and training, for every model of the package."""
 
     def get_latent_representation(
         self,
@@ -421,7 +238,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
             obs[f"{key_added}_entropy"] = -np.where(p > 0, p * np.log(np.maximum(p, 1e-38)), 0.0).sum(1)
             obsm[f"{key_added}_probabilities"] = table.rename(columns=lambda name: name.replace("/", "|"))  # for files
         check_free(target, key_added)
-        for key in _written(key_added):  # of an earlier call
+        for key in annotation_keys(key_added):  # of an earlier call
             target.obs.pop(key) if key in target.obs else target.obsm.pop(key, None)
         for key, values in obs.items():
             target.obs[key] = values
@@ -443,33 +260,6 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
     def _component_index(self, component: int | str) -> int:
         """Index of a component from the name of its cluster."""
 
-    def _likelihood(self, likelihood: str) -> str:
-        """Name of a likelihood that can describe the registered data; ``"auto"`` chooses one."""
-        if likelihood != "auto" and likelihood not in LIKELIHOODS:
-            raise ValueError(f"likelihood={likelihood!r} is not known; it is 'auto' or one of {sorted(LIKELIHOODS)}.")
-        if self.adata is None:
-            return likelihood  # loaded without data: the name was settled when the model was made
-        support = self._describe(self.adata_manager)
-        if likelihood == "auto":
-            likelihood, why = choose_likelihood(support)
-            logger.info("%s took %s", type(self).__name__, why)
-        check_support(support, likelihood, LIKELIHOODS[likelihood].support)
-        if self._layout().size_factor and LIKELIHOODS[likelihood].support != "count":
-            raise ValueError(f"size_factor_key would be ignored under likelihood={likelihood!r}; leave it out.")
-        return likelihood
-
-    def _layout(self) -> Layout:
-        """What is registered, for the module."""
-        fields = {key: field["state_registry"] for key, field in self.registry_["field_registries"].items()}
-        return Layout(
-            n_genes=fields[REGISTRY_KEYS.X_KEY]["n_vars"],
-            batch_levels=len(fields.get(REGISTRY_KEYS.BATCH_KEY, {}).get("categorical_mapping", [])),
-            covariate_levels=tuple(fields.get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("n_cats_per_key", [])),
-            n_continuous=len(fields.get(REGISTRY_KEYS.CONT_COVS_KEY, {}).get("columns", [])),
-            n_labels=max(len(fields.get(REGISTRY_KEYS.LABELS_KEY, {}).get("categorical_mapping", [])) - 1, 0),
-            size_factor=REGISTRY_KEYS.SIZE_FACTOR_KEY in fields,
-        )
-
     def _settings(self) -> dict[str, Any]:
         """What goes into ``.uns``: only values that any file format can hold."""
         params = self.init_params_["non_kwargs"]
@@ -479,45 +269,9 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
             "settings": {key: value if value is not None else "None" for key, value in params.items()},
         }
 
-    def _covariate_keys(self) -> list[str]:
-        """Columns of ``.obs`` that the model reads of a cell, but for its label."""
-        args = self.registry_["setup_args"]
-        single = [args[key] for key in ("batch_key", "size_factor_key") if args[key]]
-        keys = [*single, *(args["categorical_covariate_keys"] or []), *(args["continuous_covariate_keys"] or [])]
-        return list(dict.fromkeys(keys))
-
     def _check_trained(self) -> None:
         if not self.is_trained_:
             raise RuntimeError(f"This {type(self).__name__} is not trained yet; call model.train() first.")
-
-    def _describe(self, manager: CellsManager):
-        layer = self.registry_["setup_args"]["layer"]
-        where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-        matrix = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-        return describe(matrix, where, manager.adata.obs_names, manager.adata.var_names)
-
-    def _registered(self, adata: AnnData | None) -> CellsManager:
-        """The manager of the model's own AnnData, or one for new cells, which are not written to."""
-        if adata is None and self.adata is None:
-            raise ValueError(f"This {type(self).__name__} was loaded without data; pass adata=.")
-        if adata is None or adata is self.adata:
-            self._validate_anndata(self.adata)
-            return self.adata_manager
-        args = self.registry_["setup_args"]
-        cells = stand_in(adata, self.get_var_names(), args, NO_LABEL)
-        check_levels(cells.obs, self._levels())
-        manager = self._manager(cells, args, self.registry_)
-        check_support(self._describe(manager), self.likelihood_, LIKELIHOODS[self.likelihood_].support)
-        return manager
-
-    def _levels(self) -> dict[str, np.ndarray]:
-        """Known categories of each categorical column the model conditions on."""
-        fields = {key: field["state_registry"] for key, field in self.registry_["field_registries"].items()}
-        levels = dict(fields.get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("mappings", {}))
-        if REGISTRY_KEYS.BATCH_KEY in fields:
-            batch = fields[REGISTRY_KEYS.BATCH_KEY]
-            levels[batch["original_key"]] = batch["categorical_mapping"]
-        return levels
 
     def _collect(
         self,
@@ -540,18 +294,3 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
                     found.append(of(cells).cpu().numpy())
                 seen.append(positions)
         return np.concatenate(found)[np.argsort(np.concatenate(seen))]
-
-
-def check_free(adata: AnnData, key_added: str) -> None:
-    """Make sure that what `LatentModel.annotate` writes takes the place of nothing but its own earlier results."""
-    own = {"model", "version", "settings"} <= set(adata.uns.get(key_added, {}))
-    taken = [key for key in _written(key_added) if key in adata.obs or key in adata.obsm]
-    if not own and (taken or key_added in adata.uns):
-        raise ValueError(
-            f"The AnnData has {taken or key_added!r} already, and not from mixvi; nothing was written. "
-            f"Choose another key_added than {key_added!r}."
-        )
-
-
-def _written(key: str) -> list[str]:
-    return [f"X_{key}", key, f"{key}_probabilities", f"{key}_confidence", f"{key}_entropy"]

@@ -74,7 +74,9 @@ class MixviPlan(TrainingPlan):
         d = (seen.shape[1] - 1) // 2
         loc, variance, label = seen[:, :d], seen[:, d:-1], seen[:, -1].long()
         n_labels, n_wanted = self.module.layout.n_labels, self.prior.n_wanted
+        n_threads = torch.get_num_threads()
         part = partition(loc.numpy(), n_wanted, label.numpy(), n_labels, seed=settings.seed or 0)
+        torch.set_num_threads(n_threads)  # numba, below scanpy, sets OpenMP's for the whole process
         n_parts = max(part.max() + 1, n_labels)
         if n_wanted is not None and n_parts < n_wanted:
             logger.warning("Found %d clusters, %d were asked for: the cells do not part further.", n_parts, n_wanted)

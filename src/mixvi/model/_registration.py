@@ -1,0 +1,191 @@
+"""What a model knows of an AnnData: where its values are, and whether it can describe them."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from anndata import AnnData
+from scvi import REGISTRY_KEYS
+from scvi.data.fields import (
+    CategoricalJointObsField,
+    CategoricalObsField,
+    LayerField,
+    NumericalJointObsField,
+    NumericalObsField,
+)
+from scvi.model.base import BaseModelClass
+
+from mixvi.data import (
+    CellsManager,
+    LabelsField,
+    Support,
+    check_columns,
+    check_layer,
+    check_levels,
+    check_support,
+    choose_likelihood,
+    describe,
+    stand_in,
+)
+from mixvi.module._elbo import Layout
+from mixvi.module.likelihoods import LIKELIHOODS
+
+logger = logging.getLogger(__name__)
+
+NO_LABEL = "unlabeled"  # the category of cells without a label, where the user names none
+
+
+class RegisteredModel(BaseModelClass):
+    """Abstract: `setup_anndata`, and the checks of what was registered."""
+
+    _ignores: ClassVar[dict[str, str]] = {}  # argument of setup_anndata -> the model that would use it
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        unlabeled_category: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        source_registry: dict | None = None,
+    ) -> None:
+        """Tell the model where in an AnnData its data are. Nothing but scvi-tools' own ``_scvi_*`` keys is written.
+
+        Parameters
+        ----------
+        adata
+            n cells x g genes, dense, CSR or CSC, in memory or backed; a view becomes an object of its own.
+        layer
+            Layer with the values to model; ``None`` is ``.X``.
+        batch_key
+            Column of ``.obs``: the batch or condition of each cell (CVAE, GMVAE).
+        labels_key
+            Column of ``.obs``: known classes, which components of a GMVAE take over.
+        unlabeled_category
+            The value in ``labels_key`` that means "no label".
+        size_factor_key
+            Column of ``.obs``: positive size factors to use in place of total counts.
+        categorical_covariate_keys, continuous_covariate_keys
+            Further columns of ``.obs`` to condition on (CVAE, GMVAE). Scale continuous ones to about unit variance.
+        source_registry
+            Used by ``load``.
+
+        Raises
+        ------
+        ValueError
+            If the model would ignore an argument, or a column has missing, infinite or impossible values.
+        KeyError
+            If a layer or column does not exist.
+        """
+        setup_args = {key: value for key, value in locals().items() if key not in ("cls", "adata", "source_registry")}
+        if adata.is_view:
+            adata._init_as_actual(adata.copy())  # what anndata itself does at the first write to a view
+        cls.register_manager(cls._manager(adata, setup_args, source_registry))
+
+    @classmethod
+    def _manager(cls, adata: AnnData, setup_args: dict[str, Any], source_registry: dict | None) -> CellsManager:
+        """Check the registration and carry it out; see `setup_anndata`."""
+        for argument, other in cls._ignores.items():
+            if setup_args[argument]:
+                raise ValueError(
+                    f"{cls.__name__} got {argument}={setup_args[argument]!r}, which it would ignore; "
+                    f"use mixvi.{other}, or leave {argument} out."
+                )
+        layer, batch, labels, no_label, size_factor = (
+            setup_args[key] for key in ("layer", "batch_key", "labels_key", "unlabeled_category", "size_factor_key")
+        )
+        for key in ("categorical_covariate_keys", "continuous_covariate_keys"):
+            if isinstance(setup_args[key], str):
+                raise ValueError(f"{key}={setup_args[key]!r} is one name; pass a list, [{setup_args[key]!r}].")
+        categorical, continuous = (
+            list(setup_args[f"{kind}_covariate_keys"] or []) for kind in ("categorical", "continuous")
+        )
+        if no_label is not None and labels is None:
+            raise ValueError(f"unlabeled_category={no_label!r} needs labels_key, the column it stands in.")
+        check_layer(adata, layer)
+        check_columns(adata.obs, [key for key in (batch, labels, *categorical) if key])
+        check_columns(adata.obs, continuous, numeric=True)
+        check_columns(adata.obs, [size_factor] if size_factor else [], numeric=True, positive=True)
+
+        fields = [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False)]
+        if batch is not None:
+            fields.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch))
+        if labels is not None:
+            fields.append(LabelsField(REGISTRY_KEYS.LABELS_KEY, labels, NO_LABEL if no_label is None else no_label))
+        if size_factor is not None:
+            fields.append(NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor))
+        if categorical:
+            fields.append(CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical))
+        if continuous:
+            fields.append(NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous))
+        manager = CellsManager(fields, cls._get_setup_method_args(cls=cls, adata=adata, **setup_args))
+        manager.register_fields(adata, source_registry)
+        return manager
+
+    def _layout(self) -> Layout:
+        """What is registered, for the module."""
+        fields = {key: field["state_registry"] for key, field in self.registry_["field_registries"].items()}
+        return Layout(
+            n_genes=fields[REGISTRY_KEYS.X_KEY]["n_vars"],
+            batch_levels=len(fields.get(REGISTRY_KEYS.BATCH_KEY, {}).get("categorical_mapping", [])),
+            covariate_levels=tuple(fields.get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("n_cats_per_key", [])),
+            n_continuous=len(fields.get(REGISTRY_KEYS.CONT_COVS_KEY, {}).get("columns", [])),
+            n_labels=max(len(fields.get(REGISTRY_KEYS.LABELS_KEY, {}).get("categorical_mapping", [])) - 1, 0),
+            size_factor=REGISTRY_KEYS.SIZE_FACTOR_KEY in fields,
+        )
+
+    def _covariate_keys(self) -> list[str]:
+        """Columns of ``.obs`` that the model reads of a cell, but for its label."""
+        args = self.registry_["setup_args"]
+        single = [args[key] for key in ("batch_key", "size_factor_key") if args[key]]
+        keys = [*single, *(args["categorical_covariate_keys"] or []), *(args["continuous_covariate_keys"] or [])]
+        return list(dict.fromkeys(keys))
+
+    def _levels(self) -> dict[str, np.ndarray]:
+        """Known categories of each categorical column the model conditions on."""
+        fields = {key: field["state_registry"] for key, field in self.registry_["field_registries"].items()}
+        levels = dict(fields.get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("mappings", {}))
+        if REGISTRY_KEYS.BATCH_KEY in fields:
+            batch = fields[REGISTRY_KEYS.BATCH_KEY]
+            levels[batch["original_key"]] = batch["categorical_mapping"]
+        return levels
+
+    def _likelihood(self, likelihood: str) -> str:
+        """Name of a likelihood that can describe the registered data; ``"auto"`` chooses one."""
+        if likelihood != "auto" and likelihood not in LIKELIHOODS:
+            raise ValueError(f"likelihood={likelihood!r} is not known; it is 'auto' or one of {sorted(LIKELIHOODS)}.")
+        if self.adata is None:
+            return likelihood  # loaded without data: the name was settled when the model was made
+        support = self._describe(self.adata_manager)
+        if likelihood == "auto":
+            likelihood, why = choose_likelihood(support)
+            logger.info("%s took %s", type(self).__name__, why)
+        check_support(support, likelihood, LIKELIHOODS[likelihood].support)
+        if self._layout().size_factor and LIKELIHOODS[likelihood].support != "count":
+            raise ValueError(f"size_factor_key would be ignored under likelihood={likelihood!r}; leave it out.")
+        return likelihood
+
+    def _describe(self, manager: CellsManager) -> Support:
+        layer = self.registry_["setup_args"]["layer"]
+        where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+        matrix = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        return describe(matrix, where, manager.adata.obs_names, manager.adata.var_names)
+
+    def _registered(self, adata: AnnData | None) -> CellsManager:
+        """The manager of the model's own AnnData, or one for new cells, which are not written to."""
+        if adata is None and self.adata is None:
+            raise ValueError(f"This {type(self).__name__} was loaded without data; pass adata=.")
+        if adata is None or adata is self.adata:
+            self._validate_anndata(self.adata)
+            return self.adata_manager
+        args = self.registry_["setup_args"]
+        cells = stand_in(adata, self.get_var_names(), args, NO_LABEL)
+        check_levels(cells.obs, self._levels())
+        manager = self._manager(cells, args, self.registry_)
+        check_support(self._describe(manager), self.likelihood_, LIKELIHOODS[self.likelihood_].support)
+        return manager
