@@ -2,10 +2,10 @@
 
     MIXVI_DATA_DIR=... uv run --group benchmark python benchmarks/defaults.py
 
-A GMVAE that finds its own number of clusters trains on nine tenths of 2,000 cells of three sets; what it is worth is the
-evidence bound of the others. The rule, written before the first run: of the lengths, the shortest whose best held-out
-bound, over the warm-ups, is on average over the sets within 0.1 % of the best; of the warm-ups, at that length, the one
-with the highest bound on average over the sets, as a share of the best. Finished fits are kept in
+A GMVAE that finds its own number of clusters trains on nine tenths of 2,000 cells of three sets; what it is worth is
+the evidence bound of the others. The rule, written before the first run: of the lengths, the shortest whose best
+held-out bound, over the warm-ups, is on average over the sets within 0.1 % of the best; of the warm-ups, at that
+length, the one with the highest bound on average over the sets, as a share of the best. Finished fits are kept in
 benchmarks/results/defaults.csv, so that the command can be stopped and taken up again.
 """
 

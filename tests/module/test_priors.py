@@ -7,8 +7,9 @@ import torch
 from torch.distributions import Categorical, Normal
 
 from mixvi.module._elbo import Cells, Layout
+from mixvi.module.mixtures import GaussianMixture, HierarchicalMixture
 from mixvi.module.nets import Hidden
-from mixvi.module.priors import ConditionalNormal, Flat, GaussianMixture, HierarchicalMixture, StandardNormal
+from mixvi.module.priors import ConditionalNormal, Flat, StandardNormal
 
 N, G, D, K, Q = 4, 5, 3, 3, 2
 SAMPLES = 200_000

@@ -57,19 +57,20 @@ def check_levels(obs: pd.DataFrame, levels: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def annotation_keys(key_added: str) -> list[str]:
-    """Names in ``.obs`` and ``.obsm`` of all that ``annotate`` may write."""
-    return [
-        f"X_{key_added}",
-        key_added,
-        *(f"{key_added}_{what}" for what in ("probabilities", "confidence", "entropy")),
+def annotation_keys(adata: AnnData, key_added: str) -> list[tuple[str, str]]:
+    """What there is of all that ``annotate`` may write, as (attribute, key): ``("obsm", "X_mixvi")``."""
+    places = [
+        *(("obs", key) for key in (key_added, f"{key_added}_confidence", f"{key_added}_entropy")),
+        *(("obsm", key) for key in (f"X_{key_added}", f"{key_added}_probabilities")),
+        ("varm", f"PCs_{key_added}"),
     ]
+    return [(attribute, key) for attribute, key in places if key in getattr(adata, attribute)]
 
 
 def check_free(adata: AnnData, key_added: str) -> None:
     """Make sure that what ``annotate`` writes takes the place of nothing but its own earlier results."""
     own = {"model", "version", "settings"} <= set(adata.uns.get(key_added, {}))
-    taken = [key for key in annotation_keys(key_added) if key in adata.obs or key in adata.obsm]
+    taken = [key for _, key in annotation_keys(adata, key_added)]
     if not own and (taken or key_added in adata.uns):
         raise ValueError(
             f"The AnnData has {taken or key_added!r} already, and not from mixvi; nothing was written. "

@@ -104,8 +104,11 @@ def describe(matrix, where: str, cell_names, gene_names) -> Support:
     return Support(where, found["negative"], found["fraction"], found["above_one"], (n_empty, first_empty))
 
 
-def choose_likelihood(support: Support) -> tuple[str, str]:
+def choose_likelihood(support: Support, linear: bool = False) -> tuple[str, str]:
     """The likelihood for ``"auto"`` and, in one line, why."""
+    if linear:
+        advice = "; it is raw counts, so normalise and take logs first" if support.kind == "count" else ""
+        return "normal", f"likelihood='normal', because a linear model is the PCA of {support.where}{advice}."
     likelihood = AUTO[support.kind]
     return likelihood, f"likelihood={likelihood!r}, because {support.where} holds {MEANING[support.kind]}."
 

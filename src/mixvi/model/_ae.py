@@ -7,14 +7,15 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi._version import __version__
-from mixvi.model._base import LatentModel
+from mixvi.model._linear import LinearMixin
+from mixvi.model._unclustered import UnclusteredMixin
 from mixvi.module._ae import AEModule
 from mixvi.module._elbo import Cells
 from mixvi.module.likelihoods import LIKELIHOODS, Normal
 from mixvi.module.nets import Hidden
 
 
-class AE(LatentModel):
+class AE(UnclusteredMixin, LinearMixin):
     """Autoencoder: the smallest latent space from which the cells can be rebuilt.
 
     Parameters
@@ -24,10 +25,13 @@ class AE(LatentModel):
     n_latent
         Width d of the latent space.
     n_hidden, n_layers, dropout_rate
-        Width, number and dropout of the hidden layers of encoder and decoder; ``n_layers=0`` is a linear map.
+        Width, number and dropout of the hidden layers of encoder and decoder.
     likelihood
         ``"nb"``, ``"zinb"``, ``"poisson"`` (counts), ``"bernoulli"`` (values in [0, 1]), ``"normal"`` (any; here the
         variance is fixed at 1, which is the squared error), or ``"auto"``: a look at the data.
+    linear
+        No hidden layers, whatever ``n_layers`` says (``n_layers=0`` is the same). With ``likelihood="normal"``, which
+        ``"auto"`` then takes, this is PCA, and `principal_components` gives its axes.
     registry
         Used by ``load``.
 
@@ -64,10 +68,12 @@ class AE(LatentModel):
         n_layers: int = 1,
         dropout_rate: float = 0.1,
         likelihood: str = "auto",
+        linear: bool = False,
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        self.likelihood_ = likelihood = self._likelihood(likelihood)
+        n_layers = 0 if linear else n_layers
+        self.likelihood_ = likelihood = self._likelihood(likelihood, linear=n_layers == 0)
         parts = LIKELIHOODS | {"normal": partial(Normal, sigma=1.0)}
         self.module = AEModule(self._layout(), parts[likelihood], n_latent, Hidden(n_hidden, n_layers, dropout_rate))
         self.mixvi_version_ = __version__
@@ -79,9 +85,3 @@ class AE(LatentModel):
         covariance = torch.cov(z.T).reshape(z.shape[1], -1) + 1e-6 * torch.eye(z.shape[1])
         density = torch.distributions.MultivariateNormal(z.mean(0), covariance)
         return density.sample((len(cells.x),)).to(cells.x)
-
-    def _probabilities(self, adata, indices, batch_size) -> None:
-        return None
-
-    def _component_index(self, component) -> int:
-        raise ValueError(f"component={component!r} was asked of an AE, which has none; use mixvi.GMVAE.")

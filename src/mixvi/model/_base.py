@@ -81,8 +81,7 @@ class LatentModel(TrainableModel):
             log_px, terms = self.module.bound(cells)
             return log_px - sum(terms.annealed.values())
 
-        values = self._collect(elbo, adata, indices, batch_size)
-        return float(values.mean(dtype=np.float64)) if return_mean else values
+        return _mean(self._collect(elbo, adata, indices, batch_size), return_mean)
 
     def get_reconstruction_error(
         self,
@@ -91,16 +90,9 @@ class LatentModel(TrainableModel):
         batch_size: int | None = None,
         return_mean: bool = True,
     ) -> float | np.ndarray:
-        """-log p(x | z) at one posterior sample, in nats a cell; lower is better.
-
-        Parameters are those of `get_latent_representation`.
-
-        Returns
-        -------
-        The mean over cells, or (n,) with ``return_mean=False``.
-        """
-        values = self._collect(lambda cells: -self.module.bound(cells)[0], adata, indices, batch_size)
-        return float(values.mean(dtype=np.float64)) if return_mean else values
+        """-log p(x | z) at one posterior sample, in nats a cell; lower is better. See `get_elbo`."""
+        error = self._collect(lambda cells: -self.module.bound(cells)[0], adata, indices, batch_size)
+        return _mean(error, return_mean)
 
     def get_reconstruction(
         self,
@@ -202,6 +194,7 @@ class LatentModel(TrainableModel):
         ``.obsm["mixvi_probabilities"]``          GMVAE: probability of each cluster (n, K), rows sum to 1
         ``.obs["mixvi_confidence"]``              GMVAE: the largest of them
         ``.obs["mixvi_entropy"]``                 GMVAE: their entropy, in nats
+        ``.varm["PCs_mixvi"]``                    linear AE and VAE: principal axes (g, d)
         ``.uns["mixvi"]``                         model, version, likelihood, settings
         ========================================  ==================================================================
 
@@ -238,12 +231,14 @@ class LatentModel(TrainableModel):
             obs[f"{key_added}_entropy"] = -np.where(p > 0, p * np.log(np.maximum(p, 1e-38)), 0.0).sum(1)
             obsm[f"{key_added}_probabilities"] = table.rename(columns=lambda name: name.replace("/", "|"))  # for files
         check_free(target, key_added)
-        for key in annotation_keys(key_added):  # of an earlier call
-            target.obs.pop(key) if key in target.obs else target.obsm.pop(key, None)
+        for attribute, key in annotation_keys(target, key_added):  # of an earlier call
+            del getattr(target, attribute)[key]
         for key, values in obs.items():
             target.obs[key] = values
         for key, values in obsm.items():
             target.obsm[key] = values
+        if (axes := self._axes()) is not None:
+            target.varm[f"PCs_{key_added}"] = axes
         target.uns[key_added] = self._settings()
 
     # For the final classes.
@@ -255,6 +250,10 @@ class LatentModel(TrainableModel):
     @abstractmethod
     def _probabilities(self, adata: AnnData | None, indices, batch_size: int | None) -> pd.DataFrame | None:
         """Cluster probabilities (n, K), columns named as the clusters; ``None`` for a model without clusters."""
+
+    @abstractmethod
+    def _axes(self) -> np.ndarray | None:
+        """Principal axes (g, d) of a linear model; ``None`` for others."""
 
     @abstractmethod
     def _component_index(self, component: int | str) -> int:
@@ -294,3 +293,7 @@ class LatentModel(TrainableModel):
                     found.append(of(cells).cpu().numpy())
                 seen.append(positions)
         return np.concatenate(found)[np.argsort(np.concatenate(seen))]
+
+
+def _mean(values: np.ndarray, wanted: bool) -> float | np.ndarray:
+    return float(values.mean(dtype=np.float64)) if wanted else values

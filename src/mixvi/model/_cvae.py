@@ -6,7 +6,8 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi._version import __version__
-from mixvi.model._base import LatentModel
+from mixvi.model._evidence import EvidenceMixin
+from mixvi.model._unclustered import UnclusteredMixin
 from mixvi.module._cvae import CVAEModule
 from mixvi.module._elbo import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
@@ -15,7 +16,7 @@ from mixvi.module.nets import Hidden
 logger = logging.getLogger(__name__)
 
 
-class CVAE(LatentModel):
+class CVAE(UnclusteredMixin, EvidenceMixin):
     """Conditional variational autoencoder: encoder and decoder see batch and covariates, so z need not hold them.
 
     Parameters
@@ -79,8 +80,5 @@ class CVAE(LatentModel):
     def _draw_latent(self, cells: Cells, component: None) -> Tensor:
         return self.module.prior.sample(cells.c)
 
-    def _probabilities(self, adata, indices, batch_size) -> None:
+    def _axes(self) -> None:
         return None
-
-    def _component_index(self, component) -> int:
-        raise ValueError(f"component={component!r} was asked of a CVAE, which has none; use mixvi.GMVAE.")

@@ -9,14 +9,14 @@ from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 from mixvi._version import __version__
-from mixvi.model._base import LatentModel
+from mixvi.model._evidence import EvidenceMixin
 from mixvi.module._elbo import Cells
 from mixvi.module._gmvae import GMVAEModule
 from mixvi.module.likelihoods import LIKELIHOODS
 from mixvi.module.nets import Hidden
 
 
-class GMVAE(LatentModel):
+class GMVAE(EvidenceMixin):
     """Gaussian-mixture variational autoencoder: the components of its prior are the clusters.
 
     Training starts as a VAE. Half-way the neighbour graph of the latent space is cut into communities (Leiden), each
@@ -138,6 +138,9 @@ class GMVAE(LatentModel):
         if str(component) not in names:
             raise ValueError(f"component={component!r} is not a cluster; there are {names}.")
         return names.index(str(component))
+
+    def _axes(self) -> None:
+        return None
 
     def _classes(self) -> list[str]:
         """Names of the labelled classes."""

@@ -155,7 +155,7 @@ class RegisteredModel(BaseModelClass):
             levels[batch["original_key"]] = batch["categorical_mapping"]
         return levels
 
-    def _likelihood(self, likelihood: str) -> str:
+    def _likelihood(self, likelihood: str, linear: bool = False) -> str:
         """Name of a likelihood that can describe the registered data; ``"auto"`` chooses one."""
         if likelihood != "auto" and likelihood not in LIKELIHOODS:
             raise ValueError(f"likelihood={likelihood!r} is not known; it is 'auto' or one of {sorted(LIKELIHOODS)}.")
@@ -163,7 +163,7 @@ class RegisteredModel(BaseModelClass):
             return likelihood  # loaded without data: the name was settled when the model was made
         support = self._describe(self.adata_manager)
         if likelihood == "auto":
-            likelihood, why = choose_likelihood(support)
+            likelihood, why = choose_likelihood(support, linear)
             logger.info("%s took %s", type(self).__name__, why)
         check_support(support, likelihood, LIKELIHOODS[likelihood].support)
         if self._layout().size_factor and LIKELIHOODS[likelihood].support != "count":

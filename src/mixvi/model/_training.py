@@ -3,16 +3,24 @@
 import math
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import torch
 from scvi import settings
+from scvi.dataloaders import AnnDataLoader
 from scvi.model import get_max_epochs_heuristic
+from scvi.model._utils import parse_device_args
 from scvi.model.base import UnsupervisedTrainingMixin
 from scvi.train._config import merge_kwargs
 
 from mixvi.model._registration import RegisteredModel
-from mixvi.module.priors import MixturePrior
-from mixvi.train import MixviPlan
+from mixvi.module._elbo import Cells
+from mixvi.module.mixtures import MixturePrior
+from mixvi.module.priors import Flat
+from mixvi.train import MixviPlan, fit_full_batch
 
 MAX_EPOCHS, MAX_VISITS = 200, 8_000_000  # of small data; above 40,000 cells the number of cells visited is fixed
+MAX_FULL_BATCH, MAX_EPOCHS_FULL_BATCH = 200_000_000, 500  # values (8 bytes each), rounds of 20 iterations
 
 
 class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
@@ -28,12 +36,19 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         train_size: float | None = None,
         validation_size: float | None = None,
         shuffle_set_split: bool = True,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         early_stopping: bool = False,
+        n_importance_samples: int = 1,
         plan_kwargs: dict[str, Any] | None = None,
         **kwargs,
     ) -> None:
         """Fit the model. ``model.history`` holds ``elbo_train``, ``elbo_validation`` and each term by its name.
+
+        A linear AE, VAE or CVAE with ``likelihood="normal"`` has a bound without noise and is fitted to all cells at
+        once, down to the optimum, with L-BFGS in double precision (`mixvi.train.fit_full_batch`). It trains in
+        minibatches as every other model does if it has more than 200 million values, or if you ask for anything that
+        only minibatches have: a ``batch_size``, a split, early stopping, another plan than ``max_kl_weight`` and
+        ``weight_decay``.
 
         Parameters
         ----------
@@ -44,9 +59,12 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         train_size, validation_size, shuffle_set_split
             The split: nine tenths of the cells train, the others validate.
         batch_size
-            Cells a minibatch.
+            Cells a minibatch; ``None`` takes 128.
         early_stopping
             Stop when ``elbo_validation`` no longer falls. Not before warm-up (and placing of components) is over.
+        n_importance_samples
+            Draws z for each cell and step; more than one trains the importance-weighted bound (Burda 2016), which is
+            tighter. VAE, CVAE and GMVAE; costs as many times the decoder.
         plan_kwargs
             Of `MixviPlan` and :class:`scvi.train.TrainingPlan`: ``lr``, ``weight_decay``, ``max_kl_weight`` (beta),
             ``n_epochs_kl_warmup`` (default: a tenth of the run), ``n_epochs_pretrain`` (GMVAE; default: half).
@@ -55,11 +73,20 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
             :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.
         """
         self._registered(None)  # another model may have registered the same AnnData since
+        if n_importance_samples < 1 or (n_importance_samples > 1 and isinstance(self.module.prior, Flat)):
+            raise ValueError(
+                f"{type(self).__name__} got n_importance_samples={n_importance_samples}; it must be at least 1, and an "
+                "AE has no posterior to draw from: use mixvi.VAE."
+            )
+        only_minibatches = batch_size or early_stopping or train_size or validation_size or n_importance_samples > 1
+        if not only_minibatches and self._fits_in_full_batch(plan_kwargs, kwargs):
+            return self._train_full_batch(max_epochs, accelerator, devices, plan_kwargs or {}, **kwargs)
         batch_size = batch_size or settings.batch_size
         if max_epochs is None:
             max_epochs = get_max_epochs_heuristic(self.adata.n_obs, MAX_EPOCHS, MAX_VISITS // MAX_EPOCHS)
         steps_an_epoch = max(int((train_size or 0.9) * self.adata.n_obs / batch_size), 1)
         plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
+        plan_kwargs["n_importance_samples"] = n_importance_samples
         by_steps = plan_kwargs.get("n_steps_kl_warmup")
         warmup = None if by_steps or self.is_trained_ else max(max_epochs // 10, 1)
         plan_kwargs.setdefault("n_epochs_kl_warmup", warmup)
@@ -84,3 +111,32 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
             plan_kwargs=plan_kwargs,
             **kwargs,
         )
+
+    def _fits_in_full_batch(self, plan_kwargs: dict | None, kwargs: dict) -> bool:
+        plain = set(plan_kwargs or ()) <= {"max_kl_weight", "weight_decay"} and set(kwargs) <= {"enable_progress_bar"}
+        small = self.adata.n_obs * self.adata.n_vars <= MAX_FULL_BATCH
+        return plain and small and self.module.is_linear_gaussian and not isinstance(self.module.prior, MixturePrior)
+
+    def _train_full_batch(
+        self, max_epochs: int | None, accelerator, devices, plan_kwargs: dict, enable_progress_bar: bool = True
+    ) -> None:
+        _, _, device = parse_device_args(accelerator, devices, return_device="torch")
+        device = torch.device("cpu") if device.type == "mps" else device  # MPS has no double precision
+        self.module.to(device).double()
+        minibatches = [
+            self.module.read({key: value.to(device).double() for key, value in tensors.items()})
+            for tensors in AnnDataLoader(self.adata_manager, batch_size=1024)
+        ]
+        cells = Cells(*(torch.cat(parts) for parts in zip(*minibatches, strict=True)))
+        history = fit_full_batch(
+            self.module, cells, max_epochs or MAX_EPOCHS_FULL_BATCH, plan_kwargs.get("max_kl_weight", 1.0),
+            plan_kwargs.get("weight_decay", 0.0), progress=enable_progress_bar,
+        )  # fmt: skip
+        self.module.float()
+        earlier = self.history_ if self.is_trained_ else {}
+        self.history_ = {
+            name: pd.concat([earlier[name], found], ignore_index=True) if name in earlier else found
+            for name, found in history.items()
+        }
+        self.train_indices, self.validation_indices = np.arange(self.adata.n_obs), np.arange(0)
+        self.is_trained_ = True

@@ -4,14 +4,16 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi._version import __version__
-from mixvi.model._base import LatentModel
+from mixvi.model._evidence import EvidenceMixin
+from mixvi.model._linear import LinearMixin
+from mixvi.model._unclustered import UnclusteredMixin
 from mixvi.module._elbo import Cells
 from mixvi.module._vae import VAEModule
 from mixvi.module.likelihoods import LIKELIHOODS
 from mixvi.module.nets import Hidden
 
 
-class VAE(LatentModel):
+class VAE(UnclusteredMixin, LinearMixin, EvidenceMixin):
     """Variational autoencoder: a latent space with a prior, and an uncertainty for each cell's place in it.
 
     Parameters
@@ -21,10 +23,13 @@ class VAE(LatentModel):
     n_latent
         Width d of the latent space.
     n_hidden, n_layers, dropout_rate
-        Width, number and dropout of the hidden layers of encoder and decoder; ``n_layers=0`` is a linear map.
+        Width, number and dropout of the hidden layers of encoder and decoder.
     likelihood
         ``"nb"``, ``"zinb"``, ``"poisson"`` (counts), ``"bernoulli"`` (values in [0, 1]), ``"normal"`` (any, one learned
         variance), or ``"auto"``: a look at the data.
+    linear
+        No hidden layers, whatever ``n_layers`` says (``n_layers=0`` is the same). With ``likelihood="normal"``, which
+        ``"auto"`` then takes, this is probabilistic PCA, and `principal_components` gives its axes.
     registry
         Used by ``load``.
 
@@ -61,10 +66,12 @@ class VAE(LatentModel):
         n_layers: int = 1,
         dropout_rate: float = 0.1,
         likelihood: str = "auto",
+        linear: bool = False,
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        self.likelihood_ = likelihood = self._likelihood(likelihood)
+        n_layers = 0 if linear else n_layers
+        self.likelihood_ = likelihood = self._likelihood(likelihood, linear=n_layers == 0)
         hidden = Hidden(n_hidden, n_layers, dropout_rate)
         self.module = VAEModule(self._layout(), LIKELIHOODS[likelihood], n_latent, hidden)
         self.mixvi_version_ = __version__
@@ -72,9 +79,3 @@ class VAE(LatentModel):
 
     def _draw_latent(self, cells: Cells, component: None) -> Tensor:
         return self.module.prior.sample(cells.c)
-
-    def _probabilities(self, adata, indices, batch_size) -> None:
-        return None
-
-    def _component_index(self, component) -> int:
-        raise ValueError(f"component={component!r} was asked of a VAE, which has none; use mixvi.GMVAE.")

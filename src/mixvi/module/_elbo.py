@@ -2,21 +2,26 @@
 
     ELBO(x) = E_q(z | x, c)[ log p(x | z, c) ] - KL( q(z, ... | x, c) || p(z, ... | c) )
 
+and, where more than one z is drawn, its importance-weighted sister (Burda 2016), L_1 = ELBO <= L_s <= log p(x | c):
+
+    L_s(x) = E[ log 1/s sum_i w_i ],   w_i = p(x | z_i, c) p(z_i, ... | c) / q(z_i, ... | x, c),   z_i ~ q
+
 A module is three parts, an encoder q(z | x, c), a prior p(z, ... | c) and a likelihood p(x | z, c); this file reads a
 minibatch, passes it through the parts and adds up the terms. Letters: n cells, g genes, d latent, k components,
 q condition width, l labelled classes.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, LowRankMultivariateNormal
 from torch.nn.functional import one_hot
 
-from mixvi.module.likelihoods import Likelihood
+from mixvi.module.likelihoods import Likelihood, Normal
 from mixvi.module.priors import Prior, Terms
 
 
@@ -87,10 +92,34 @@ class ELBOModule(BaseModuleClass):
         return self.likelihood(z, cells)
 
     def bound(self, cells: Cells) -> tuple[Tensor, Terms]:
-        """Log p(x | z, c) (n,) at one z ~ q, and the terms of the KL: the ELBO is their difference."""
+        """E_q[log p(x | z, c)] (n,), exact or at one z ~ q, and the terms of the KL: the ELBO is their difference."""
         qz = self.encode(cells)
         z = qz.rsample()
-        return self.decode(z, cells).log_prob(cells.x).sum(-1), self.prior.kl(qz, z, cells)
+        return self.likelihood.expected_log_prob(self.decode(z, cells), qz, cells), self.prior.kl(qz, z, cells)
+
+    def log_weights(self, cells: Cells, n_samples: int) -> Tensor:
+        """Log w (n_samples, n) of draws from q: their log mean exp is L_s, and log p(x | c) as s grows."""
+        qz = self.encode(cells)
+        z = qz.rsample((n_samples,))  # (s, n, d)
+        return self.decode(z, cells).log_prob(cells.x).sum(-1) + self.prior.log_ratio(qz, z, cells)
+
+    @property
+    def is_linear_gaussian(self) -> bool:
+        """Whether x ~ N(W z + A c + b, sigma^2): then the bound has no noise, and the evidence a closed form."""
+        return isinstance(self.likelihood, Normal) and self.likelihood.is_linear
+
+    def exact_log_evidence(self, cells: Cells) -> Tensor:
+        """Log p(x | c) = log sum_k pi_k N(x; W m_k + A c + b, W S_k W^T + sigma^2 I), (n,), in double precision."""
+        log_pi, pz = self.prior.components(cells)
+        z = pz.loc.transpose(0, 1).expand(-1, len(cells.x), -1)  # (K, n, d)
+        w = self.likelihood.loc.weight[:, : z.shape[-1]].double()  # (g, d)
+        px = LowRankMultivariateNormal(
+            self.decode(z, cells).loc.double(),  # (K, n, g)
+            w * pz.scale.double().transpose(0, 1).unsqueeze(-2),  # (K, n or 1, g, d)
+            (2 * self.likelihood.log_sigma.double()).exp().expand(w.shape[0]),
+            validate_args=False,
+        )
+        return (log_pi.double().unsqueeze(-1) + px.log_prob(cells.x.double())).logsumexp(0)
 
     # What scvi-tools asks of a module: the same steps under its names.
 
@@ -112,17 +141,25 @@ class ELBOModule(BaseModuleClass):
     def loss(
         self, tensors: dict, inference_outputs: dict, generative_outputs: dict, kl_weight: float = 1.0, n_obs: int = 1
     ) -> LossOutput:
-        """Negative ELBO per cell, annealed terms weighted, plus -log p(parameters) / n_obs where there is one."""
+        """Negative bound per cell, annealed terms weighted, plus -log p(parameters) / n_obs where there is one."""
         cells, qz, z = (inference_outputs[key] for key in ("cells", "qz", "z"))
-        log_px = generative_outputs["px"].log_prob(cells.x).sum(-1)
+        px = generative_outputs["px"]
         terms = self.prior.kl(qz, z, cells)
-        annealed = sum(terms.annealed.values(), torch.zeros_like(log_px))
-        fixed = sum(terms.fixed.values(), torch.zeros_like(log_px))
+        fixed = sum(terms.fixed.values(), torch.zeros_like(cells.library[:, 0]))
+        if z.dim() == 2:
+            log_px = self.likelihood.expected_log_prob(px, qz, cells)
+            kl = sum(terms.annealed.values(), torch.zeros_like(log_px))
+            bound = log_px - kl_weight * kl
+        else:  # (s, n, d): L_s, whose KL is what it leaves of the mean log p(x | z, c)
+            log_p = px.log_prob(cells.x).sum(-1)  # (s, n)
+            bound = log_mean_exp(log_p + kl_weight * self.prior.log_ratio(qz, z, cells))
+            log_px = log_p.mean(0)
+            kl = log_px - bound
         parameters = -self.prior.log_density()
         return LossOutput(
-            loss=(-log_px + kl_weight * annealed + fixed).mean() + parameters / n_obs,
+            loss=(-bound + fixed).mean() + parameters / n_obs,
             reconstruction_loss=-log_px,
-            kl_local=terms.annealed or annealed,
+            kl_local=kl if z.dim() > 2 else terms.annealed or kl,
             kl_global=parameters,
             extra_metrics={name: term.mean() for name, term in {**terms.annealed, **terms.fixed}.items()},
         )
@@ -130,6 +167,11 @@ class ELBOModule(BaseModuleClass):
     def sample(self, cells: Cells, z: Tensor) -> Tensor:
         """X ~ p(x | z, c), (n, g)."""
         return self.decode(z, cells).sample()
+
+
+def log_mean_exp(log_w: Tensor) -> Tensor:
+    """Log of the mean of w over its first axis."""
+    return log_w.logsumexp(0) - math.log(len(log_w))
 
 
 def _one_hot(index: Tensor, levels: int, like: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 from mixvi.module._elbo import ELBOModule, Layout
 from mixvi.module.encoders import NormalEncoder
 from mixvi.module.likelihoods import Likelihood
+from mixvi.module.mixtures import GaussianMixture, HierarchicalMixture
 from mixvi.module.nets import Hidden
-from mixvi.module.priors import GaussianMixture, HierarchicalMixture
 
 
 class GMVAEModule(ELBOModule):

@@ -1,11 +1,13 @@
 """Likelihoods: a decoder and the distribution it feeds, p(x | z, c).
 
 Every likelihood is built from ``(layout, n_latent, hidden)`` and maps z (..., n, d) and a minibatch to a distribution
-over x (..., n, g). ``support`` names the data it can describe, ``prepare`` what the encoders see of x.
+over x (..., n, g). ``expected_log_prob`` is E_q[log p(x | z, c)], ``support`` names the data it can describe,
+``prepare`` is what the encoders see of x.
 
 - ``"count"``: non-negative integers; ``"unit"``: values in [0, 1]; ``"real"``: any finite values.
 """
 
+import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -39,6 +41,10 @@ class Likelihood(nn.Module):
     def forward(self, z: Tensor, cells: "Cells") -> Distribution:
         """p(x | z, c) of n cells, one distribution a gene: (..., n, g)."""
 
+    @abstractmethod
+    def expected_log_prob(self, px: Distribution, qz: Distribution, cells: "Cells") -> Tensor:
+        """E_q[log p(x | z, c)] (n,): in closed form, or at the one z ~ q that ``px`` (n, g) was decoded from."""
+
 
 class Normal(Likelihood):
     """x_g ~ N(mu_g(z, c), sigma^2), one sigma for all genes.
@@ -63,6 +69,21 @@ class Normal(Likelihood):
         loc = self.loc(self.trunk(z, cells.c))
         return torch.distributions.Normal(loc, self.log_sigma.exp().expand_as(loc), validate_args=False)
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether mu is linear in z: mu = W z + A c + b."""
+        return self.trunk.layers is None
+
+    def expected_log_prob(self, px: Distribution, qz: Distribution, cells: "Cells") -> Tensor:
+        """Linear: log N(x; mu(m), sigma^2) - sum_j s_j^2 ||W_j||^2 / (2 sigma^2), exact; else at the sample."""
+        if not self.is_linear:
+            return px.log_prob(cells.x).sum(-1)
+        w = self.loc.weight[:, : qz.loc.shape[-1]]  # (g, d)
+        error = (cells.x - self.loc(self.trunk(qz.loc, cells.c))).square().sum(-1)  # (n,)
+        spread = (qz.scale**2 * w.square().sum(0)).sum(-1)  # (n,)
+        log_norm = cells.x.shape[-1] * (self.log_sigma + math.log(2 * math.pi) / 2)
+        return -(error + spread) / (2 * (2 * self.log_sigma).exp()) - log_norm
+
 
 class Bernoulli(Likelihood):
     """x_g ~ Bernoulli(rho_g(z, c)); grey values in between are scored by the same cross-entropy."""
@@ -76,6 +97,10 @@ class Bernoulli(Likelihood):
     def forward(self, z: Tensor, cells: "Cells") -> Distribution:
         """See the class."""
         return torch.distributions.Bernoulli(logits=self.logits(self.trunk(z, cells.c)), validate_args=False)
+
+    def expected_log_prob(self, px: Distribution, qz: Distribution, cells: "Cells") -> Tensor:
+        """At the sample."""
+        return px.log_prob(cells.x).sum(-1)
 
 
 class CountLikelihood(Likelihood):
@@ -105,6 +130,10 @@ class CountLikelihood(Likelihood):
     @abstractmethod
     def forward(self, z: Tensor, cells: "Cells") -> Distribution:
         """p(x | z, c) of n cells, one distribution a gene: (..., n, g)."""
+
+    def expected_log_prob(self, px: Distribution, qz: Distribution, cells: "Cells") -> Tensor:
+        """At the sample."""
+        return px.log_prob(cells.x).sum(-1)
 
 
 class Poisson(CountLikelihood):

@@ -1,5 +1,6 @@
-"""How a model is fitted: warm-up and phases, as a scvi-tools training plan."""
+"""How a model is fitted: warm-up and phases as a scvi-tools training plan; linear Gaussian models in full batch."""
 
+from mixvi.train._full_batch import fit_full_batch
 from mixvi.train._plan import MixviPlan
 
-__all__ = ["MixviPlan"]
+__all__ = ["MixviPlan", "fit_full_batch"]

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from mixvi.cluster import partition
 from mixvi.module._elbo import Cells, ELBOModule
-from mixvi.module.priors import MixturePrior
+from mixvi.module.mixtures import MixturePrior
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +33,23 @@ class MixviPlan(TrainingPlan):
     n_epochs_pretrain
         Epochs before the components are placed; 0 places them in the latent space of the untrained encoder, a
         negative number leaves them where they are (a model that is trained further).
+    n_importance_samples
+        Draws z for each cell and step; more than one trains the importance-weighted bound.
     **plan_kwargs
         Passed to :class:`scvi.train.TrainingPlan`.
     """
 
-    def __init__(self, module: ELBOModule, *, n_epochs_pretrain: int = 0, **plan_kwargs):
+    def __init__(self, module: ELBOModule, *, n_epochs_pretrain: int = 0, n_importance_samples: int = 1, **plan_kwargs):
         super().__init__(module, **plan_kwargs)
+        self.n_importance_samples = n_importance_samples
         self.n_epochs_pretrain = n_epochs_pretrain
         self.prior = module.prior if isinstance(module.prior, MixturePrior) else None
         if self.prior is not None:
             self._hold(False)  # a run that broke off may have left them still, unseen by the optimizer
+
+    def forward(self, *args, **kwargs):
+        """Pass a minibatch through the module, with as many draws of z as are asked for."""
+        return super().forward(*args, **kwargs, inference_kwargs={"n_samples": self.n_importance_samples})
 
     def on_train_start(self) -> None:
         """Hold the components still; the optimizer knows their parameters already."""

@@ -1,0 +1,92 @@
+"""Evidence: how probable a model finds each cell, all latent variables summed out."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from mixvi.model._base import LatentModel
+from mixvi.module._elbo import Cells
+
+VALUES_AT_ONCE = 20_000_000  # cells x genes x samples in memory
+
+
+class LogEvidence(NamedTuple):
+    """Log p(x | c) of each cell, in nats."""
+
+    value: np.ndarray  # (n,)
+    standard_error: np.ndarray  # (n,)
+
+
+class EvidenceMixin(LatentModel):
+    """Abstract: `get_log_evidence` and `exact_log_evidence`, for models with a posterior."""
+
+    def get_log_evidence(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        n_samples: int = 1000,
+        batch_size: int | None = None,
+    ) -> LogEvidence:
+        """Importance-weighted bound on log p(x | c) under the model's own prior (Burda 2016, eq. 8).
+
+        It lies below the evidence on average and rises to it with ``n_samples``; with one sample its mean is the ELBO.
+        Labels are not looked at: clusters are summed out for every cell.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in ``get_latent_representation``.
+        n_samples
+            Draws from the posterior of each cell.
+
+        Returns
+        -------
+        ``value`` (n,) in nats, and its ``standard_error`` (n,) by the delta method. An error that does not shrink with
+        more samples says that the posterior misses a part of the mass.
+        """
+        if n_samples < 1:
+            raise ValueError(f"n_samples={n_samples}, but at least one sample is needed.")
+        batch_size = batch_size or 128
+
+        def moments(cells: Cells) -> Tensor:
+            cells = cells._replace(y=cells.y[:, :0])
+            chunk = max(VALUES_AT_ONCE // cells.x.numel(), 1)
+            log_w = torch.cat([
+                self.module.log_weights(cells, min(chunk, n_samples - done)) for done in range(0, n_samples, chunk)
+            ]).double()  # (s, n)  # fmt: skip
+            log_mean = log_w.logsumexp(0) - np.log(n_samples)
+            relative = (log_w - log_mean).exp()  # mean 1
+            error = relative.std(0) / np.sqrt(n_samples) if n_samples > 1 else torch.full_like(log_mean, torch.inf)
+            return torch.stack([log_mean, error], 1)
+
+        found = self._collect(moments, adata, indices, batch_size)
+        return LogEvidence(found[:, 0], found[:, 1])
+
+    def exact_log_evidence(
+        self, adata: AnnData | None = None, indices: Sequence[int] | None = None, batch_size: int | None = None
+    ) -> np.ndarray:
+        """Log p(x | c) in closed form, for models with a linear decoder and ``likelihood="normal"``.
+
+        Then x is normal given c and, under a mixture prior, its component (Tipping & Bishop 1999, eq. 5).
+
+        Parameters are those of ``get_latent_representation``.
+
+        Returns
+        -------
+        (n,) in nats.
+
+        Raises
+        ------
+        ValueError
+            If the model has hidden layers, another likelihood or a hierarchical prior.
+        """
+        if not self.module.is_linear_gaussian:
+            raise ValueError(
+                f"This {type(self).__name__} has hidden layers or likelihood={self.likelihood_!r}: its evidence has no "
+                "closed form. Use get_log_evidence(), or a model with n_layers=0 and likelihood='normal'."
+            )
+        return self._collect(self.module.exact_log_evidence, adata, indices, batch_size or 128)

@@ -1,0 +1,66 @@
+"""What a linear Gaussian model gives away: its principal components."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from mixvi.model._base import LatentModel
+
+
+class PrincipalComponents(NamedTuple):
+    """Principal components of the cells, those of the largest variance first."""
+
+    axes: np.ndarray  # (g, d) orthonormal; the largest entry of each is positive
+    variance: np.ndarray  # (d,) of the cells along each axis, divided by n - 1 as scanpy does
+    scores: np.ndarray  # (n, d) place of each cell, centred
+
+
+class LinearMixin(LatentModel):
+    """Abstract: `principal_components`, for models that can be linear."""
+
+    def principal_components(self) -> PrincipalComponents:
+        """Principal components from a trained linear model: those of :func:`scanpy.pp.pca`, up to sign.
+
+        A linear autoencoder spans the principal subspace, but its latent axes are any axes in there. The cells as it
+        rebuilds them do have the principal axes, in their order: for the AE they are the cells projected, for the VAE
+        the same with each axis shrunk by 1 - sigma^2 / variance, which changes no order (Plaut 2018, arXiv 1804.10253;
+        Lucas 2019, arXiv 1911.02469).
+
+        Returns
+        -------
+        ``axes`` (g, d), ``variance`` (d,) and ``scores`` (n, d), all of the cells the model was made with. d is the
+        number of latent dimensions in use; a VAE switches off those whose variance is below its sigma^2.
+
+        Raises
+        ------
+        ValueError
+            If the model has hidden layers or another likelihood than ``"normal"``.
+        """
+        self._check_trained()
+        if not self.module.is_linear_gaussian:
+            raise ValueError(
+                f"This {type(self).__name__} has likelihood={self.likelihood_!r} and n_layers="
+                f"{self.init_params_['non_kwargs']['n_layers']}; only a linear model with likelihood='normal' has "
+                f"principal components: mixvi.{type(self).__name__}(adata, linear=True)."
+            )
+        axes = torch.as_tensor(self._axes())
+        projected = self._collect(lambda cells: cells.x.double() @ axes.to(self.device), None, None, None)
+        scores = projected - projected.mean(0)
+        variance = scores.var(0, ddof=1)
+        order = np.argsort(-variance, kind="stable")
+        return PrincipalComponents(axes.numpy()[:, order], variance[order], scores[:, order])
+
+    def _axes(self) -> np.ndarray | None:
+        """Principal axes (g, d), or ``None`` where the model has none."""
+        if not self.module.is_linear_gaussian:
+            return None
+        z = torch.as_tensor(self.get_latent_representation()).double()
+        weight = self.module.likelihood.loc.weight.detach().cpu().double()  # (g, d)
+        basis, r = torch.linalg.qr(weight)  # cells rebuilt: (z - mean) r^T basis^T, without an n x g matrix
+        _, singular, v = torch.linalg.svd((z - z.mean(0)) @ r.T, full_matrices=False)
+        axes = basis @ v[singular > IN_USE * singular[0]].T
+        return (axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()).numpy()
+
+
+IN_USE = 1e-3  # share of the first singular value; what a converged model has switched off is far below
