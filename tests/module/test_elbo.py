@@ -7,7 +7,8 @@ import pytest
 import torch
 from scvi import REGISTRY_KEYS
 
-from mixvi.module import AEModule, CVAEModule, GMVAEModule, Layout, VAEModule
+from mixvi.module import AEModule, Cells, CVAEModule, GMVAEModule, Layout, VAEModule
+from mixvi.module._elbo import log_mean_exp
 from mixvi.module.likelihoods import NegativeBinomial, Normal
 from mixvi.module.nets import Hidden
 
@@ -162,3 +163,38 @@ def test_a_module_without_hidden_layers_is_linear_in_its_latent():
     mean = lambda z: module.decode(z, cells).mean  # noqa: E731
     a, b, zero = torch.randn(N, D).double(), torch.randn(N, D).double(), torch.zeros(N, D).double()
     torch.testing.assert_close(mean(a + b) - mean(zero), mean(a) + mean(b) - 2 * mean(zero))
+
+
+def test_importance_weighted_loss_is_the_log_mean_of_the_weights(tensors):
+    layout = Layout(G, n_labels=3)
+    module = ready(GMVAEModule(layout, NegativeBinomial, 4, D, HIDDEN))
+    module.prior.place(torch.randn(4, D), torch.rand(4, D) + 0.5, torch.full((4,), 0.25))
+    torch.manual_seed(0)
+    out = module(tensors, inference_kwargs={"n_samples": 6})[2]
+    torch.manual_seed(0)
+    bound = log_mean_exp(module.log_weights(module.read(tensors), 6))
+    torch.testing.assert_close(out.loss, -bound.mean() + out.extra_metrics["label"])
+    reconstruction, kl = (out.reconstruction_loss["reconstruction_loss"], out.kl_local["kl_local"])
+    torch.testing.assert_close(reconstruction + kl, -bound)
+
+
+def test_one_importance_sample_is_the_elbo_on_average(tensors):
+    module = ready(VAEModule(Layout(G), NegativeBinomial, D, HIDDEN))
+    cells = module.read(tensors)
+    log_w = module.log_weights(cells, 20_000)
+    elbos = torch.stack(
+        [log_px - terms.annealed["kl_z"] for log_px, terms in (module.bound(cells) for _ in range(2000))]
+    )
+    error = (log_w.var(0) / len(log_w) + elbos.var(0) / len(elbos)).sqrt()
+    assert ((log_w.mean(0) - elbos.mean(0)).abs() <= 5 * error).all()
+
+
+def test_exact_expectation_of_a_linear_decoder_is_the_mean_over_samples():
+    module = ready(VAEModule(Layout(G, n_continuous=2), Normal, D, Hidden(n_layers=0)))
+    x = torch.randn(N, G).double()
+    cells = Cells(x=x, seen=x, library=x[:, :1], c=torch.randn(N, 2).double(), y=x[:, :0])
+    qz = module.encode(cells)
+    z = qz.sample((20_000,))
+    sampled = module.decode(z, cells).log_prob(x).sum(-1)  # (s, n)
+    exact = module.likelihood.expected_log_prob(None, qz, cells)
+    assert ((sampled.mean(0) - exact).abs() <= 5 * sampled.std(0) / len(sampled) ** 0.5).all()

@@ -51,6 +51,13 @@ class Cells(NamedTuple):
     y: Tensor  # (n, l) one-hot label, a row of zeros where unlabelled; l >= 0
 
 
+class Factors(NamedTuple):
+    """A model as its factors, such as ``"p(x | z, c)"``."""
+
+    generative: tuple[str, ...]
+    inference: tuple[str, ...]
+
+
 class ELBOModule(BaseModuleClass):
     """Abstract: the parts come from the final classes, the bound from here."""
 
@@ -102,6 +109,15 @@ class ELBOModule(BaseModuleClass):
         qz = self.encode(cells)
         z = qz.rsample((n_samples,))  # (s, n, d)
         return self.decode(z, cells).log_prob(cells.x).sum(-1) + self.prior.log_ratio(qz, z, cells)
+
+    @property
+    def factors(self) -> Factors:
+        """What the joint p and the posterior q factorise into; without c where nothing is registered."""
+        generative = (*self.prior.generative, "p(x | z, c)")
+        inference = ("q(z | x, c)", *self.prior.inference)
+        if self.layout.n_conditions == 0:
+            generative, inference = (tuple(f.replace(", c", "") for f in part) for part in (generative, inference))
+        return Factors(generative, inference)
 
     @property
     def is_linear_gaussian(self) -> bool:

@@ -79,7 +79,8 @@ class Normal(Likelihood):
         if not self.is_linear:
             return px.log_prob(cells.x).sum(-1)
         w = self.loc.weight[:, : qz.loc.shape[-1]]  # (g, d)
-        error = (cells.x - self.loc(self.trunk(qz.loc, cells.c))).square().sum(-1)  # (n,)
+        mu = self.loc(self.trunk(qz.loc, cells.c))  # (n, g)
+        error = torch.linalg.vector_norm(cells.x - mu, dim=-1).square()  # (n,)
         spread = (qz.scale**2 * w.square().sum(0)).sum(-1)  # (n,)
         log_norm = cells.x.shape[-1] * (self.log_sigma + math.log(2 * math.pi) / 2)
         return -(error + spread) / (2 * (2 * self.log_sigma).exp()) - log_norm

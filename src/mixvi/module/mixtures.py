@@ -108,6 +108,9 @@ class MixturePrior(Prior):
 class GaussianMixture(MixturePrior):
     """p(z | y) = N(mu_y, diag s_y^2)."""
 
+    generative = ("p(pi)", "p(y | pi)", "p(z | y)")
+    inference = ("q(y | x, c)",)
+
     def __init__(self, n_components: int | None, n_latent: int, concentration: float = 1.0):
         super().__init__(n_components, concentration)
         self.loc = nn.Parameter(torch.zeros(self.n_room, n_latent))
@@ -152,6 +155,9 @@ class HierarchicalMixture(MixturePrior):
 
     q(w | x, c) is a diagonal normal; the terms of z and y stand under one sample of it, and kl_w is its own.
     """
+
+    generative = ("p(pi)", "p(y | pi)", "p(w)", "p(z | w, y)")
+    inference = ("q(y | x, c)", "q(w | x, c)")
 
     def __init__(
         self, layout: "Layout", n_components: int | None, n_latent: int, hidden: Hidden, concentration: float = 1.0

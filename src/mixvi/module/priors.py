@@ -7,7 +7,7 @@ conditions c (n, q).
 """
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,13 @@ class Terms(NamedTuple):
 
 
 class Prior(nn.Module):
-    """p(z | c), and p(z, y | c) where there are components."""
+    """p(z | c), and p(z, y | c) where there are components.
+
+    ``generative`` and ``inference`` name its factors, for `ELBOModule.factors`.
+    """
+
+    generative: ClassVar[tuple[str, ...]]
+    inference: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def kl(self, qz: Distribution, z: Tensor, cells: "Cells") -> Terms:
@@ -53,6 +59,8 @@ class Prior(nn.Module):
 class Flat(Prior):
     """p(z) constant: no cost, and nothing to draw from."""
 
+    generative = ("p(z)",)
+
     def kl(self, qz: Distribution, z: Tensor, cells: "Cells") -> Terms:
         """No term."""
         return Terms({}, {})
@@ -76,6 +84,8 @@ class Flat(Prior):
 
 class StandardNormal(Prior):
     """p(z) = N(0, I), whatever the condition is: the latent space is asked to forget c."""
+
+    generative = ("p(z)",)
 
     def __init__(self, n_latent: int):
         super().__init__()
@@ -106,6 +116,8 @@ class StandardNormal(Prior):
 
 class ConditionalNormal(Prior):
     """p(z | c) = N(m(c), diag s(c)^2), linear in c: each condition has a place of its own in the latent space."""
+
+    generative = ("p(z | c)",)
 
     def __init__(self, n_conditions: int, n_latent: int):
         super().__init__()
