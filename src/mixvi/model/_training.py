@@ -19,7 +19,7 @@ from mixvi.module.mixtures import MixturePrior
 from mixvi.module.priors import Flat
 from mixvi.train import MixviPlan, fit_full_batch
 
-MAX_EPOCHS, MAX_VISITS = 200, 8_000_000  # of small data; above 40,000 cells the number of cells visited is fixed
+MAX_EPOCHS, MAX_VISITS = 400, 8_000_000  # of small data; above 20,000 cells the number of cells visited is fixed
 MAX_FULL_BATCH, MAX_EPOCHS_FULL_BATCH = 200_000_000, 500  # values (8 bytes each), rounds of 20 iterations
 
 
@@ -53,7 +53,7 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         Parameters
         ----------
         max_epochs
-            Passes over the training cells; ``None`` takes 200, or fewer above 40,000 cells: 8 million cells in all.
+            Passes over the training cells; ``None`` takes 400, or fewer above 20,000 cells: 8 million cells in all.
         accelerator, devices
             Where to run, as in Lightning; ``"auto"`` takes a CUDA GPU if there is one, and never MPS by itself.
         train_size, validation_size, shuffle_set_split
@@ -67,7 +67,7 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
             tighter. VAE, CVAE and GMVAE; costs as many times the decoder.
         plan_kwargs
             Of `MixviPlan` and :class:`scvi.train.TrainingPlan`: ``lr``, ``weight_decay``, ``max_kl_weight`` (beta),
-            ``n_epochs_kl_warmup`` (default: a tenth of the run), ``n_epochs_pretrain`` (GMVAE; default: half).
+            ``n_epochs_kl_warmup`` (default: the first epoch), ``n_epochs_pretrain`` (GMVAE; default: half).
         **kwargs
             Everything else of :class:`scvi.train.Trainer` and
             :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.
@@ -88,7 +88,7 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
         plan_kwargs["n_importance_samples"] = n_importance_samples
         by_steps = plan_kwargs.get("n_steps_kl_warmup")
-        warmup = None if by_steps or self.is_trained_ else max(max_epochs // 10, 1)
+        warmup = None if by_steps or self.is_trained_ else max(max_epochs // MAX_EPOCHS, 1)
         plan_kwargs.setdefault("n_epochs_kl_warmup", warmup)
         unsettled = plan_kwargs["n_epochs_kl_warmup"] or math.ceil((by_steps or 0) / steps_an_epoch)
         if isinstance(self.module.prior, MixturePrior):
