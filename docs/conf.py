@@ -7,6 +7,21 @@ from pathlib import Path
 HERE = Path(__file__).parent
 shutil.copytree(HERE.parent / "tutorials", HERE / "tutorials", dirs_exist_ok=True)  # Sphinx reads below itself only
 
+
+def draw_plates() -> None:
+    """Plate diagrams of the four models, from their own factorisation."""
+    import mixvi
+
+    cells = mixvi.datasets.blobs(60, 10, n_clusters=3, n_conditions=2)
+    for name in ("AE", "VAE", "CVAE", "GMVAE"):
+        model = getattr(mixvi, name)
+        model.setup_anndata(cells, **({"batch_key": "condition"} if name in ("CVAE", "GMVAE") else {}))
+        axes = mixvi.diagrams.plate(model(cells))
+        axes.figure.savefig(HERE / f"_static/plate_{name.lower()}.png", dpi=110)
+
+
+draw_plates()
+
 project = "mixvi"
 author = "The mixvi developers"
 copyright = f"2026, {author}"

@@ -18,9 +18,11 @@ _WHERE = {
     "cluster": "mixvi.cluster",
     "data": "mixvi.data",
     "datasets": "mixvi.datasets",
+    "diagrams": "mixvi.diagrams",
     "model": "mixvi.model",
     "module": "mixvi.module",
     "pl": "mixvi.pl",
+    "refine": "mixvi.refine",
     "train": "mixvi.train",
     "__version__": "mixvi._version",
 }

@@ -192,7 +192,7 @@ def _errors_as_lines():
     """A wrong input is one line on standard error and exit code 1, not a traceback."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
+    except (ValueError, KeyError, OSError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         typer.echo(f"mixvi: {message}", err=True)
         raise typer.Exit(1) from error

@@ -16,7 +16,13 @@ def check_layer(adata: AnnData, layer: str | None) -> None:
         raise KeyError(f"There is no layer {layer!r}; there are {there}, and layer=None takes .X.")
 
 
-def check_columns(obs: pd.DataFrame, keys: Sequence[str], numeric: bool = False, positive: bool = False) -> None:
+def check_columns(
+    obs: pd.DataFrame,
+    keys: Sequence[str],
+    numeric: bool = False,
+    positive: bool = False,
+    advice: str = "fill them in or leave these cells out",
+) -> None:
     """Make sure that columns exist and have a value for every cell.
 
     Raises
@@ -42,7 +48,7 @@ def check_columns(obs: pd.DataFrame, keys: Sequence[str], numeric: bool = False,
         if wrong.any():
             raise ValueError(
                 f".obs[{key!r}] has {what} in {int(wrong.sum()):,} of {len(obs):,} cells (the first is "
-                f"{obs.index[wrong.to_numpy().argmax()]!r}); fill them in or leave these cells out."
+                f"{obs.index[wrong.to_numpy().argmax()]!r}); {advice}."
             )
 
 
@@ -149,7 +155,5 @@ def _check_genes(found: pd.Index, expected: np.ndarray) -> None:
             f"The cells lack {len(missing):,} of the model's {len(expected):,} genes, such as {list(missing[:3])}; "
             "add them (as zeros, if they were not measured) or train on the genes in common."
         )
-    raise ValueError(
-        f"The cells have {len(found):,} genes, the model {len(expected):,}, or they are in another order; "
-        "pass adata[:, model.get_var_names()]."
-    )
+    what = "the model's genes in another order" if len(found) == len(expected) else f"{len(found):,} genes"
+    raise ValueError(f"The cells have {what}; the model has {len(expected):,}. Pass adata[:, model.get_var_names()].")

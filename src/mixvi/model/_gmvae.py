@@ -151,9 +151,11 @@ class GMVAE(EvidenceMixin):
         if n_clusters is None:
             return n_labels or None
         n_cells = self.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["n_obs"]
-        if not max(n_labels, 1) <= n_clusters <= n_cells:
+        least = max(n_labels, 1)
+        if not isinstance(n_clusters, int | np.integer) or not least <= n_clusters <= n_cells:
+            why = f", for {n_labels} labelled classes are a cluster each" if n_labels else ""
             raise ValueError(
-                f"n_clusters={n_clusters}, but there are {n_labels} labelled classes, each a cluster, and {n_cells} "
-                f"cells; it must lie between {max(n_labels, 1)} and {n_cells}."
+                f"n_clusters={n_clusters!r}; it must be a whole number from {least}{why} to {n_cells}, the number of "
+                "cells, or None to let the data say."
             )
         return n_clusters

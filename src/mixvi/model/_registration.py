@@ -82,6 +82,8 @@ class RegisteredModel(BaseModelClass):
         KeyError
             If a layer or column does not exist.
         """
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"setup_anndata got {type(adata).__name__}, not an AnnData; read files with anndata first.")
         setup_args = {key: value for key, value in locals().items() if key not in ("cls", "adata", "source_registry")}
         if adata.is_view:
             adata._init_as_actual(adata.copy())  # what anndata itself does at the first write to a view
@@ -108,7 +110,9 @@ class RegisteredModel(BaseModelClass):
         if no_label is not None and labels is None:
             raise ValueError(f"unlabeled_category={no_label!r} needs labels_key, the column it stands in.")
         check_layer(adata, layer)
-        check_columns(adata.obs, [key for key in (batch, labels, *categorical) if key])
+        check_columns(adata.obs, [key for key in (batch, *categorical) if key])
+        advice = "give cells without a label one category of their own and name it as unlabeled_category"
+        check_columns(adata.obs, [labels] if labels else [], advice=advice)
         check_columns(adata.obs, continuous, numeric=True)
         check_columns(adata.obs, [size_factor] if size_factor else [], numeric=True, positive=True)
 
@@ -165,6 +169,13 @@ class RegisteredModel(BaseModelClass):
         if likelihood == "auto":
             likelihood, why = choose_likelihood(support, linear)
             logger.info("%s took %s", type(self).__name__, why)
+            if (
+                support.kind == "real"
+                and not linear
+                and "counts" in self.adata.layers
+                and "counts" not in support.where
+            ):
+                logger.warning("layers['counts'] is there too; for raw counts, setup_anndata(adata, layer='counts').")
         check_support(support, likelihood, LIKELIHOODS[likelihood].support)
         if self._layout().size_factor and LIKELIHOODS[likelihood].support != "count":
             raise ValueError(f"size_factor_key would be ignored under likelihood={likelihood!r}; leave it out.")

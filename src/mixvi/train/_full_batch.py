@@ -10,6 +10,7 @@ from scvi.utils import track
 from torch import Tensor, nn
 
 from mixvi.module._elbo import Cells, ELBOModule
+from mixvi.module.priors import Flat
 
 logger = logging.getLogger(__name__)
 
@@ -57,14 +58,17 @@ def fit_full_batch(
         rows = _descend(module, cells, max_epochs, kl_weight, weight_decay, tolerance, progress)
     else:
         with _whitened(module, cells) as white:
-            rows = _descend(module, white, max_epochs, kl_weight, 0.0, tolerance, progress)
+            rows = _descend(module, white, max_epochs, kl_weight, 0.0, tolerance, progress, gauge=True)
     module.eval()
     history = pd.DataFrame(rows).rename_axis("epoch")
     return {name: history[[name]] for name in history}
 
 
-def _descend(module, cells, max_epochs, kl_weight, weight_decay, tolerance, progress) -> list[dict[str, float]]:
+def _descend(
+    module, cells, max_epochs, kl_weight, weight_decay, tolerance, progress, gauge=False
+) -> list[dict[str, float]]:
     """L-BFGS down to the tolerance; the terms of the bound after each epoch."""
+    gauge = gauge and isinstance(module.prior, Flat)
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.LBFGS(
         parameters, max_iter=ITERATIONS_AN_EPOCH, history_size=100, line_search_fn="strong_wolfe",
@@ -78,6 +82,9 @@ def _descend(module, cells, max_epochs, kl_weight, weight_decay, tolerance, prog
         kl = sum(kl_terms.annealed.values(), torch.zeros_like(log_px))
         penalty = weight_decay / 2 * sum(p.square().sum() for p in parameters)
         value = (kl_weight * kl - log_px).mean() + penalty
+        if gauge:  # an AE may have any latent axes: these, for which an optimum exists too, keep the descent straight
+            v = module.encoder.loc.weight[:, : cells.seen.shape[1]]
+            value = value + (v @ v.T - torch.eye(len(v)).to(v)).square().sum()
         value.backward()
         terms.update({"reconstruction_loss": -log_px, "elbo": kl - log_px, **kl_terms.annealed})
         return value.detach()
