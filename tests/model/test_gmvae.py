@@ -75,14 +75,16 @@ def test_a_component_is_chosen_by_the_name_of_its_cluster(model):
 
 def test_an_open_number_of_clusters_is_found(blobs):
     model = fitted("GMVAE", blobs, train={"max_epochs": 120, "plan_kwargs": {"lr": 5e-3}}, n_clusters=None)
-    assert 3 <= model.n_clusters <= 10
+    assert 3 <= model.n_clusters <= 64
+    found = pd.crosstab(model.predict(), blobs.obs["cluster"])  # it may split a blob, and mixes none
+    assert found.max(axis=1).sum() / 300 > 0.95
     assert model.predict(soft=True).shape == (300, model.n_clusters)
 
 
 def test_a_wrong_number_of_clusters_is_an_error(blobs):
     mixvi.GMVAE.setup_anndata(blobs, labels_key="cluster")
     for wrong in (0, 2, 301):
-        with pytest.raises(ValueError, match=f"n_clusters={wrong}.*between 3 and 300"):
+        with pytest.raises(ValueError, match=f"n_clusters={wrong}.*between 3 .* and 300"):
             mixvi.GMVAE(blobs, n_clusters=wrong)
 
 

@@ -153,9 +153,9 @@ class GMVAE(EvidenceMixin):
         n_cells = self.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["n_obs"]
         least = max(n_labels, 1)
         if not isinstance(n_clusters, int | np.integer) or not least <= n_clusters <= n_cells:
-            why = f", for {n_labels} labelled classes are a cluster each" if n_labels else ""
+            why = " (each labelled class is a cluster)" if n_labels else ""
             raise ValueError(
-                f"n_clusters={n_clusters!r}; it must be a whole number from {least}{why} to {n_cells}, the number of "
-                "cells, or None to let the data say."
+                f"n_clusters={n_clusters!r}; it must be a whole number between {least}{why} and {n_cells}, the number "
+                "of cells, or None to let the data say."
             )
         return n_clusters

@@ -1,6 +1,7 @@
 """Full-batch training of linear Gaussian models, whose bound has no noise: down to the optimum, not near it."""
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -54,6 +55,7 @@ def fit_full_batch(
     History by name, one row an epoch, as scvi-tools keeps it: ``elbo_train`` (negative, nats a cell) and its terms.
     """
     module.train()
+    _match_noise(module, cells)
     if weight_decay > 0 or cells.seen.shape[1] > MAX_GENES_TO_WHITEN:
         rows = _descend(module, cells, max_epochs, kl_weight, weight_decay, tolerance, progress)
     else:
@@ -99,6 +101,17 @@ def _descend(
         before = after
     logger.warning("L-BFGS had not converged after %d epochs; train with a larger max_epochs.", max_epochs)
     return rows
+
+
+@torch.no_grad()
+def _match_noise(module: ELBOModule, cells: Cells) -> None:
+    """A learned sigma starts at its best value for the other parameters; too small a one overflows the first step."""
+    log_sigma = module.likelihood.log_sigma
+    if log_sigma.requires_grad:
+        log_px, _ = module.bound(cells)
+        log_norm = cells.x.shape[1] * (log_sigma + math.log(2 * math.pi) / 2)
+        error = -2 * (2 * log_sigma).exp() * (log_px + log_norm).mean()  # squared, of a cell
+        log_sigma.copy_((error / cells.x.shape[1]).log() / 2)
 
 
 @contextmanager
