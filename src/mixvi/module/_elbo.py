@@ -121,7 +121,7 @@ class ELBOModule(BaseModuleClass):
 
     @property
     def is_linear_gaussian(self) -> bool:
-        """Whether x ~ N(W z + A c + b, sigma^2): then the bound has no noise, and the evidence a closed form."""
+        """Whether x ~ N(W z + A c + b, sigma^2), so that the bound has no noise and the evidence a closed form."""
         return isinstance(self.likelihood, Normal) and self.likelihood.is_linear
 
     def exact_log_evidence(self, cells: Cells) -> Tensor:

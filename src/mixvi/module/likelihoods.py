@@ -71,7 +71,7 @@ class Normal(Likelihood):
 
     @property
     def is_linear(self) -> bool:
-        """Whether mu is linear in z: mu = W z + A c + b."""
+        """Whether mu is linear in z, mu = W z + A c + b."""
         return self.trunk.layers is None
 
     def expected_log_prob(self, px: Distribution, qz: Distribution, cells: "Cells") -> Tensor:
