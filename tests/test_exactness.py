@@ -392,11 +392,15 @@ def test_evidence_stands_under_the_prior_of_the_condition(learned_prior):
 def test_evidence_stands_under_the_hierarchical_mixture():
     torch.manual_seed(0)
     hidden = Hidden(8, 1, 0.0)
-    module = GMVAEModule(Layout(G), partial(Normal, sigma=2.0), 3, D, hidden, hierarchical=True).double().eval()
+    module = GMVAEModule(Layout(G), partial(Normal, sigma=1.5), 3, D, hidden, hierarchical=True).double().eval()
     for head in (module.prior.loc, module.prior.log_scale):
-        head.weight.copy_(0.2 * torch.randn_like(head.weight))
+        head.weight.copy_(0.6 * torch.randn_like(head.weight))
         head.bias.copy_(0.3 * torch.randn_like(head.bias))
     overdispersed(module)
+    module.likelihood.loc.weight.mul_(2)
+    for head, bias in ((module.prior.encoder.loc, 1.0), (module.prior.encoder.log_scale, 0.4)):
+        head.weight.zero_()  # q(w) away from p(w), and wide enough to cover it
+        head.bias.fill_(bias)
     cells = as_cells(torch.randn(4, G).double())
     drawn = module.prior.sample(torch.zeros(50_000, 0).double())  # log p(x) by draws from the prior itself
     log_px = module.decode(drawn.unsqueeze(1).expand(-1, 4, -1), cells).log_prob(cells.x).sum(-1)  # (s, n)
