@@ -123,16 +123,18 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         _, _, device = parse_device_args(accelerator, devices, return_device="torch")
         device = torch.device("cpu") if device.type == "mps" else device  # MPS has no double precision
         self.module.to(device).double()
-        minibatches = [
-            self.module.read({key: value.to(device).double() for key, value in tensors.items()})
-            for tensors in AnnDataLoader(self.adata_manager, batch_size=1024)
-        ]
-        cells = Cells(*(torch.cat(parts) for parts in zip(*minibatches, strict=True)))
-        history = fit_full_batch(
-            self.module, cells, max_epochs or MAX_EPOCHS_FULL_BATCH, plan_kwargs.get("max_kl_weight", 1.0),
-            plan_kwargs.get("weight_decay", 0.0), progress=enable_progress_bar,
-        )  # fmt: skip
-        self.module.float()
+        try:
+            minibatches = [
+                self.module.read({key: value.to(device).double() for key, value in tensors.items()})
+                for tensors in AnnDataLoader(self.adata_manager, batch_size=1024)
+            ]
+            cells = Cells(*(torch.cat(parts) for parts in zip(*minibatches, strict=True)))
+            history = fit_full_batch(
+                self.module, cells, max_epochs or MAX_EPOCHS_FULL_BATCH, plan_kwargs.get("max_kl_weight", 1.0),
+                plan_kwargs.get("weight_decay", 0.0), progress=enable_progress_bar,
+            )  # fmt: skip
+        finally:
+            self.module.float()
         earlier = self.history_ if self.is_trained_ else {}
         self.history_ = {
             name: pd.concat([earlier[name], found], ignore_index=True) if name in earlier else found
