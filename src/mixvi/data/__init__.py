@@ -7,15 +7,17 @@ from mixvi.data._columns import (
     check_free,
     check_layer,
     check_levels,
-    passes,
     stand_in,
 )
 from mixvi.data._labels import LabelsField
+from mixvi.data._loader import CellsDataset, CellsSplitter
 from mixvi.data._manager import CellsManager
 from mixvi.data._support import Support, check_support, choose_likelihood, describe
 
 __all__ = [
+    "CellsDataset",
     "CellsManager",
+    "CellsSplitter",
     "LabelsField",
     "Support",
     "annotation_keys",
@@ -27,6 +29,5 @@ __all__ = [
     "check_support",
     "choose_likelihood",
     "describe",
-    "passes",
     "stand_in",
 ]

@@ -1,6 +1,6 @@
 """What may stand in the columns of ``.obs`` that a model reads, and how new cells are laid beside those it knows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anndata as ad
@@ -129,21 +129,6 @@ def as_positions(indices: Sequence[int] | None, n: int) -> np.ndarray:
     if rows.min() < -n or rows.max() >= n:
         raise ValueError(f"indices go from {rows.min()} to {rows.max()}, but there are {n} cells.")
     return rows % n
-
-
-def passes(rows: np.ndarray, once: bool) -> Iterator[np.ndarray]:
-    """Positions in ``rows``, a share at a time, in the order in which a loader may read them.
-
-    With ``once`` rows rise and none comes twice in a share: scvi-tools' loader sorts the rows of backed files by
-    itself, and h5py reads each row once only.
-    """
-    if not once:
-        yield np.arange(len(rows))
-        return
-    times = pd.Series(rows).groupby(rows).cumcount().to_numpy()  # how often the row came before
-    order = np.argsort(rows, kind="stable")
-    for time in range(times.max() + 1):
-        yield order[times[order] == time]
 
 
 def _check_genes(found: pd.Index, expected: np.ndarray) -> None:

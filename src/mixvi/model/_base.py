@@ -10,11 +10,10 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from scvi import settings
-from scvi.dataloaders import AnnDataLoader
 from torch import Tensor
 
 from mixvi import cluster
-from mixvi.data import annotation_keys, as_positions, check_free, passes
+from mixvi.data import CellsDataset, annotation_keys, as_positions, check_free
 from mixvi.model._training import TrainableModel
 from mixvi.module._elbo import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
@@ -284,15 +283,14 @@ class LatentModel(TrainableModel):
         manager = self._registered(adata)
         rows = as_positions(indices, manager.adata.n_obs)
         self.module.eval()
-        found, seen = [], []
+        dataset = CellsDataset(manager, self.device, resident=False)
+        batch_size = batch_size or INFERENCE_BATCH_SIZE
+        size = dataset.block_size(batch_size)
+        found = []
         with torch.inference_mode():
-            for positions in passes(rows, once=manager.adata.isbacked):
-                loader = AnnDataLoader(manager, indices=rows[positions], batch_size=batch_size or INFERENCE_BATCH_SIZE)
-                for tensors in loader:
-                    cells = self.module.read({key: value.to(self.device) for key, value in tensors.items()})
-                    found.append(of(cells).cpu().numpy())
-                seen.append(positions)
-        return np.concatenate(found)[np.argsort(np.concatenate(seen))]
+            for block in (dataset[rows[start : start + size]] for start in range(0, len(rows), size)):
+                found += [of(cells).cpu().numpy() for cells in self.module.read(block).split(batch_size)]
+        return np.concatenate(found)
 
 
 def _mean(values: np.ndarray, wanted: bool) -> float | np.ndarray:

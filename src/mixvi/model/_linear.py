@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from mixvi.model._base import LatentModel
+from mixvi.module.rows import dense
 
 
 class PrincipalComponents(NamedTuple):
@@ -45,7 +46,7 @@ class LinearMixin(LatentModel):
                 f"principal components: mixvi.{type(self).__name__}(adata, linear=True)."
             )
         axes = torch.as_tensor(self._axes())
-        projected = self._collect(lambda cells: cells.x.double() @ axes.to(self.device), None, None, None)
+        projected = self._collect(lambda cells: dense(cells.x).double() @ axes.to(self.device), None, None, None)
         scores = projected - projected.mean(0)
         variance = scores.var(0, ddof=1)
         order = np.argsort(-variance, kind="stable")

@@ -1,23 +1,27 @@
 """How a model is trained: scvi-tools' loop, with defaults tied to the length of the run."""
 
+import logging
 import math
-from typing import Any
+import signal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from scvi import settings
-from scvi.dataloaders import AnnDataLoader
 from scvi.model import get_max_epochs_heuristic
 from scvi.model._utils import parse_device_args
 from scvi.model.base import UnsupervisedTrainingMixin
 from scvi.train._config import merge_kwargs
 
+from mixvi.data import CellsDataset, CellsSplitter
 from mixvi.model._registration import RegisteredModel
-from mixvi.module._elbo import Cells
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.priors import Flat
-from mixvi.train import MixviPlan, fit_full_batch
+from mixvi.module.rows import dense
+from mixvi.train import Interruption, MixviPlan, fit_full_batch
+
+logger = logging.getLogger(__name__)
 
 MAX_EPOCHS, MAX_VISITS = 400, 8_000_000  # of small data; above 20,000 cells the number of cells visited is fixed
 MAX_FULL_BATCH, MAX_EPOCHS_FULL_BATCH = 200_000_000, 500  # values (8 bytes each), rounds of 20 iterations
@@ -27,6 +31,7 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
     """Abstract: `train`."""
 
     _training_plan_cls = MixviPlan
+    _data_splitter_cls = CellsSplitter
 
     def train(
         self,
@@ -38,6 +43,7 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         shuffle_set_split: bool = True,
         batch_size: int | None = None,
         early_stopping: bool = False,
+        data_path: Literal["auto", "resident", "stream"] = "auto",
         n_importance_samples: int = 1,
         plan_kwargs: dict[str, Any] | None = None,
         **kwargs,
@@ -49,6 +55,9 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         minibatches as every other model does if it has more than 200 million values, or if you ask for anything that
         only minibatches have: a ``batch_size``, a split, early stopping, another plan than ``max_kl_weight`` and
         ``weight_decay``.
+
+        Ctrl-C and SIGTERM end it between two steps: the model stays usable, and a checkpoint is left in
+        ``scvi.settings.logging_dir`` that ``ckpt_path=`` goes on from, in this or another session.
 
         Parameters
         ----------
@@ -62,6 +71,10 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
             Cells a minibatch; ``None`` takes 128.
         early_stopping
             Stop when ``elbo_validation`` no longer falls. Not before warm-up (and placing of components) is over.
+        data_path
+            ``"resident"`` puts all cells on the training device, in as few bytes as hold them, and reads a file into
+            memory first; ``"stream"`` brings them block by block; ``"auto"`` is the first where they take less than
+            half of the free memory.
         n_importance_samples
             Draws z for each cell and step; more than one trains the importance-weighted bound (Burda 2016), which is
             tighter. VAE, CVAE and GMVAE; costs as many times the decoder.
@@ -78,6 +91,10 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
                 f"{type(self).__name__} got n_importance_samples={n_importance_samples}; it must be at least 1, and an "
                 "AE has no posterior to draw from: use mixvi.VAE."
             )
+        if data_path not in ("auto", "resident", "stream"):
+            raise ValueError(f"data_path={data_path!r} is not known; it is 'auto', 'resident' or 'stream'.")
+        if kwargs.get("accumulate_grad_batches", 1) != 1:
+            raise ValueError("accumulate_grad_batches is not supported; a larger batch_size does the same.")
         only_minibatches = batch_size or early_stopping or train_size or validation_size or n_importance_samples > 1
         if not only_minibatches and self._fits_in_full_batch(plan_kwargs, kwargs):
             return self._train_full_batch(max_epochs, accelerator, devices, plan_kwargs or {}, **kwargs)
@@ -86,7 +103,9 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
             max_epochs = get_max_epochs_heuristic(self.adata.n_obs, MAX_EPOCHS, MAX_VISITS // MAX_EPOCHS)
         steps_an_epoch = max(int((train_size or 0.9) * self.adata.n_obs / batch_size), 1)
         plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
-        plan_kwargs["n_importance_samples"] = n_importance_samples
+        plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size}
+        plan_kwargs |= {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("gradient_clip_")}
+        kwargs["datasplitter_kwargs"] = {"data_path": data_path, **(kwargs.get("datasplitter_kwargs") or {})}
         by_steps = plan_kwargs.get("n_steps_kl_warmup")
         warmup = None if by_steps or self.is_trained_ else max(max_epochs // MAX_EPOCHS, 1)
         plan_kwargs.setdefault("n_epochs_kl_warmup", warmup)
@@ -98,6 +117,8 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         if train_size != 1 and validation_size != 0:
             kwargs.setdefault("check_val_every_n_epoch", 1)
         kwargs.setdefault("early_stopping_warmup_epochs", -(-unsettled // (kwargs.get("check_val_every_n_epoch") or 1)))
+        interruption = Interruption()
+        kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), interruption]
         self.module.train()  # scvi-tools leaves a trained module in evaluation mode, and so would train it further
         super().train(
             max_epochs=max_epochs,
@@ -111,6 +132,12 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
             plan_kwargs=plan_kwargs,
             **kwargs,
         )
+        if interruption.received is not None:
+            logger.warning(
+                "Stopped by %s in epoch %d; the model is usable as it is. train(..., ckpt_path=%r) goes on from there.",
+                interruption.received.name, self.trainer.current_epoch, str(interruption.path),
+            )  # fmt: skip
+            raise KeyboardInterrupt if interruption.received == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
 
     def _fits_in_full_batch(self, plan_kwargs: dict | None, kwargs: dict) -> bool:
         plain = set(plan_kwargs or ()) <= {"max_kl_weight", "weight_decay"} and set(kwargs) <= {"enable_progress_bar"}
@@ -124,11 +151,8 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         device = torch.device("cpu") if device.type == "mps" else device  # MPS has no double precision
         self.module.to(device).double()
         try:
-            minibatches = [
-                self.module.read({key: value.to(device).double() for key, value in tensors.items()})
-                for tensors in AnnDataLoader(self.adata_manager, batch_size=1024)
-            ]
-            cells = Cells(*(torch.cat(parts) for parts in zip(*minibatches, strict=True)))
+            tensors = CellsDataset(self.adata_manager, device, resident=False)[np.arange(self.adata.n_obs)]
+            cells = self.module.read({key: dense(value).double() for key, value in tensors.items()})
             history = fit_full_batch(
                 self.module, cells, max_epochs or MAX_EPOCHS_FULL_BATCH, plan_kwargs.get("max_kl_weight", 1.0),
                 plan_kwargs.get("weight_decay", 0.0), progress=enable_progress_bar,

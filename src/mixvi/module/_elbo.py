@@ -12,6 +12,7 @@ q condition width, l labelled classes.
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from torch.nn.functional import one_hot
 
 from mixvi.module.likelihoods import Likelihood, Normal
 from mixvi.module.priors import Prior, Terms
+from mixvi.module.rows import dense, split, totals
 
 
 class Layout(NamedTuple):
@@ -42,13 +44,17 @@ class Layout(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """A minibatch of n cells."""
+    """A minibatch of n cells. Matrices with genes may be CSR (`mixvi.module.rows`)."""
 
     x: Tensor  # (n, g) as registered: what the likelihood scores
     seen: Tensor  # (n, g) what the encoders see of it
     library: Tensor  # (n, 1) total count, or the registered size factor
     c: Tensor  # (n, q) one-hot batch and covariates, then continuous covariates; q >= 0
     y: Tensor  # (n, l) one-hot label, a row of zeros where unlabelled; l >= 0
+
+    def split(self, n_cells: int) -> Iterator["Cells"]:
+        """Minibatches of n_cells; the last may be smaller."""
+        yield from (Cells(*parts) for parts in zip(*(split(values, n_cells) for values in self), strict=True))
 
 
 class Factors(NamedTuple):
@@ -69,23 +75,24 @@ class ELBOModule(BaseModuleClass):
         self.likelihood = likelihood
 
     def read(self, tensors: dict[str, Tensor]) -> Cells:
-        """A minibatch of scvi's loader as `Cells`."""
+        """Cells as the loader gives them, under scvi-tools' names, as `Cells`."""
         x = tensors[REGISTRY_KEYS.X_KEY]
         library = tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY)
-        conditions = [x[:, :0]]  # (n, 0): q = 0 needs no case of its own
+        nothing = torch.zeros(len(x), 0, dtype=x.dtype, device=x.device)
+        conditions = [nothing]  # (n, 0): q = 0 needs no case of its own
         if self.layout.batch_levels:
-            conditions.append(_one_hot(tensors[REGISTRY_KEYS.BATCH_KEY], self.layout.batch_levels, x))
+            conditions.append(_one_hot(tensors[REGISTRY_KEYS.BATCH_KEY], self.layout.batch_levels, nothing))
         for i, levels in enumerate(self.layout.covariate_levels):
-            conditions.append(_one_hot(tensors[REGISTRY_KEYS.CAT_COVS_KEY][:, [i]], levels, x))
+            conditions.append(_one_hot(tensors[REGISTRY_KEYS.CAT_COVS_KEY][:, [i]], levels, nothing))
         if self.layout.n_continuous:
-            conditions.append(tensors[REGISTRY_KEYS.CONT_COVS_KEY].to(x))
-        y = x[:, :0]
+            conditions.append(tensors[REGISTRY_KEYS.CONT_COVS_KEY].to(nothing))
+        y = nothing
         if self.layout.n_labels:  # the unlabelled category comes last and has no column
-            y = _one_hot(tensors[REGISTRY_KEYS.LABELS_KEY], self.layout.n_labels + 1, x)[:, :-1]
+            y = _one_hot(tensors[REGISTRY_KEYS.LABELS_KEY], self.layout.n_labels + 1, nothing)[:, :-1]
         return Cells(
             x=x,
             seen=self.likelihood.prepare(x),
-            library=x.sum(-1, keepdim=True) if library is None else library.to(x),
+            library=totals(x) if library is None else library.to(x.dtype),
             c=torch.cat(conditions, dim=-1),
             y=y,
         )
@@ -102,13 +109,13 @@ class ELBOModule(BaseModuleClass):
         """E_q[log p(x | z, c)] (n,), exact or at one z ~ q, and the terms of the KL: the ELBO is their difference."""
         qz = self.encode(cells)
         z = qz.rsample()
-        return self.likelihood.expected_log_prob(self.decode(z, cells), qz, cells), self.prior.kl(qz, z, cells)
+        return self.likelihood.expected_log_prob(z, qz, cells), self.prior.kl(qz, z, cells)
 
     def log_weights(self, cells: Cells, n_samples: int) -> Tensor:
         """Log w (n_samples, n) of draws from q: their log mean exp is L_s, and log p(x | c) as s grows."""
         qz = self.encode(cells)
         z = qz.rsample((n_samples,))  # (s, n, d)
-        return self.decode(z, cells).log_prob(cells.x).sum(-1) + self.prior.log_ratio(qz, z, cells)
+        return self.likelihood.log_prob(z, cells) + self.prior.log_ratio(qz, z, cells)
 
     @property
     def factors(self) -> Factors:
@@ -135,7 +142,35 @@ class ELBOModule(BaseModuleClass):
             (2 * self.likelihood.log_sigma.double()).exp().expand(w.shape[0]),
             validate_args=False,
         )
-        return (log_pi.double().unsqueeze(-1) + px.log_prob(cells.x.double())).logsumexp(0)
+        return (log_pi.double().unsqueeze(-1) + px.log_prob(dense(cells.x).double())).logsumexp(0)
+
+    def objective(self, cells: Cells, n_samples: int = 1, kl_weight: float = 1.0, n_obs: int = 1) -> LossOutput:
+        """Negative bound per cell, annealed terms weighted, plus -log p(parameters) / n_obs where there is one."""
+        qz = self.encode(cells)
+        return self._objective(
+            cells, qz, qz.rsample() if n_samples == 1 else qz.rsample((n_samples,)), kl_weight, n_obs
+        )
+
+    def _objective(self, cells: Cells, qz: Distribution, z: Tensor, kl_weight: float, n_obs: int) -> LossOutput:
+        terms = self.prior.kl(qz, z, cells)
+        fixed = sum(terms.fixed.values(), torch.zeros_like(cells.library[:, 0]))
+        if z.dim() == 2:
+            log_px = self.likelihood.expected_log_prob(z, qz, cells)
+            kl = sum(terms.annealed.values(), torch.zeros_like(log_px))
+            bound = log_px - kl_weight * kl
+        else:  # (s, n, d): L_s, whose KL is what it leaves of the mean log p(x | z, c)
+            log_p = self.likelihood.log_prob(z, cells)  # (s, n)
+            bound = log_mean_exp(log_p + kl_weight * self.prior.log_ratio(qz, z, cells))
+            log_px = log_p.mean(0)
+            kl = log_px - bound
+        parameters = -self.prior.log_density()
+        return LossOutput(
+            loss=(-bound + fixed).mean() + parameters / n_obs,
+            reconstruction_loss=-log_px,
+            kl_local=kl if z.dim() > 2 else terms.annealed or kl,
+            kl_global=parameters,
+            extra_metrics={name: term.mean() for name, term in {**terms.annealed, **terms.fixed}.items()},
+        )
 
     # What scvi-tools asks of a module: the same steps under its names.
 
@@ -157,28 +192,9 @@ class ELBOModule(BaseModuleClass):
     def loss(
         self, tensors: dict, inference_outputs: dict, generative_outputs: dict, kl_weight: float = 1.0, n_obs: int = 1
     ) -> LossOutput:
-        """Negative bound per cell, annealed terms weighted, plus -log p(parameters) / n_obs where there is one."""
+        """See `objective`."""
         cells, qz, z = (inference_outputs[key] for key in ("cells", "qz", "z"))
-        px = generative_outputs["px"]
-        terms = self.prior.kl(qz, z, cells)
-        fixed = sum(terms.fixed.values(), torch.zeros_like(cells.library[:, 0]))
-        if z.dim() == 2:
-            log_px = self.likelihood.expected_log_prob(px, qz, cells)
-            kl = sum(terms.annealed.values(), torch.zeros_like(log_px))
-            bound = log_px - kl_weight * kl
-        else:  # (s, n, d): L_s, whose KL is what it leaves of the mean log p(x | z, c)
-            log_p = px.log_prob(cells.x).sum(-1)  # (s, n)
-            bound = log_mean_exp(log_p + kl_weight * self.prior.log_ratio(qz, z, cells))
-            log_px = log_p.mean(0)
-            kl = log_px - bound
-        parameters = -self.prior.log_density()
-        return LossOutput(
-            loss=(-bound + fixed).mean() + parameters / n_obs,
-            reconstruction_loss=-log_px,
-            kl_local=kl if z.dim() > 2 else terms.annealed or kl,
-            kl_global=parameters,
-            extra_metrics={name: term.mean() for name, term in {**terms.annealed, **terms.fixed}.items()},
-        )
+        return self._objective(cells, qz, z, kl_weight, n_obs)
 
     def sample(self, cells: Cells, z: Tensor) -> Tensor:
         """X ~ p(x | z, c), (n, g)."""

@@ -1,8 +1,8 @@
 """Likelihoods: a decoder and the distribution it feeds, p(x | z, c).
 
 Every likelihood is built from ``(layout, n_latent, hidden)`` and maps z (..., n, d) and a minibatch to a distribution
-over x (..., n, g). ``expected_log_prob`` is E_q[log p(x | z, c)], ``support`` names the data it can describe,
-``prepare`` is what the encoders see of x.
+over x (..., n, g). ``log_prob`` is its log density at the minibatch, summed over genes and as fast as it can be had;
+``expected_log_prob`` is E_q of it. ``support`` names the data it can describe, ``prepare`` is what encoders see of x.
 
 - ``"count"``: non-negative integers; ``"unit"``: values in [0, 1]; ``"real"``: any finite values.
 """
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
+from mixvi.module.counts import log_negative_binomial, log_negative_binomial_softmax, log_poisson, log_zero_inflated
 from mixvi.module.nets import Hidden, Trunk
+from mixvi.module.rows import dense, map_entries
 
 if TYPE_CHECKING:
     from mixvi.module._elbo import Cells, Layout
@@ -42,8 +44,12 @@ class Likelihood(nn.Module):
         """p(x | z, c) of n cells, one distribution a gene: (..., n, g)."""
 
     @abstractmethod
-    def expected_log_prob(self, px: Distribution, qz: Distribution, cells: "Cells") -> Tensor:
-        """E_q[log p(x | z, c)] (n,): in closed form, or at the one z ~ q that ``px`` (n, g) was decoded from."""
+    def log_prob(self, z: Tensor, cells: "Cells") -> Tensor:
+        """Log p(x | z, c) of n cells at z (..., n, d): (..., n)."""
+
+    @abstractmethod
+    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: "Cells") -> Tensor:
+        """E_q[log p(x | z, c)] (n,): in closed form, or at the one z ~ q (n, d)."""
 
 
 class Normal(Likelihood):
@@ -72,15 +78,19 @@ class Normal(Likelihood):
     @property
     def is_linear(self) -> bool:
         """Whether mu is linear in z, mu = W z + A c + b."""
-        return self.trunk.layers is None
+        return self.trunk.is_linear
 
-    def expected_log_prob(self, px: Distribution, qz: Distribution, cells: "Cells") -> Tensor:
+    def log_prob(self, z: Tensor, cells: "Cells") -> Tensor:
+        """See the class."""
+        return self(z, cells).log_prob(dense(cells.x)).sum(-1)
+
+    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: "Cells") -> Tensor:
         """Linear: log N(x; mu(m), sigma^2) - sum_j s_j^2 ||W_j||^2 / (2 sigma^2), exact; else at the sample."""
         if not self.is_linear:
-            return px.log_prob(cells.x).sum(-1)
+            return self.log_prob(z, cells)
         w = self.loc.weight[:, : qz.loc.shape[-1]]  # (g, d)
         mu = self.loc(self.trunk(qz.loc, cells.c))  # (n, g)
-        error = torch.linalg.vector_norm(cells.x - mu, dim=-1).square()  # (n,)
+        error = torch.linalg.vector_norm(dense(cells.x) - mu, dim=-1).square()  # (n,)
         spread = (qz.scale**2 * w.square().sum(0)).sum(-1)  # (n,)
         log_norm = cells.x.shape[-1] * (self.log_sigma + math.log(2 * math.pi) / 2)
         return -(error + spread) / (2 * (2 * self.log_sigma).exp()) - log_norm
@@ -99,9 +109,13 @@ class Bernoulli(Likelihood):
         """See the class."""
         return torch.distributions.Bernoulli(logits=self.logits(self.trunk(z, cells.c)), validate_args=False)
 
-    def expected_log_prob(self, px: Distribution, qz: Distribution, cells: "Cells") -> Tensor:
+    def log_prob(self, z: Tensor, cells: "Cells") -> Tensor:
+        """See the class."""
+        return self(z, cells).log_prob(dense(cells.x)).sum(-1)
+
+    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: "Cells") -> Tensor:
         """At the sample."""
-        return px.log_prob(cells.x).sum(-1)
+        return self.log_prob(z, cells)
 
 
 class CountLikelihood(Likelihood):
@@ -121,7 +135,7 @@ class CountLikelihood(Likelihood):
     @staticmethod
     def prepare(x: Tensor) -> Tensor:
         """Counts enter the encoders on the log scale."""
-        return x.log1p()
+        return map_entries(torch.log1p, x)
 
     def shares(self, h: Tensor) -> Tensor:
         """Rho (..., n, g) from the features of the trunk."""
@@ -132,9 +146,19 @@ class CountLikelihood(Likelihood):
     def forward(self, z: Tensor, cells: "Cells") -> Distribution:
         """p(x | z, c) of n cells, one distribution a gene: (..., n, g)."""
 
-    def expected_log_prob(self, px: Distribution, qz: Distribution, cells: "Cells") -> Tensor:
+    @abstractmethod
+    def log_prob_at(self, h: Tensor, cells: "Cells") -> Tensor:
+        """Log p(x | z, c) (n,) from the features of the trunk at one z a cell."""
+
+    def log_prob(self, z: Tensor, cells: "Cells") -> Tensor:
+        """See the class; without lgamma where counts are zero (`mixvi.module.counts`)."""
+        if z.dim() > 2:
+            return torch.stack([self.log_prob(one, cells) for one in z])
+        return self.log_prob_at(self.trunk(z, cells.c), cells)
+
+    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: "Cells") -> Tensor:
         """At the sample."""
-        return px.log_prob(cells.x).sum(-1)
+        return self.log_prob(z, cells)
 
 
 class Poisson(CountLikelihood):
@@ -144,6 +168,10 @@ class Poisson(CountLikelihood):
         """See the class."""
         rho = self.shares(self.trunk(z, cells.c))
         return scvi_distributions.Poisson(cells.library * rho, scale=rho, validate_args=False)
+
+    def log_prob_at(self, h: Tensor, cells: "Cells") -> Tensor:
+        """See the class."""
+        return log_poisson(cells.x, cells.library * self.shares(h))
 
 
 class NegativeBinomial(CountLikelihood):
@@ -156,7 +184,16 @@ class NegativeBinomial(CountLikelihood):
     def forward(self, z: Tensor, cells: "Cells") -> Distribution:
         """See the class."""
         rho = self.shares(self.trunk(z, cells.c))
-        return scvi_distributions.NegativeBinomial(mu=cells.library * rho, theta=self.log_theta.exp(), scale=rho)
+        return scvi_distributions.NegativeBinomial(
+            mu=cells.library * rho, theta=self.log_theta.exp(), scale=rho, validate_args=False
+        )
+
+    def log_prob_at(self, h: Tensor, cells: "Cells") -> Tensor:
+        """See the class."""
+        theta = self.log_theta.exp()
+        if self.free:
+            return log_negative_binomial(cells.x, cells.library * self.shares(h), theta)
+        return log_negative_binomial_softmax(cells.x, self.rho(h), cells.library, theta)
 
 
 class ZeroInflatedNegativeBinomial(CountLikelihood):
@@ -172,8 +209,13 @@ class ZeroInflatedNegativeBinomial(CountLikelihood):
         h = self.trunk(z, cells.c)
         rho = self.shares(h)
         return scvi_distributions.ZeroInflatedNegativeBinomial(
-            mu=cells.library * rho, theta=self.log_theta.exp(), zi_logits=self.zero_logits(h), scale=rho
-        )
+            mu=cells.library * rho, theta=self.log_theta.exp(), zi_logits=self.zero_logits(h), scale=rho,
+            validate_args=False,
+        )  # fmt: skip
+
+    def log_prob_at(self, h: Tensor, cells: "Cells") -> Tensor:
+        """See the class."""
+        return log_zero_inflated(cells.x, cells.library * self.shares(h), self.log_theta.exp(), self.zero_logits(h))
 
 
 LIKELIHOODS = {

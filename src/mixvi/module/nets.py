@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 import torch
-from scvi.nn import FCLayers
 from torch import Tensor, nn
+
+from mixvi.module.rows import dense, linear
 
 
 class Hidden(NamedTuple):
@@ -16,24 +17,53 @@ class Hidden(NamedTuple):
 
 
 class Trunk(nn.Module):
-    """Hidden layers that see the conditions: x (..., n, n_in), c (n, q) -> (..., n, n_out).
+    """Hidden layers that see the conditions: x (..., n, n_in), c (n, q) -> (..., n, n_out); x may be CSR.
 
     Without hidden layers the trunk is the plain concatenation ``[x, c]``, so that a linear head on it is linear in x.
     """
 
     def __init__(self, n_in: int, n_conditions: int, hidden: Hidden):
         super().__init__()
-        self.layers = None
-        self.n_out = n_in + n_conditions
-        if hidden.n_layers > 0:
-            self.layers = FCLayers(
-                n_in, hidden.n_hidden, n_cont=n_conditions, n_layers=hidden.n_layers,
-                n_hidden=hidden.n_hidden, dropout_rate=hidden.dropout_rate,
-            )  # fmt: skip
-            self.n_out = hidden.n_hidden
+        widths = [n_in, *[hidden.n_hidden] * hidden.n_layers]
+        self.layers = nn.ModuleList(
+            Layer(width, n_conditions, hidden.n_hidden, hidden.dropout_rate) for width in widths[:-1]
+        )
+        self.n_out = hidden.n_hidden if self.layers else n_in + n_conditions
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether there is no hidden layer."""
+        return not self.layers
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """Shared features of a cell."""
-        if self.layers is not None:
-            return self.layers(x, cont=c)
-        return torch.cat([x, c.expand(*x.shape[:-1], -1)], dim=-1)
+        if self.is_linear:
+            return torch.cat([dense(x), c.expand(*x.shape[:-1], -1)], dim=-1)
+        for layer in self.layers:
+            x = layer(x, c)
+        return x
+
+
+class Layer(nn.Module):
+    """Linear in [x, c], then batch norm, ReLU and dropout, with the constants of scvi-tools' hidden layers.
+
+    Weights lie in memory gene by gene: what a sparse x picks are whole runs.
+    """
+
+    def __init__(self, n_in: int, n_conditions: int, n_out: int, dropout_rate: float):
+        super().__init__()
+        self.linear = nn.Linear(n_in, n_out)
+        self.linear.weight.data = self.linear.weight.data.t().contiguous().t()
+        self.condition = nn.Parameter(torch.empty(n_out, n_conditions)) if n_conditions else None
+        bound = (n_in + n_conditions) ** -0.5  # torch's own for one matrix on [x, c]
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        self.norm = nn.BatchNorm1d(n_out, momentum=0.01, eps=0.001)
+        self.dropout = nn.Dropout(dropout_rate)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """(..., n, n_in) -> (..., n, n_out)."""
+        h = linear(x, self.linear.weight, self.linear.bias)
+        if self.condition is not None:
+            h = h + c @ self.condition.t()
+        return self.dropout(self.norm(h.flatten(0, -2)).view_as(h).relu())

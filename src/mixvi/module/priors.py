@@ -101,7 +101,7 @@ class StandardNormal(Prior):
 
     def components(self, cells: "Cells") -> tuple[Tensor, Normal]:
         """The one."""
-        zero = cells.x.new_zeros(1, 1, self.n_latent)
+        zero = cells.library.new_zeros(1, 1, self.n_latent)
         return zero[0, :, 0], Normal(zero, torch.ones_like(zero), validate_args=False)
 
     def sample(self, c: Tensor, component: int | None = None) -> Tensor:

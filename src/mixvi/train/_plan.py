@@ -1,10 +1,15 @@
-"""The training plan: scvi-tools' own, plus the phases of a mixture: pretrain, place components, train, sort them."""
+"""The training plan: scvi-tools' own in blocks of minibatches, with phases for a mixture: pretrain, place, train, sort.
+
+Lightning's "batch" is a block of many minibatches. What Lightning and the metrics cost is paid once a block, and what
+is left between two steps of the optimizer is a slice of the block and the step itself.
+"""
 
 import logging
 from collections.abc import Callable, Iterable
 
 import torch
 from scvi import settings
+from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
 from torch.nn.functional import pad
@@ -15,11 +20,15 @@ from mixvi.module.mixtures import MixturePrior
 
 logger = logging.getLogger(__name__)
 
+VALIDATION_BATCH_SIZE = 1024
 MAX_CELLS_TO_PLACE = 50_000  # enough to see a cluster of a few dozen cells, and a neighbour graph in seconds
 
 
 class MixviPlan(TrainingPlan):
-    """scvi-tools' plan, with phases for models whose prior is a mixture.
+    """scvi-tools' plan in blocks of minibatches, with phases for models whose prior is a mixture.
+
+    A block is one dictionary of tensors with many cells; it is cut into minibatches of ``batch_size`` here, and one
+    step is taken on each. What is logged of it is the mean over its cells.
 
     Until ``n_epochs_pretrain`` the components stay on top of each other, so that the model is the VAE it contains.
     Then the latents of the training cells are partitioned (`mixvi.cluster.partition`), each component takes the mean,
@@ -35,21 +44,77 @@ class MixviPlan(TrainingPlan):
         negative number leaves them where they are (a model that is trained further).
     n_importance_samples
         Draws z for each cell and step; more than one trains the importance-weighted bound.
+    batch_size
+        Cells a minibatch.
+    gradient_clip_val, gradient_clip_algorithm
+        Limit of the gradient and its kind, as in Lightning's trainer.
     **plan_kwargs
         Passed to :class:`scvi.train.TrainingPlan`.
     """
 
-    def __init__(self, module: ELBOModule, *, n_epochs_pretrain: int = 0, n_importance_samples: int = 1, **plan_kwargs):
+    def __init__(
+        self,
+        module: ELBOModule,
+        *,
+        n_epochs_pretrain: int = 0,
+        n_importance_samples: int = 1,
+        batch_size: int = 128,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+        **plan_kwargs,
+    ):
         super().__init__(module, **plan_kwargs)
+        self.automatic_optimization = False
+        self.batch_size = batch_size
+        self.clip = {"gradient_clip_val": gradient_clip_val, "gradient_clip_algorithm": gradient_clip_algorithm}
         self.n_importance_samples = n_importance_samples
         self.n_epochs_pretrain = n_epochs_pretrain
         self.prior = module.prior if isinstance(module.prior, MixturePrior) else None
         if self.prior is not None:
             self._hold(False)  # a run that broke off may have left them still, unseen by the optimizer
 
-    def forward(self, *args, **kwargs):
-        """Pass a minibatch through the module, with as many draws of z as are asked for."""
-        return super().forward(*args, **kwargs, inference_kwargs={"n_samples": self.n_importance_samples})
+    def configure_optimizers(self) -> dict:
+        """As in scvi-tools, less torch's look for a CUDA graph, which takes the CPU as long as a small step."""
+        config = super().configure_optimizers()
+        if self.device.type == "cpu":
+            config["optimizer"]._accelerator_graph_capture_health_check = _nothing
+        return config
+
+    def training_step(self, block: dict[str, Tensor], batch_idx: int) -> None:
+        """One step of the optimizer on each minibatch of the block."""
+        optimizer = self.optimizers()
+        found = []
+        for cells in self.module.read(block).split(self.batch_size):
+            if found and (len(cells.x) == 1 or self.trainer.should_stop):
+                break  # one cell is too few for batch norm; in the next epoch it is another that is left over
+            self.loss_kwargs["kl_weight"] = self.kl_weight
+            found.append(self.module.objective(cells, self.n_importance_samples, **self.loss_kwargs))
+            optimizer.zero_grad()
+            self.manual_backward(found[-1].loss)
+            if self.clip["gradient_clip_val"]:
+                self.clip_gradients(optimizer, **self.clip)
+            optimizer.step()
+        self.log("kl_weight", self.loss_kwargs["kl_weight"], on_step=True, on_epoch=False)
+        self._log("train_loss", found, self.train_metrics, "train", prog_bar=True)
+
+    def validation_step(self, block: dict[str, Tensor], batch_idx: int) -> None:
+        """The same bound on cells that are not trained on."""
+        cells = self.module.read(block).split(max(self.batch_size, VALIDATION_BATCH_SIZE))
+        found = [self.module.objective(part, self.n_importance_samples, **self.loss_kwargs) for part in cells]
+        self._log("validation_loss", found, self.val_metrics, "validation")
+
+    def _log(self, name: str, found: list[LossOutput], metrics: dict, mode: str, **kwargs) -> None:
+        block = _join(found)
+        self.log(
+            name, block.loss, on_step=self.on_step, on_epoch=self.on_epoch, sync_dist=self.use_sync_dist,
+            batch_size=block.n_obs_minibatch, **kwargs,
+        )  # fmt: skip
+        self.compute_and_log_metrics(block, metrics, mode)
+
+    def on_train_epoch_end(self) -> None:
+        """Tell the scheduler, if there is one, how the epoch went."""
+        if (scheduler := self.lr_schedulers()) is not None:
+            scheduler.step(self.trainer.callback_metrics[self.lr_scheduler_metric])
 
     def on_train_start(self) -> None:
         """Hold the components still; the optimizer knows their parameters already."""
@@ -122,14 +187,32 @@ class MixviPlan(TrainingPlan):
         was_training = self.module.training
         self.module.eval()
         found, n_found = [], 0
-        for tensors in (tensors for loader in loaders if loader is not None for tensors in loader):
-            if n_found >= max_cells:
-                break
-            dense = {
-                key: value if value.layout == torch.strided else value.to_dense() for key, value in tensors.items()
-            }
-            cells = self.module.read({key: value.to(self.device) for key, value in dense.items()})
-            found.append(of(cells).cpu())
-            n_found += len(found[-1])
+        for block in (block for loader in loaders if loader is not None for block in loader):
+            for cells in self.module.read(block).split(VALIDATION_BATCH_SIZE):
+                if n_found >= max_cells:
+                    break
+                found.append(of(cells).cpu())
+                n_found += len(found[-1])
         self.module.train(was_training)
         return torch.cat(found)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _join(found: list[LossOutput]) -> LossOutput:
+    """What minibatches lost, as if they had been one."""
+    n = [output.n_obs_minibatch for output in found]
+    share = [m / sum(n) for m in n]
+    return LossOutput(
+        loss=sum(w * output.loss.detach() for w, output in zip(share, found, strict=True)),
+        reconstruction_loss=sum(output.reconstruction_loss_sum.detach() for output in found),
+        kl_local=sum(output.kl_local_sum.detach() for output in found),
+        kl_global=found[-1].kl_global_sum.detach(),
+        extra_metrics={
+            key: sum(w * output.extra_metrics[key].detach() for w, output in zip(share, found, strict=True))
+            for key in found[0].extra_metrics
+        },
+        n_obs_minibatch=sum(n),
+    )

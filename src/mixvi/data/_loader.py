@@ -1,0 +1,174 @@
+"""Cells to the device in blocks of many minibatches."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import psutil
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+from scvi.dataloaders import DataSplitter
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mixvi.data._matrix import DeviceMatrix, HostMatrix, n_bytes
+
+BLOCK_CELLS = 16_384
+BLOCK_VALUES = 32_000_000  # stored values a block may have: 128 MB as float32
+
+
+class CellsDataset(Dataset):
+    """Registered cells by their row numbers: ``dataset[rows]`` gives tensors under scvi-tools' names.
+
+    Parameters
+    ----------
+    manager
+        Of the registered AnnData.
+    device
+        Where the cells go.
+    resident
+        Read a file into memory at once and, for a GPU, put all cells there; else they come block by block.
+    """
+
+    def __init__(self, manager: AnnDataManager, device: torch.device, resident: bool):
+        matrix = HostMatrix(manager.get_from_registry(REGISTRY_KEYS.X_KEY), in_memory=resident)
+        self.density, self.n_genes = matrix.density, matrix.n_genes
+        self.device = device
+        self._matrix = DeviceMatrix(matrix, device) if resident and device.type != "cpu" else matrix
+        self._columns = {
+            key: _column(manager.get_from_registry(key)).to(device)
+            for key in manager.data_registry
+            if key != REGISTRY_KEYS.X_KEY
+        }
+
+    def __getitem__(self, rows: np.ndarray) -> dict[str, Tensor]:
+        index = torch.from_numpy(rows).to(self.device)
+        columns = {key: values[index] for key, values in self._columns.items()}
+        return {REGISTRY_KEYS.X_KEY: self._matrix.rows(rows).to(self.device), **columns}
+
+    def block_size(self, batch_size: int) -> int:
+        """Cells a block: a multiple of the minibatch that stays small in memory."""
+        values = self.n_genes * min(2 * self.density, 1) + 1
+        return batch_size * max(int(min(BLOCK_CELLS, BLOCK_VALUES / values)) // batch_size, 1)
+
+
+class BlockSampler(Sampler):
+    """Row numbers, a block at a time.
+
+    Parameters
+    ----------
+    rows
+        (m,) row numbers.
+    block_size
+        Cells a block.
+    generator
+        Shuffles before each pass; ``None`` keeps the order.
+    rank, n_replicas
+        This process takes every n-th row; what does not share out evenly is left out, so that all take as many steps.
+    drop_last
+        Leave out what does not fill a minibatch of so many cells; 0 leaves out nothing.
+    """
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        block_size: int,
+        generator: torch.Generator | None = None,
+        rank: int = 0,
+        n_replicas: int = 1,
+        drop_last: int = 0,
+    ):
+        self.rows, self.block_size, self.generator = rows, block_size, generator
+        self.rank, self.n_replicas = rank, n_replicas
+        n_mine = len(rows) // n_replicas
+        self.n_rows = n_mine - (n_mine % drop_last if drop_last else 0)
+
+    def __len__(self) -> int:
+        return -(-self.n_rows // self.block_size)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        rows = self.rows
+        if self.generator is not None:
+            rows = rows[torch.randperm(len(rows), generator=self.generator).numpy()]
+        rows = rows[self.rank :: self.n_replicas][: self.n_rows]
+        for start in range(0, self.n_rows, self.block_size):
+            yield rows[start : start + self.block_size]
+
+
+def is_resident(manager: AnnDataManager, device: torch.device, data_path: str) -> bool:
+    """Whether cells are to lie on the device: as asked for, or where they take less than half of its free memory."""
+    if data_path != "auto":
+        return data_path == "resident"
+    free = psutil.virtual_memory().available if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    matrix = HostMatrix(manager.get_from_registry(REGISTRY_KEYS.X_KEY), in_memory=False)
+    return n_bytes(matrix) < free / 2
+
+
+class CellsSplitter(DataSplitter):
+    """scvi-tools' split into training, validation and test cells, handed out in blocks.
+
+    Parameters
+    ----------
+    adata_manager
+        Of the registered AnnData.
+    batch_size
+        Cells a minibatch.
+    data_path
+        ``"resident"``, ``"stream"`` or ``"auto"``.
+    **kwargs
+        Of :class:`scvi.dataloaders.DataSplitter`.
+    """
+
+    def __init__(self, adata_manager: AnnDataManager, batch_size: int = 128, data_path: str = "auto", **kwargs):
+        self.distributed = bool(kwargs.pop("distributed_sampler", False))
+        super().__init__(adata_manager, batch_size=batch_size, **kwargs)
+        self.batch_size, self.data_path = batch_size, data_path
+        self._dataset: CellsDataset | None = None
+
+    def train_dataloader(self) -> DataLoader:
+        """Blocks of training cells, in a new order each epoch."""
+        return self._loader(self.train_idx, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader | None:
+        """Blocks of validation cells."""
+        return self._loader(self.val_idx)
+
+    def test_dataloader(self) -> DataLoader | None:
+        """Blocks of test cells."""
+        return self._loader(self.test_idx)
+
+    def transfer_batch_to_device(self, batch, device, dataloader_idx):
+        """Blocks are there already."""
+        return batch
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        """What is sparse stays so."""
+        return batch
+
+    def _loader(self, rows: np.ndarray, shuffle: bool = False) -> DataLoader | None:
+        if not len(rows):
+            return None
+        strategy = self.trainer.strategy
+        if self._dataset is None:
+            resident = is_resident(self.adata_manager, strategy.root_device, self.data_path)
+            self._dataset = CellsDataset(self.adata_manager, strategy.root_device, resident)
+        generator = None
+        if shuffle:
+            generator = torch.Generator().manual_seed(strategy.broadcast(int(torch.randint(2**62, ()))))
+        sampler = BlockSampler(
+            rows,
+            # gradients of several processes are averaged at each step, which Lightning does once a block
+            self.batch_size if self.distributed else self._dataset.block_size(self.batch_size),
+            generator,
+            strategy.global_rank if self.distributed else 0,
+            strategy.world_size if self.distributed else 1,
+            self.batch_size if self.drop_last and shuffle else 0,
+        )
+        return DataLoader(self._dataset, sampler=sampler, batch_size=None)
+
+
+def _column(values) -> Tensor:
+    """Codes or numbers of each cell, (n, 1) or (n, k)."""
+    values = np.asarray(values)
+    values = values.astype(np.int64 if np.issubdtype(values.dtype, np.integer) else np.float32)
+    return torch.from_numpy(values.reshape(len(values), -1))

@@ -1,0 +1,111 @@
+"""Where the registered matrix lies, and how rows of it reach the device."""
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix, issparse
+from torch import Tensor
+
+from mixvi.module.rows import csr, is_sparse
+
+MAX_SPARSE = 0.3  # share of entries that are not zero below which CSR is faster; benchmarks/throughput.py measures it
+LOOK = 4096  # rows that tell the share
+
+
+class HostMatrix:
+    """A matrix (n, g) in memory, dense or sparse, or backed by a file.
+
+    Parameters
+    ----------
+    matrix
+        NumPy array, SciPy sparse matrix, or what anndata opens of a file.
+    in_memory
+        Read what is in a file, and turn what is mostly zeros into CSR, once and for all.
+    """
+
+    def __init__(self, matrix, in_memory: bool):
+        if in_memory and not isinstance(matrix, np.ndarray) and not issparse(matrix):
+            matrix = matrix[:] if hasattr(matrix, "chunks") else matrix.to_memory()
+        self.is_backed = not isinstance(matrix, np.ndarray) and not issparse(matrix)
+        self.n_rows, self.n_genes = matrix.shape
+        some = matrix[: min(LOOK, self.n_rows)]
+        self.density = (some.nnz if issparse(some) else np.count_nonzero(some)) / max(np.prod(some.shape), 1)
+        if in_memory and self.density < MAX_SPARSE:
+            matrix = csr_matrix(matrix)  # no copy of what is CSR
+        self._matrix = matrix
+
+    def rows(self, index: np.ndarray) -> Tensor:
+        """Rows (m,) in the order asked for: float32 (m, g), CSR where that is faster."""
+        if self.is_backed:  # files are read in rising order, each row once
+            once, place = np.unique(index, return_inverse=True)
+            block = self._matrix[once]
+            block = (csr_matrix(block) if issparse(block) else block)[place]
+        elif len(index) and (np.diff(index) == 1).all():
+            block = self._matrix[index[0] : index[-1] + 1].copy()  # a slice of an array is the user's own memory
+        else:
+            block = self._matrix[index]
+        if self.density >= MAX_SPARSE:
+            return torch.from_numpy(_float(block.toarray() if issparse(block) else block))
+        block = csr_matrix(block)
+        offset, gene = (torch.from_numpy(part.astype(np.int32, copy=False)) for part in (block.indptr, block.indices))
+        return csr(offset, gene, torch.from_numpy(_float(block.data)), self.n_genes)
+
+
+class DeviceMatrix:
+    """A matrix (n, g) that lies on the device, in the smallest numbers that hold it exactly; for a GPU.
+
+    Parameters
+    ----------
+    matrix
+        What to put there, in memory or not.
+    device
+        Where it goes.
+    """
+
+    def __init__(self, matrix: HostMatrix, device: torch.device):
+        self.n_rows, self.n_genes = matrix.n_rows, matrix.n_genes
+        blocks = [
+            matrix.rows(np.arange(start, min(start + LOOK, self.n_rows))) for start in range(0, self.n_rows, LOOK)
+        ]
+        self.sparse = is_sparse(blocks[0])
+        values = [block.values() if self.sparse else block for block in blocks]
+        dtype = _smallest(values)
+        self._value = torch.cat([value.to(device, dtype) for value in values])
+        if self.sparse:
+            gene_type = torch.int16 if self.n_genes < 2**15 else torch.int32
+            self._gene = torch.cat([block.col_indices().to(device, gene_type) for block in blocks])
+            n_entries = torch.cat([block.crow_indices().diff() for block in blocks])
+            self._offset = torch.cat([n_entries.new_zeros(1), n_entries]).cumsum(0).to(device)  # int64
+
+    def rows(self, index: np.ndarray) -> Tensor:
+        """Rows (m,) in the order asked for: float32 (m, g), dense or CSR."""
+        index = torch.from_numpy(index).to(self._value.device)
+        if not self.sparse:
+            return self._value[index].float()
+        start = self._offset[index]
+        n_entries = self._offset[index + 1] - start
+        offset = torch.cat([n_entries.new_zeros(1), n_entries.cumsum(0)])
+        total = int(offset[-1])
+        place = torch.arange(total, device=index.device)
+        place += (start - offset[:-1]).repeat_interleave(n_entries, output_size=total)
+        return csr(offset.int(), self._gene[place].int(), self._value[place].float(), self.n_genes)
+
+
+def n_bytes(matrix: HostMatrix) -> float:
+    """What the matrix takes on a device, at most."""
+    cells = float(matrix.n_rows) * matrix.n_genes
+    return cells * 4 if matrix.density >= MAX_SPARSE else cells * matrix.density * 8
+
+
+def _float(values: np.ndarray) -> np.ndarray:
+    return np.require(values, np.float32, "CW")
+
+
+def _smallest(values: list[Tensor]) -> torch.dtype:
+    whole = all(bool((value == value.floor()).all()) for value in values)
+    low, high = (
+        min(float(value.min()) for value in values if value.numel()),
+        max(float(value.max()) for value in values if value.numel()),
+    )
+    if whole and low >= 0 and high < 2**8:
+        return torch.uint8
+    return torch.int16 if whole and low >= -(2**15) and high < 2**15 else torch.float32

@@ -1,0 +1,54 @@
+"""Ctrl-C and SIGTERM end training between two steps, so that the model stays usable and can be trained on."""
+
+import signal
+import threading
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+CHECKPOINT = "interrupted.ckpt"
+
+
+class Interruption(Callback):
+    """Asks the trainer to stop at the first signal, and saves a checkpoint; a second signal acts as it always does.
+
+    Attributes
+    ----------
+    received
+        The signal, or ``None``.
+    path
+        The checkpoint, in the trainer's ``default_root_dir``.
+    """
+
+    def __init__(self):
+        self.received: signal.Signals | None = None
+        self.path: Path | None = None
+        self._before: dict = {}
+
+    def on_train_start(self, trainer: Trainer, plan: LightningModule) -> None:
+        """Listen; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+
+        def stop(number, frame):
+            self.received = signal.Signals(number)
+            trainer.should_stop = True
+            self._restore()
+
+        self._before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_end(self, trainer: Trainer, plan: LightningModule) -> None:
+        """Save what is needed to go on."""
+        self._restore()
+        if self.received is not None:
+            self.path = Path(trainer.default_root_dir) / CHECKPOINT
+            trainer.save_checkpoint(self.path)
+
+    def on_exception(self, trainer: Trainer, plan: LightningModule, exception: BaseException) -> None:
+        """Listen no longer."""
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -1,0 +1,78 @@
+"""Blocks of cells: every cell once, shuffled, in step across processes."""
+
+import numpy as np
+import pytest
+import torch
+
+from mixvi import GMVAE
+from mixvi.data import CellsDataset
+from mixvi.data._loader import BlockSampler, is_resident
+from mixvi.module.rows import dense
+
+
+def test_each_pass_has_every_row_once_in_a_new_order():
+    sampler = BlockSampler(np.arange(100, 150), 16, torch.Generator().manual_seed(0))
+    first, second = (np.concatenate(list(sampler)) for _ in range(2))
+    assert [len(block) for block in sampler] == [16, 16, 16, 2]
+    assert len(sampler) == 4
+    np.testing.assert_array_equal(np.sort(first), np.arange(100, 150))
+    np.testing.assert_array_equal(np.sort(second), np.arange(100, 150))
+    assert (first != second).any()
+    np.testing.assert_array_equal(np.concatenate(list(BlockSampler(np.arange(50), 16))), np.arange(50))
+
+
+def test_replicas_share_rows_out_and_take_as_many_steps():
+    shares = [
+        np.concatenate(list(BlockSampler(np.arange(51), 8, torch.Generator().manual_seed(0), rank, 2)))
+        for rank in range(2)
+    ]
+    assert len(shares[0]) == len(shares[1]) == 25
+    assert len(set(shares[0]) | set(shares[1])) == 50
+
+
+def test_drop_last_leaves_full_minibatches():
+    assert sum(map(len, BlockSampler(np.arange(50), 16, drop_last=8))) == 48
+
+
+def test_a_block_has_the_cells_covariates_too(counts):
+    GMVAE.setup_anndata(counts, batch_key="condition", labels_key="cluster", unlabeled_category="none")
+    manager = GMVAE(counts).adata_manager
+    rows = np.array([5, 3, 99])
+    for resident in (False, True):
+        block = CellsDataset(manager, torch.device("cpu"), resident)[rows]
+        np.testing.assert_array_equal(dense(block["X"]).numpy(), counts.X[rows])
+        codes = counts.obs["condition"].astype("category").cat.codes.to_numpy()[rows]
+        np.testing.assert_array_equal(block["batch"].squeeze(-1).numpy(), codes)
+        assert block["labels"].shape == (3, 1)
+
+
+def test_blocks_are_whole_minibatches_and_stay_small(counts):
+    GMVAE.setup_anndata(counts)
+    dataset = CellsDataset(GMVAE(counts).adata_manager, torch.device("cpu"), True)
+    assert dataset.block_size(128) == 16_384
+    assert dataset.block_size(100) % 100 == 0
+    assert dataset.block_size(50_000) == 50_000
+    dataset.n_genes, dataset.density = 20_000, 1.0
+    assert dataset.block_size(128) == 1_536
+
+
+def test_what_fits_is_resident(counts, monkeypatch):
+    GMVAE.setup_anndata(counts)
+    manager, cpu = GMVAE(counts).adata_manager, torch.device("cpu")
+    assert is_resident(manager, cpu, "auto")
+    assert not is_resident(manager, cpu, "stream")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1000}))
+    assert not is_resident(manager, cpu, "auto")
+    assert is_resident(manager, cpu, "resident")
+
+
+@pytest.mark.parametrize("batch_size", [7, 128, 1000])
+def test_resident_and_streamed_cells_train_the_same_model(counts, batch_size):
+    found = []
+    for data_path in ("resident", "stream"):
+        torch.manual_seed(0)
+        GMVAE.setup_anndata(counts)
+        model = GMVAE(counts, n_clusters=3)
+        model.train(3, batch_size=batch_size, data_path=data_path, accelerator="cpu", enable_progress_bar=False)
+        found.append(model.get_latent_representation())
+    np.testing.assert_array_equal(*found)

@@ -1,0 +1,101 @@
+"""Fast log-likelihoods of counts against the plain formulas, values and gradients."""
+
+import pytest
+import torch
+from scvi import distributions
+
+from mixvi.module import counts
+from mixvi.module.rows import dense
+from tests.module.test_rows import as_csr
+
+N, G = 40, 60
+
+
+def draw(dtype):
+    """Sparse counts with an empty cell and a very large count, and parameters of all sizes."""
+    x = torch.poisson(torch.rand(N, G) * 4 * (torch.rand(N, G) < 0.3)).to(dtype)
+    x[0], x[1, 2], x[2, 3] = 0, 3_000, 120
+    mu = (torch.rand(N, G).to(dtype) * 4).pow(3) + 1e-3
+    theta = torch.logspace(-2, 3, G, dtype=dtype)
+    return x, mu.requires_grad_(), theta.requires_grad_(), torch.randn(N, G).to(dtype).requires_grad_()
+
+
+def relative(found, expected):
+    return ((found.double() - expected).norm() / expected.norm()).item()
+
+
+def plain(name, x, mu, theta, logits):
+    """The formula in the docstring, in double precision, from scvi-tools; it is tested against scipy elsewhere."""
+    px = {
+        "poisson": lambda: distributions.Poisson(mu, validate_args=False),
+        "negative_binomial": lambda: distributions.NegativeBinomial(mu=mu, theta=theta, validate_args=False),
+        "zero_inflated": lambda: distributions.ZeroInflatedNegativeBinomial(
+            mu=mu, theta=theta, zi_logits=logits, validate_args=False
+        ),
+    }[name]()
+    return px.log_prob(x).sum(-1)
+
+
+@pytest.mark.parametrize("layout", ["dense", "csr"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("name", "n_parameters"), [("poisson", 1), ("negative_binomial", 2), ("zero_inflated", 3)])
+def test_values_and_gradients_are_those_of_the_plain_formula(name, n_parameters, dtype, layout):
+    x, *parameters = draw(dtype)
+    parameters = parameters[:n_parameters]
+    double = [p.detach().double().requires_grad_() for p in parameters]
+    nothing = [None] * (3 - n_parameters)
+    found = getattr(counts, f"log_{name}")(as_csr(x) if layout == "csr" else x, *parameters)
+    same_precision = plain(name, x, *parameters, *nothing)
+    expected = plain(name, x.double(), *double, *nothing)
+    assert relative(found, expected) < max(1e-5, relative(same_precision, expected))
+    upstream = torch.rand(N).to(dtype)
+    for a, b, c in zip(
+        torch.autograd.grad(found, parameters, upstream),
+        torch.autograd.grad(same_precision, parameters, upstream),
+        torch.autograd.grad(expected, double, upstream.double()),
+        strict=True,
+    ):
+        assert relative(a, c) < max(1e-5, 2 * relative(b, c))
+
+
+@pytest.mark.parametrize("layout", ["dense", "csr"])
+@pytest.mark.parametrize("spread", [0.1, 3.0, 30.0])
+def test_kernel_is_the_plain_formula_in_single_precision(layout, spread):
+    x, _, theta, logits = draw(torch.float32)
+    logits = (logits.detach() * spread).requires_grad_()
+    library = x.sum(-1, keepdim=True) + 1
+    double = [p.detach().double().requires_grad_() for p in (logits, theta)]
+    found = counts.log_negative_binomial_softmax(as_csr(x) if layout == "csr" else x, logits, library, theta)
+    mu = library.double() * double[0].softmax(-1)
+    expected = plain("negative_binomial", x.double(), mu, double[1], None)
+    assert found.dtype == torch.float32
+    assert relative(found, expected) < 1e-5
+    upstream = torch.rand(N)
+    for a, b in zip(
+        torch.autograd.grad(found, (logits, theta), upstream),
+        torch.autograd.grad(expected, double, upstream.double()),
+        strict=True,
+    ):
+        assert relative(a, b) < 1e-5
+
+
+def test_kernel_lets_nan_through():
+    x, _, theta, logits = draw(torch.float32)
+    logits = logits.detach().clone()
+    logits[4, 5] = torch.nan
+    log_p = counts.log_negative_binomial_softmax(x, logits, x.sum(-1, keepdim=True) + 1, theta.detach())
+    assert log_p.isnan().nonzero().squeeze().tolist() == 4
+
+
+def test_double_precision_takes_the_formula_in_torch():
+    x, _, theta, logits = draw(torch.float64)
+    library = x.sum(-1, keepdim=True) + 1
+    found = counts.log_negative_binomial_softmax(as_csr(x), logits, library, theta)
+    assert found.dtype == torch.float64
+    expected = plain("negative_binomial", dense(x), library * logits.softmax(-1), theta, None)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+
+
+def test_digamma():
+    y = torch.cat([1 + torch.rand(500).double() * 3, torch.logspace(0, 6, 500, dtype=torch.float64)])
+    torch.testing.assert_close(counts._digamma(y), y.digamma(), rtol=1e-10, atol=1e-11)

@@ -1,0 +1,59 @@
+"""A signal ends training between two steps, and nothing is lost."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import scvi
+from lightning.pytorch import Callback
+
+import mixvi
+from tests.model.helpers import build
+
+
+class Press(Callback):
+    """Sends this process a signal when an epoch begins."""
+
+    def __init__(self, number, epoch):
+        self.number, self.epoch = number, epoch
+
+    def on_train_epoch_start(self, trainer, plan):
+        if trainer.current_epoch == self.epoch:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+@pytest.mark.parametrize("epoch", [2, 7])  # before and after the components are placed at 5
+def test_an_interrupted_model_is_usable_and_goes_on(counts, tmp_path, monkeypatch, number, raised, epoch):
+    monkeypatch.setattr(scvi.settings, "logging_dir", tmp_path)
+    quiet = {"enable_progress_bar": False, "accelerator": "cpu"}
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    model = build("GMVAE", counts)
+    with pytest.raises(raised):
+        model.train(10, callbacks=[Press(number, epoch)], **quiet)
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert len(model.history["elbo_train"]) == epoch
+    assert len(set(model.predict())) == (1 if epoch < 5 else 3)
+    assert np.isfinite(model.get_elbo())
+
+    again = build("GMVAE", counts)
+    again.train(10, ckpt_path=str(tmp_path / "interrupted.ckpt"), **quiet)
+    assert len(again.history["elbo_train"]) == 10 - (epoch + 1)  # the epoch that broke off counts
+    assert set(again.predict()) == set(again.cluster_names)
+    assert len(again.cluster_names) == 3
+
+
+def test_a_second_signal_is_not_held_back(counts, tmp_path, monkeypatch):
+    monkeypatch.setattr(scvi.settings, "logging_dir", tmp_path)
+    model = build("VAE", counts)
+
+    class Twice(Press):
+        def on_train_epoch_start(self, trainer, plan):
+            os.kill(os.getpid(), self.number)
+            os.kill(os.getpid(), self.number)
+
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        model.train(10, callbacks=[Twice(signal.SIGINT, 0)], enable_progress_bar=False, accelerator="cpu")
+    assert not list(tmp_path.glob("*.ckpt"))
+    assert isinstance(model, mixvi.VAE)
