@@ -117,6 +117,7 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         if train_size != 1 and validation_size != 0:
             kwargs.setdefault("check_val_every_n_epoch", 1)
         kwargs.setdefault("early_stopping_warmup_epochs", -(-unsettled // (kwargs.get("check_val_every_n_epoch") or 1)))
+        kwargs.setdefault("use_distributed_sampler", False)  # cells are shared out already
         interruption = Interruption()
         kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), interruption]
         self.module.train()  # scvi-tools leaves a trained module in evaluation mode, and so would train it further

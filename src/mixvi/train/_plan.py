@@ -104,11 +104,12 @@ class MixviPlan(TrainingPlan):
         self._log("validation_loss", found, self.val_metrics, "validation")
 
     def _log(self, name: str, found: list[LossOutput], metrics: dict, mode: str, **kwargs) -> None:
-        block = _join(found)
-        self.log(
-            name, block.loss, on_step=self.on_step, on_epoch=self.on_epoch, sync_dist=self.use_sync_dist,
-            batch_size=block.n_obs_minibatch, **kwargs,
-        )  # fmt: skip
+        block, terms = _join(found)
+        options = {"on_step": self.on_step, "on_epoch": self.on_epoch, "sync_dist": self.use_sync_dist}
+        options["batch_size"] = block.n_obs_minibatch
+        self.log(name, block.loss, **options, **kwargs)
+        for term, value in terms.items():  # scvi-tools logs these in inference mode, where processes cannot average
+            self.log(f"{term}_{mode}", value, **options)
         self.compute_and_log_metrics(block, metrics, mode)
 
     def on_train_epoch_end(self) -> None:
@@ -118,6 +119,8 @@ class MixviPlan(TrainingPlan):
 
     def on_train_start(self) -> None:
         """Hold the components still; the optimizer knows their parameters already."""
+        if self.trainer.world_size > 1:  # processes start from one seed, but each needs noise of its own
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
         if self.prior is not None and self.current_epoch <= self.n_epochs_pretrain:
             self._hold(True)
 
@@ -130,6 +133,9 @@ class MixviPlan(TrainingPlan):
     def on_train_end(self) -> None:
         """Sort the components by the number of cells they take, so that component 0 is the largest cluster."""
         super().on_train_end()
+        if self.trainer.world_size > 1:  # each has seen its own share of cells, and so have the running means
+            for buffer in filter(Tensor.is_floating_point, self.module.buffers()):
+                buffer.copy_(self.trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))
         if self.prior is not None:
             self._hold(False)
             self._sort()
@@ -194,25 +200,29 @@ class MixviPlan(TrainingPlan):
                 found.append(of(cells).cpu())
                 n_found += len(found[-1])
         self.module.train(was_training)
-        return torch.cat(found)
+        all_found = torch.cat(found)
+        if self.trainer.world_size > 1:  # each process has its share; all go on with the same
+            all_found = self.all_gather(all_found.to(self.device)).flatten(0, 1).cpu()
+        return all_found
 
 
 def _nothing() -> None:
     pass
 
 
-def _join(found: list[LossOutput]) -> LossOutput:
-    """What minibatches lost, as if they had been one."""
-    n = [output.n_obs_minibatch for output in found]
-    share = [m / sum(n) for m in n]
-    return LossOutput(
-        loss=sum(w * output.loss.detach() for w, output in zip(share, found, strict=True)),
+def _join(found: list[LossOutput]) -> tuple[LossOutput, dict[str, Tensor]]:
+    """What minibatches lost, as if they had been one, and the means of its terms by name."""
+    n = sum(output.n_obs_minibatch for output in found)
+    share = [output.n_obs_minibatch / n for output in found]
+
+    def mean(values: Iterable[Tensor]) -> Tensor:
+        return sum(w * value.detach() for w, value in zip(share, values, strict=True))
+
+    block = LossOutput(
+        loss=mean(output.loss for output in found),
         reconstruction_loss=sum(output.reconstruction_loss_sum.detach() for output in found),
         kl_local=sum(output.kl_local_sum.detach() for output in found),
         kl_global=found[-1].kl_global_sum.detach(),
-        extra_metrics={
-            key: sum(w * output.extra_metrics[key].detach() for w, output in zip(share, found, strict=True))
-            for key in found[0].extra_metrics
-        },
-        n_obs_minibatch=sum(n),
+        n_obs_minibatch=n,
     )
+    return block, {key: mean(output.extra_metrics[key] for output in found) for key in found[0].extra_metrics}
