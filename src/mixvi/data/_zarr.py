@@ -52,9 +52,9 @@ class ZarrMatrix(CSRDataset):
     def __getitem__(self, index) -> csr_matrix:
         """Rows into memory: row numbers in any order, a slice or a mask; a second index chooses genes."""
         rows, genes = index if isinstance(index, tuple) else (index, slice(None))
-        found = self._read(np.atleast_1d(np.arange(self.shape[0])[rows]))
+        found = self._read(np.arange(self.shape[0])[rows].ravel())
         every_gene = isinstance(genes, slice) and genes == slice(None)
-        return found if every_gene else found[:, genes]
+        return found if every_gene else found[:, np.arange(self.shape[1])[genes].ravel()]
 
     def to_memory(self) -> csr_matrix:
         """All of it."""
