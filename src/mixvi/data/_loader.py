@@ -175,9 +175,9 @@ class CellsSplitter(DataSplitter):
             self._dataset = CellsDataset(self.adata_manager, strategy.root_device, resident)
             if self._dataset.is_backed:
                 logger.info(
-                    "Cells are read from disk, about %.1f GB of values in every epoch and as much to validate; "
+                    "Cells are read from disk, about %s MB of values in every epoch and up to as much again to validate; "
                     "data_path='resident' reads them into memory once.",
-                    self._dataset.n_bytes / 1e9,
+                    f"{self._dataset.n_bytes / 1e6:,.0f}",
                 )
         generator = None
         if shuffle:
