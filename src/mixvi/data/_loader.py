@@ -175,7 +175,7 @@ class CellsSplitter(DataSplitter):
             self._dataset = CellsDataset(self.adata_manager, strategy.root_device, resident)
             if self._dataset.is_backed:
                 logger.info(
-                    "Cells are read from disk, about %s MB of values in every epoch and up to as much again to validate; "
+                    "Cells are read from disk, about %s MB of values an epoch, and up to as much again to validate; "
                     "data_path='resident' reads them into memory once.",
                     f"{self._dataset.n_bytes / 1e6:,.0f}",
                 )
