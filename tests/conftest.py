@@ -18,9 +18,9 @@ DATA_DIR = Path(os.environ.get("MIXVI_DATA_DIR", Path(__file__).parents[2] / "sh
 def pytest_collection_modifyitems(items):
     """Skip, with the reason, what this machine cannot run."""
     for item in items:
-        if "gpu" in item.keywords and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-        if "data" in item.keywords and not DATA_DIR.is_dir():
+        if item.get_closest_marker("data") and not DATA_DIR.is_dir():
             item.add_marker(pytest.mark.skip(reason="needs real data: name their folder in MIXVI_DATA_DIR"))
 
 

@@ -13,6 +13,8 @@ from mixvi.data._labels import LabelsField
 from mixvi.data._loader import CellsDataset, CellsSplitter
 from mixvi.data._manager import CellsManager
 from mixvi.data._support import Support, check_support, choose_likelihood, describe
+from mixvi.data._to_zarr import to_zarr
+from mixvi.data._zarr import from_zarr
 
 __all__ = [
     "CellsDataset",
@@ -29,5 +31,7 @@ __all__ = [
     "check_support",
     "choose_likelihood",
     "describe",
+    "from_zarr",
     "stand_in",
+    "to_zarr",
 ]

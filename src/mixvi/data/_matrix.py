@@ -2,13 +2,15 @@
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix, issparse
+from anndata.abc import CSRDataset
+from scipy.sparse import csr_matrix, issparse, vstack
 from torch import Tensor
 
 from mixvi.module.rows import csr, is_sparse
 
 MAX_SPARSE = 0.3  # share of entries that are not zero below which CSR is faster; benchmarks/throughput.py measures it
 LOOK = 4096  # rows that tell the share
+GAP = 8  # rows between two wanted ones in a file that are read along, as that is faster than to read twice
 
 
 class HostMatrix:
@@ -37,8 +39,7 @@ class HostMatrix:
         """Rows (m,) in the order asked for: float32 (m, g), CSR where that is faster."""
         if self.is_backed:  # files are read in rising order, each row once
             once, place = np.unique(index, return_inverse=True)
-            block = self._matrix[once]
-            block = (csr_matrix(block) if issparse(block) else block)[place]
+            block = _read(self._matrix, once)[place]
         elif len(index) and (np.diff(index) == 1).all():
             block = self._matrix[index[0] : index[-1] + 1].copy()  # a slice of an array is the user's own memory
         else:
@@ -90,10 +91,37 @@ class DeviceMatrix:
         return csr(offset.int(), self._gene[place].int(), self._value[place].float(), self.n_genes)
 
 
+def runs(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rising row numbers (m,) as runs of neighbours that a file is read in.
+
+    Returns
+    -------
+    First row of each run, the row after its last, and the place (m,) of each row in what the runs hold.
+    """
+    cut = np.flatnonzero(np.diff(rows) > GAP) + 1
+    first = rows[np.concatenate([[0], cut])]
+    after = rows[np.concatenate([cut, [len(rows)]]) - 1] + 1
+    before = np.cumsum(after - first) - (after - first)  # rows that earlier runs hold
+    run = np.searchsorted(first, rows, side="right") - 1
+    return first, after, rows - first[run] + before[run]
+
+
 def n_bytes(matrix: HostMatrix) -> float:
     """What the matrix takes on a device, at most."""
     cells = float(matrix.n_rows) * matrix.n_genes
     return cells * 4 if matrix.density >= MAX_SPARSE else cells * matrix.density * 8
+
+
+def _read(matrix, rows: np.ndarray) -> np.ndarray | csr_matrix:
+    """Rising row numbers (m,) of what anndata opens of a file."""
+    if not isinstance(matrix, CSRDataset) or matrix.backend != "hdf5" or not len(rows):
+        block = matrix[rows]
+        return csr_matrix(block) if issparse(block) else block
+    parts = []
+    for some in np.array_split(rows, -(-len(rows) // LOOK)):  # bounds what is read along
+        first, after, place = runs(some)
+        parts.append(vstack([matrix[a:b] for a, b in zip(first, after, strict=True)], "csr")[place])
+    return csr_matrix(vstack(parts, "csr"))
 
 
 def _float(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,149 @@
+"""``.h5ad`` files to one zarr store, block by block."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from os import PathLike
+from pathlib import Path
+from uuid import uuid4
+
+import anndata as ad
+import h5py
+import numpy as np
+from anndata import AnnData
+from scipy.sparse import csr_matrix
+from scvi.utils import track
+
+from mixvi.data._zarr import check_same_genes, needs_large, stack_obs
+
+BLOCK = 4096  # rows read at once
+CHUNK_ROWS, SHARD_CHUNKS = 64, 256  # rows decoded together, and how many such chunks a file holds: 16,384 rows
+
+
+def to_zarr(
+    h5ad_paths: str | PathLike | Sequence[str | PathLike],
+    out: str | PathLike,
+    layer: str | None = None,
+    progress: bool = True,
+) -> None:
+    """Write ``.h5ad`` files one after the other into one zarr store that `from_zarr` opens.
+
+    No file is ever in memory as a whole; about 16,000 cells are, and ``.obs``. The store appears when it is complete.
+
+    Parameters
+    ----------
+    h5ad_paths
+        Files with the same genes in the same order, CSR or dense.
+    out
+        The new store.
+    layer
+        The layer that becomes ``.X``; ``None`` is the files' ``.X``.
+    progress
+        Show a progress bar.
+
+    Raises
+    ------
+    ImportError
+        If the packages of ``mixvi[large]`` are missing.
+    ValueError
+        If ``out`` exists, or a file has other genes than the first, or its matrix is CSC.
+    KeyError
+        If a layer does not exist.
+    """
+    needs_large("to_zarr")
+    import zarr
+
+    out = Path(out)
+    if out.exists():
+        raise ValueError(f"{out} exists, and to_zarr overwrites nothing; choose another name, or remove it.")
+    paths = [h5ad_paths] if isinstance(h5ad_paths, str | PathLike) else list(h5ad_paths)
+    if not paths:
+        raise ValueError("to_zarr got no file; pass one path, or a list of them.")
+    unfinished = out.with_name(f"{out.name}.unfinished-{uuid4().hex[:8]}")
+    try:
+        with ExitStack() as open_files:
+            files = [open_files.enter_context(h5py.File(path, "r")) for path in paths]
+            matrices = [_matrix(file, layer, path) for file, path in zip(files, paths, strict=True)]
+            var = ad.io.read_elem(files[0]["var"])
+            for file, path in zip(files, paths, strict=True):
+                check_same_genes(var.index, ad.io.read_elem(file["var"]).index, path, paths[0])
+            obs = stack_obs([ad.io.read_elem(file["obs"]) for file in files])
+            group = zarr.open_group(unfinished, mode="w-", zarr_format=3)
+            ad.io.write_elem(group, "/", AnnData(obs=obs, var=var))
+            _write(group, matrices, progress)
+        if out.exists():
+            raise ValueError(f"{out} came into being meanwhile, and to_zarr overwrites nothing; nothing was written.")
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _matrix(file: h5py.File, layer: str | None, path):
+    """The matrix on disk, by rows."""
+    where = "X" if layer is None else f"layers/{layer}"
+    if where not in file:
+        raise KeyError(f"{path} has no {where!r}; its layers are {sorted(file.get('layers', []))}, layer=None takes X.")
+    if isinstance(file[where], h5py.Dataset):
+        return file[where]
+    matrix = ad.io.sparse_dataset(file[where])
+    if matrix.format != "csr":
+        raise ValueError(
+            f"{path} has {where!r} by columns (CSC), of which rows cannot be read without all of it; it must be CSR or "
+            "dense. Write it anew with adata.X.tocsr()."
+        )
+    return matrix
+
+
+def _write(group, matrices: Sequence, progress: bool) -> None:
+    if "X" in group:  # some versions of anndata write an empty one
+        del group["X"]
+    n_genes = matrices[0].shape[1]
+    target = group.create_group("X")
+    n_entries = [np.zeros(1, np.int64)]
+    values = genes = None
+    for block in _blocks(matrices, progress):
+        if values is None:
+            chunk = max(CHUNK_ROWS * block.nnz // max(block.shape[0], 1), 1024)
+            values = _Growing(target, "data", np.result_type(*(matrix.dtype for matrix in matrices)), chunk)
+            genes = _Growing(target, "indices", np.int32, chunk)
+        values.append(block.data)
+        genes.append(block.indices)
+        n_entries.append(np.diff(block.indptr))
+    values.close()
+    genes.close()
+    target.create_array("indptr", data=np.cumsum(np.concatenate(n_entries), dtype=np.int64))
+    shape = [int(sum(len(part) for part in n_entries[1:])), int(n_genes)]
+    target.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape})
+
+
+def _blocks(matrices: Sequence, progress: bool) -> Iterator[csr_matrix]:
+    places = [(matrix, start) for matrix in matrices for start in range(0, matrix.shape[0], BLOCK)]
+    for matrix, start in track(places, description="to zarr", disable=not progress):
+        block = csr_matrix(matrix[start : start + BLOCK])
+        block.sort_indices()
+        yield block
+
+
+class _Growing:
+    """A zarr array (m,) to which is appended. Whole shards are written, each once."""
+
+    def __init__(self, group, name: str, dtype, chunk: int):
+        self.shard = chunk * SHARD_CHUNKS
+        self.array = group.create_array(name, shape=(0,), dtype=dtype, chunks=(chunk,), shards=(self.shard,))
+        self.waiting: list[np.ndarray] = []
+
+    def append(self, values: np.ndarray) -> None:
+        self.waiting.append(values.astype(self.array.dtype, copy=False))
+        if sum(map(len, self.waiting)) >= self.shard:
+            whole = np.concatenate(self.waiting)
+            n = len(whole) - len(whole) % self.shard
+            self._write(whole[:n])
+            self.waiting = [whole[n:].copy()]
+
+    def close(self) -> None:
+        self._write(np.concatenate(self.waiting))
+
+    def _write(self, values: np.ndarray) -> None:
+        start = self.array.shape[0]
+        self.array.resize((start + len(values),))
+        self.array[start:] = values

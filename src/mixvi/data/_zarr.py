@@ -1,0 +1,246 @@
+"""Cells in zarr stores: ``.obs`` and ``.var`` in memory, the matrix on disk and read by rows."""
+
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from os import PathLike
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.abc import CSRDataset
+from anndata.utils import make_index_unique
+from scipy.sparse import csr_matrix, vstack
+
+from mixvi.data._matrix import runs
+
+SECTION = 4096  # rows read at once: bounds the memory that rows far apart take
+
+
+class ZarrMatrix(CSRDataset):
+    """CSR matrices (n_i, g) of zarr stores, stacked; only read from.
+
+    A subclass of anndata's own type for a sparse matrix on disk, so that AnnData takes it as ``.X``. Of each store the
+    row offsets are in memory once rows were read (8 bytes a cell), nothing else.
+
+    Parameters
+    ----------
+    matrices
+        From :func:`anndata.io.sparse_dataset`.
+    """
+
+    backend = "zarr"
+
+    def __init__(self, matrices: Sequence[CSRDataset]):
+        self._matrices = list(matrices)
+        self._sampler = _sampler()
+        self._loader = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+        return sum(matrix.shape[0] for matrix in self._matrices), self._matrices[0].shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the values."""
+        return np.result_type(*(matrix.dtype for matrix in self._matrices))
+
+    def __repr__(self) -> str:
+        return f"ZarrMatrix: {len(self._matrices)} stores, shape {self.shape}, data_dtype {self.dtype}"
+
+    def __getitem__(self, index) -> csr_matrix:
+        """Rows into memory: row numbers in any order, a slice or a mask; a second index chooses genes."""
+        rows, genes = index if isinstance(index, tuple) else (index, slice(None))
+        found = self._read(np.arange(self.shape[0])[rows].ravel())
+        every_gene = isinstance(genes, slice) and genes == slice(None)
+        return found if every_gene else found[:, np.arange(self.shape[1])[genes].ravel()]
+
+    def to_memory(self) -> csr_matrix:
+        """All of it."""
+        return self[:]
+
+    def copy(self) -> "ZarrMatrix":
+        """The same: nothing writes to it, and a copy in memory may not fit."""
+        return self
+
+    def _read(self, rows: np.ndarray) -> csr_matrix:
+        once, place = np.unique(rows, return_inverse=True)
+        if not len(once):
+            return csr_matrix((0, self.shape[1]), dtype=self.dtype)
+        with _codecs():  # arrays take their codecs when they are opened, which the loader does at the first rows
+            if self._loader is None:
+                self._loader = _loader(self._matrices, self._sampler)
+            self._sampler.rows = once
+            found = [part["X"] for part in self._loader]
+        found = found[0] if len(found) == 1 else vstack(found, "csr")
+        return found if len(place) == len(once) and (np.diff(place) == 1).all() else found[place]
+
+
+def from_zarr(
+    path_or_paths: str | PathLike | Sequence[str | PathLike],
+    layer: str | None = None,
+    obs_columns: Sequence[str] | None = None,
+) -> AnnData:
+    """Open AnnData in zarr stores, without loading their matrix.
+
+    ``.obs`` and ``.var`` are in memory, and ``annotate`` writes there; the stores are never written to. Models read
+    ``.X`` block by block (see ``data_path`` of ``train``). A view of it with some cells or genes is read into memory
+    when its ``.X`` is used or it is copied.
+
+    Parameters
+    ----------
+    path_or_paths
+        Stores as anndata or `to_zarr` writes them, with the same genes in the same order. Several are stacked in the
+        order given, and names of cells made unique.
+    layer
+        The layer that becomes ``.X``; ``None`` is the stores' ``.X``. It must be CSR.
+    obs_columns
+        Columns of ``.obs`` to read; ``None`` reads all that every store has.
+
+    Returns
+    -------
+    n cells x g genes, with ``.X``, ``.obs`` and ``.var`` (of the first store) and nothing else.
+
+    Raises
+    ------
+    ImportError
+        If the packages of ``mixvi[large]`` are missing.
+    FileNotFoundError
+        If there is no store.
+    ValueError
+        If a store has no CSR matrix, or other genes than the first.
+    KeyError
+        If a layer or column does not exist.
+    """
+    needs_large("from_zarr")
+    paths = [path_or_paths] if isinstance(path_or_paths, str | PathLike) else list(path_or_paths)
+    if not paths:
+        raise ValueError("from_zarr got no store; pass one path, or a list of them.")
+    obs, matrices, var = [], [], None
+    for path in paths:
+        group = _open(path)
+        matrices.append(_matrix(group, layer, path))
+        obs.append(_obs(group["obs"], obs_columns, path))
+        if var is None:
+            var = ad.io.read_elem(group["var"])
+        check_same_genes(var.index, _index(group["var"]), path, paths[0])
+    return AnnData(ZarrMatrix(matrices), obs=stack_obs(obs), var=var)
+
+
+def needs_large(name: str) -> None:
+    """Make sure that the packages of the extra are there."""
+    try:
+        import annbatch  # noqa: F401
+        import zarr  # noqa: F401
+        import zarrs  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f'mixvi.data.{name} needs {error.name}; pip install "mixvi[large]" brings all it needs.'
+        ) from error
+
+
+def check_same_genes(expected: pd.Index, found: pd.Index, path, first) -> None:
+    """Make sure that two files have the same genes in the same order."""
+    if expected.equals(found):
+        return
+    if len(expected) != len(found):
+        what = f"{len(found):,} genes where {first} has {len(expected):,}"
+    else:
+        at = int(np.flatnonzero(np.asarray(expected) != np.asarray(found))[0])
+        what = f"gene {found[at]!r} in place {at}, where {first} has {expected[at]!r}"
+    raise ValueError(f"{path} has {what}; write all with the same genes in the same order, adata[:, genes].")
+
+
+def stack_obs(obs: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The columns all have, of one after the other, with categories united and names of cells made unique."""
+    names = pd.Index(np.concatenate([part.index.to_numpy(dtype=str) for part in obs]), dtype=object)
+    columns = [key for key in obs[0] if all(key in part for part in obs)]
+    together = {}
+    for key in columns:
+        parts = [part[key].reset_index(drop=True) for part in obs]
+        if len(parts) > 1 and all(isinstance(part.dtype, pd.CategoricalDtype) for part in parts):
+            together[key] = pd.api.types.union_categoricals(parts, ignore_order=True)
+        else:
+            together[key] = pd.concat(parts, ignore_index=True).array
+    return pd.DataFrame(together, index=names if names.is_unique else make_index_unique(names))
+
+
+def _open(path):
+    import zarr
+
+    try:
+        with _codecs():
+            return zarr.open_group(path, mode="r")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"There is no zarr store at {path}; mixvi.data.to_zarr makes one of .h5ad files."
+        ) from error
+
+
+def _matrix(group, layer: str | None, path) -> CSRDataset:
+    where = "X" if layer is None else f"layers/{layer}"
+    if where not in group:
+        there = sorted(group["layers"]) if "layers" in group else []
+        raise KeyError(f"{path} has no {where!r}; its layers are {there}, and layer=None takes X.")
+    found = group[where].attrs.get("encoding-type", "unknown")
+    if found != "csr_matrix":
+        raise ValueError(
+            f"{path} has {where!r} as {found!r}, of which rows are slow to read; it must be 'csr_matrix'. "
+            "mixvi.data.to_zarr writes it so."
+        )
+    return ad.io.sparse_dataset(group[where], should_cache_indptr=False)
+
+
+def _obs(group, columns: Sequence[str] | None, path) -> pd.DataFrame:
+    if columns is None:
+        return ad.io.read_elem(group)
+    there = list(group.attrs["column-order"])
+    if missing := [key for key in columns if key not in there]:
+        raise KeyError(f"{path} has no columns {missing} in .obs; there are {there}.")
+    return pd.DataFrame({key: pd.Series(ad.io.read_elem(group[key])).array for key in columns}, index=_index(group))
+
+
+def _index(group) -> pd.Index:
+    return pd.Index(ad.io.read_elem(group[group.attrs["_index"]]))
+
+
+def _codecs():
+    """Decode in Rust, on all cores, while this lasts."""
+    import zarr
+
+    return zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"} if find_spec("zarrs") else {})
+
+
+def _loader(matrices: Sequence[CSRDataset], sampler):
+    from annbatch import Loader
+
+    loader = Loader(batch_sampler=sampler, preload_to_gpu=False)
+    for matrix in matrices:
+        loader.add_dataset(matrix)
+    return loader
+
+
+def _sampler():
+    from annbatch.abc import Sampler
+
+    class Rows(Sampler):
+        """Hands out given rows (m,), in rising order and each once, as runs of neighbours."""
+
+        rows = np.arange(0)
+        batch_size = SECTION
+        shuffle = False
+
+        def n_batches(self, n_obs: int) -> int:
+            return -(-len(self.rows) // SECTION)
+
+        def validate(self, n_obs: int) -> None:
+            pass
+
+        def _sample(self, n_obs: int) -> Iterator[dict]:
+            for start in range(0, len(self.rows), SECTION):
+                first, last, place = runs(self.rows[start : start + SECTION])
+                requests = [slice(int(a), int(b)) for a, b in zip(first, last, strict=True)]
+                yield {"requests": requests, "splits": [place]}
+
+    return Rows()
