@@ -47,6 +47,7 @@ class HostMatrix:
         if self.density >= MAX_SPARSE:
             return torch.from_numpy(_float(block.toarray() if issparse(block) else block))
         block = csr_matrix(block)
+        block.sum_duplicates()  # a gene may stand twice in a row of CSR, and then means the sum
         offset, gene = (torch.from_numpy(part.astype(np.int32, copy=False)) for part in (block.indptr, block.indices))
         return csr(offset, gene, torch.from_numpy(_float(block.data)), self.n_genes)
 
