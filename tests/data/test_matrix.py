@@ -88,7 +88,7 @@ def test_the_manager_hands_csc_over_as_csr(counts):
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_entries_that_come_twice_or_out_of_order_are_summed_and_left_alone(in_memory):
     gene = np.array([2, 0, 2, 1] * 3, dtype=np.int32)
-    matrix = csr_matrix((np.ones(12, dtype=np.float32), gene, np.array([0, 4, 8, 12])), shape=(3, 10))
+    matrix = csr_matrix((np.ones(12, dtype=np.float32), gene, np.array([0, 4, 8, 12])), shape=(3, 40))
     for rows in (np.arange(3), np.array([2, 0])):
         found = HostMatrix(matrix, in_memory).rows(rows)
         assert len(found.values()) == 3 * len(rows)
