@@ -230,6 +230,7 @@ def plot(rows, path):
         median.plot.barh(ax=ax, color=["0.7", "C0"], legend=task == "training", title=f"{task}, cells a second")
         ax.set(xlabel="", ylabel="")
         ax.invert_yaxis()
+        ax.locator_params(axis="x", nbins=4)
     figure.savefig(path, dpi=120)
 
 
