@@ -57,3 +57,12 @@ def test_a_second_signal_is_not_held_back(counts, tmp_path, monkeypatch):
         model.train(10, callbacks=[Twice(signal.SIGINT, 0)], enable_progress_bar=False, accelerator="cpu")
     assert not list(tmp_path.glob("*.ckpt"))
     assert isinstance(model, mixvi.VAE)
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_nothing(counts, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(scvi.settings, "logging_dir", tmp_path / "file")
+    model = build("VAE", counts)
+    with pytest.raises(KeyboardInterrupt):
+        model.train(10, callbacks=[Press(signal.SIGINT, 2)], enable_progress_bar=False, accelerator="cpu")
+    assert np.isfinite(model.get_elbo())

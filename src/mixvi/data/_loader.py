@@ -94,15 +94,15 @@ class BlockSampler(Sampler):
         self.n_rows = n_mine - (n_mine % drop_last if drop_last else 0)
 
     def __len__(self) -> int:
-        return -(-self.n_rows // self.block_size)
+        return max(-(-(self.n_rows - 1) // self.block_size), min(self.n_rows, 1))  # one cell makes no block of its own
 
     def __iter__(self) -> Iterator[np.ndarray]:
         rows = self.rows if self.neighbours == 1 else np.sort(self.rows)
         if self.generator is not None:
             rows = rows[self._order(len(rows))]
         rows = rows[self.rank :: self.n_replicas][: self.n_rows]
-        for start in range(0, self.n_rows, self.block_size):
-            block = rows[start : start + self.block_size]
+        for i in range(len(self)):
+            block = rows[i * self.block_size : (i + 1) * self.block_size if i + 1 < len(self) else None]
             if self.generator is not None and self.neighbours > 1:
                 block = block[torch.randperm(len(block), generator=self.generator).numpy()]
             yield block

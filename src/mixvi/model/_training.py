@@ -56,8 +56,9 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         only minibatches have: a ``batch_size``, a split, early stopping, another plan than ``max_kl_weight`` and
         ``weight_decay``.
 
-        Ctrl-C and SIGTERM end it between two steps: the model stays usable, and a checkpoint is left in
-        ``scvi.settings.logging_dir`` that ``ckpt_path=`` goes on from, in this or another session.
+        Ctrl-C and SIGTERM end it between two steps of minibatches: the model stays usable, and a checkpoint is left in
+        ``scvi.settings.logging_dir`` that ``ckpt_path=`` goes on from, in this or another session. A fit to all cells
+        at once is only broken off.
 
         Parameters
         ----------
@@ -97,6 +98,20 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
             raise ValueError(f"data_path={data_path!r} is not known; it is 'auto', 'resident' or 'stream'.")
         if kwargs.get("accumulate_grad_batches", 1) != 1:
             raise ValueError("accumulate_grad_batches is not supported; a larger batch_size does the same.")
+        by_batches = {
+            "fast_dev_run",
+            "limit_train_batches",
+            "limit_val_batches",
+            "overfit_batches",
+            "val_check_interval",
+        }
+        if by_batches & {key for key, value in kwargs.items() if value}:
+            raise ValueError(
+                f"{sorted(by_batches & set(kwargs))} would count blocks of many minibatches, not minibatches; use "
+                "max_steps, max_epochs, train_size or check_val_every_n_epoch."
+            )
+        if early_stopping and (train_size == 1 or validation_size == 0):
+            raise ValueError("early_stopping needs cells to validate on; leave train_size and validation_size out.")
         only_minibatches = batch_size or early_stopping or train_size or validation_size or n_importance_samples > 1
         if not only_minibatches and self._fits_in_full_batch(plan_kwargs, kwargs):
             return self._train_full_batch(max_epochs, accelerator, devices, plan_kwargs or {}, **kwargs)
@@ -115,7 +130,7 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         if isinstance(self.module.prior, MixturePrior):
             plan_kwargs.setdefault("n_epochs_pretrain", -1 if self.module.prior.placed else max_epochs // 2)
             unsettled = max(unsettled, plan_kwargs["n_epochs_pretrain"] + 1)
-        kwargs.setdefault("log_every_n_steps", steps_an_epoch)  # each entry costs as much as a step
+        kwargs.setdefault("log_every_n_steps", 1)  # a step is a block, to Lightning
         if train_size != 1 and validation_size != 0:
             kwargs.setdefault("check_val_every_n_epoch", 1)
         kwargs.setdefault("early_stopping_warmup_epochs", -(-unsettled // (kwargs.get("check_val_every_n_epoch") or 1)))
@@ -137,8 +152,9 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         )
         if interruption.received is not None:
             logger.warning(
-                "Stopped by %s in epoch %d; the model is usable as it is. train(..., ckpt_path=%r) goes on from there.",
-                interruption.received.name, self.trainer.current_epoch, str(interruption.path),
+                "Stopped by %s in epoch %d; the model is usable as it is.%s",
+                interruption.received.name, self.trainer.current_epoch,
+                f" train(..., ckpt_path={str(interruption.path)!r}) goes on from there." if interruption.path else "",
             )  # fmt: skip
             raise KeyboardInterrupt if interruption.received == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
 

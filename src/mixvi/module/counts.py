@@ -61,24 +61,24 @@ class _NegativeBinomial(torch.autograd.Function):
     def forward(ctx, e: Entries, mu: Tensor, theta: Tensor) -> Tensor:
         theta_e = theta + EPS
         s = mu + theta_e  # (n, g)
-        log_s = s.log()
+        log_ratio = (mu / theta_e).log1p()  # log(s / theta); log s alone would cancel where theta is large
         s_at, mu_at, theta_at = _at(s, e.flat), _at(mu, e.flat) + EPS, _at(theta, e.gene)
         at = e.value * (mu_at / s_at).log() + (e.value + theta_at).lgamma() - _at(theta.lgamma(), e.gene)
         at -= (e.value + 1).lgamma()
-        ctx.save_for_backward(e.row, e.gene, e.flat, e.value, theta, log_s, s.reciprocal_(), s_at, mu_at)
-        return _add_up(at, e.row, len(mu)) + theta @ theta_e.log() - log_s @ theta
+        ctx.save_for_backward(e.row, e.gene, e.flat, e.value, theta, log_ratio, s.reciprocal_(), s_at, mu_at)
+        return _add_up(at, e.row, len(mu)) - log_ratio @ theta
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        row, gene, flat, value, theta, log_s, inverse_s, s_at, mu_at = ctx.saved_tensors
+        row, gene, flat, value, theta, log_ratio, inverse_s, s_at, mu_at = ctx.saved_tensors
         theta_e = theta + EPS
         grad_mu = inverse_s * -theta  # (n, g)
         ratio = value / s_at
         grad_mu.view(-1).scatter_add_(0, flat, value / mu_at - ratio)
         grad_mu *= grad.unsqueeze(-1)
         at = _at(grad, row) * (_digamma(value + _at(theta, gene)) - _at(theta.digamma(), gene) - ratio)
-        grad_theta = grad.sum() * (theta_e.log() + theta / theta_e) - grad @ log_s - theta * (grad @ inverse_s)
+        grad_theta = grad.sum() * (theta / theta_e) - grad @ log_ratio - theta * (grad @ inverse_s)
         return None, grad_mu, grad_theta.scatter_add_(0, gene, at)
 
 

@@ -1,10 +1,13 @@
 """Ctrl-C and SIGTERM end training between two steps, so that the model stays usable and can be trained on."""
 
+import logging
 import signal
 import threading
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT = "interrupted.ckpt"
 
@@ -17,7 +20,7 @@ class Interruption(Callback):
     received
         The signal, or ``None``.
     path
-        The checkpoint, in the trainer's ``default_root_dir``.
+        The checkpoint, in the trainer's ``default_root_dir``; ``None`` if it could not be written.
     """
 
     def __init__(self):
@@ -35,14 +38,21 @@ class Interruption(Callback):
             trainer.should_stop = True
             self._restore()
 
-        self._before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not None:  # one that was set from C could not be put back
+                self._before[number] = signal.signal(number, stop)
 
     def on_train_end(self, trainer: Trainer, plan: LightningModule) -> None:
         """Save what is needed to go on."""
         self._restore()
         if self.received is not None:
-            self.path = Path(trainer.default_root_dir) / CHECKPOINT
-            trainer.save_checkpoint(self.path)
+            path = Path(trainer.default_root_dir) / CHECKPOINT
+            try:
+                trainer.save_checkpoint(path)
+            except OSError as error:  # the model itself is whole
+                logger.warning("No checkpoint could be written to %s: %s", path, error)
+            else:
+                self.path = path
 
     def on_exception(self, trainer: Trainer, plan: LightningModule, exception: BaseException) -> None:
         """Listen no longer."""

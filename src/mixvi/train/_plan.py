@@ -80,12 +80,12 @@ class MixviPlan(TrainingPlan):
             config["optimizer"]._accelerator_graph_capture_health_check = _nothing
         return config
 
-    def training_step(self, block: dict[str, Tensor], batch_idx: int) -> None:
+    def training_step(self, block: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """One step of the optimizer on each minibatch of the block."""
         optimizer = self.optimizers()
         found = []
         for cells in self.module.read(block).split(self.batch_size):
-            if found and (len(cells.x) == 1 or self.trainer.should_stop):
+            if found and (len(cells.x) == 1 < self.batch_size or self._is_over()):
                 break  # one cell is too few for batch norm; in the next epoch it is another that is left over
             self.loss_kwargs["kl_weight"] = self.kl_weight
             found.append(self.module.objective(cells, self.n_importance_samples, **self.loss_kwargs))
@@ -94,8 +94,13 @@ class MixviPlan(TrainingPlan):
             if self.clip["gradient_clip_val"]:
                 self.clip_gradients(optimizer, **self.clip)
             optimizer.step()
-        self.log("kl_weight", self.loss_kwargs["kl_weight"], on_step=True, on_epoch=False)
-        self._log("train_loss", found, self.train_metrics, "train", prog_bar=True)
+        self.log("kl_weight", self.loss_kwargs["kl_weight"], on_step=False, on_epoch=True)
+        return {"loss": self._log("train_loss", found, self.train_metrics, "train", prog_bar=True)}
+
+    def _is_over(self) -> bool:
+        steps = self.trainer.max_steps  # -1: no limit
+        stopped = self.trainer.should_stop and self.trainer.fit_loop._can_stop_early  # not before min_epochs
+        return stopped or 0 <= steps <= self.trainer.global_step
 
     def validation_step(self, block: dict[str, Tensor], batch_idx: int) -> None:
         """The same bound on cells that are not trained on."""
@@ -103,7 +108,7 @@ class MixviPlan(TrainingPlan):
         found = [self.module.objective(part, self.n_importance_samples, **self.loss_kwargs) for part in cells]
         self._log("validation_loss", found, self.val_metrics, "validation")
 
-    def _log(self, name: str, found: list[LossOutput], metrics: dict, mode: str, **kwargs) -> None:
+    def _log(self, name: str, found: list[LossOutput], metrics: dict, mode: str, **kwargs) -> Tensor:
         block, terms = _join(found)
         options = {"on_step": self.on_step, "on_epoch": self.on_epoch, "sync_dist": self.use_sync_dist}
         options["batch_size"] = block.n_obs_minibatch
@@ -111,10 +116,12 @@ class MixviPlan(TrainingPlan):
         for term, value in terms.items():  # scvi-tools logs these in inference mode, where processes cannot average
             self.log(f"{term}_{mode}", value, **options)
         self.compute_and_log_metrics(block, metrics, mode)
+        return block.loss
 
     def on_train_epoch_end(self) -> None:
         """Tell the scheduler, if there is one, how the epoch went."""
-        if (scheduler := self.lr_schedulers()) is not None:
+        scheduler, every = self.lr_schedulers(), self.trainer.check_val_every_n_epoch
+        if scheduler is not None and (self.current_epoch + 1) % (every or 1) == 0:
             scheduler.step(self.trainer.callback_metrics[self.lr_scheduler_metric])
 
     def on_train_start(self) -> None:
