@@ -113,9 +113,9 @@ class MixviPlan(TrainingPlan):
         options = {"on_step": self.on_step, "on_epoch": self.on_epoch, "sync_dist": self.use_sync_dist}
         options["batch_size"] = block.n_obs_minibatch
         self.log(name, block.loss, **options, **kwargs)
+        self.compute_and_log_metrics(block, metrics, mode)
         for term, value in terms.items():  # scvi-tools logs these in inference mode, where processes cannot average
             self.log(f"{term}_{mode}", value, **options)
-        self.compute_and_log_metrics(block, metrics, mode)
         return block.loss
 
     def on_train_epoch_end(self) -> None:
