@@ -13,8 +13,8 @@ from tests.model.helpers import build
 EPOCHS, BATCH_SIZE = 16, 64
 
 
-def train(name, batch_size, **options):
-    torch.manual_seed(0)
+def train(name, batch_size, seed=0, **options):
+    torch.manual_seed(seed)
     model = build(name, datasets.blobs(400, 20, n_clusters=3, n_conditions=2, kind="count"))
     options |= {"accelerator": "cpu", "enable_progress_bar": False, "plan_kwargs": {"lr": 0.01}}
     model.train(EPOCHS, batch_size=batch_size, **options)
@@ -28,5 +28,5 @@ if __name__ == "__main__":
     rank = os.environ.get("LOCAL_RANK", "0")
     np.savez(
         Path(sys.argv[2]) / f"{rank}.npz", z=model.get_latent_representation(), steps=model.trainer.global_step,
-        elbo=model.get_elbo(), epochs=len(model.history.get("elbo_train", [])), **state,
+        elbo=[float(value) for value in np.ravel(model.history.get("elbo_train", []))], **state,
     )  # fmt: skip
