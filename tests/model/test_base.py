@@ -255,6 +255,18 @@ def test_elbo_is_error_plus_kl(counts):
     assert model.get_elbo() == pytest.approx(elbo.mean(), rel=0.01)
 
 
+def test_reconstruction_to_disk(counts, tmp_path):
+    model, rows = fitted("VAE", counts), [5, 3, 40]
+    assert model.get_reconstruction(path=tmp_path / "all.h5ad") is None
+    np.testing.assert_array_equal(ad.read_h5ad(tmp_path / "all.h5ad").X, model.get_reconstruction())
+    model.get_reconstruction(indices=rows, library_size=1e4, path=tmp_path / "some.zarr")
+    some = ad.read_zarr(tmp_path / "some.zarr")
+    np.testing.assert_array_equal(some.X, model.get_reconstruction(indices=rows, library_size=1e4))
+    assert list(some.obs_names) == list(counts.obs_names[rows])
+    with pytest.raises(ValueError, match="exists"):
+        model.get_reconstruction(path=tmp_path / "all.h5ad")
+
+
 def test_reconstruction_has_the_library_asked_for(counts):
     model = fitted("VAE", counts)
     np.testing.assert_allclose(model.get_reconstruction().sum(1), counts.X.sum(1), rtol=1e-4)

@@ -13,6 +13,7 @@ from mixvi.data._labels import LabelsField
 from mixvi.data._loader import CellsDataset, CellsSplitter
 from mixvi.data._manager import CellsManager
 from mixvi.data._support import Support, check_support, choose_likelihood, describe
+from mixvi.data._to_disk import check_target, write_blocks
 from mixvi.data._to_zarr import to_zarr
 from mixvi.data._zarr import from_zarr
 
@@ -29,9 +30,11 @@ __all__ = [
     "check_layer",
     "check_levels",
     "check_support",
+    "check_target",
     "choose_likelihood",
     "describe",
     "from_zarr",
     "stand_in",
     "to_zarr",
+    "write_blocks",
 ]

@@ -1,7 +1,8 @@
 """What all models share: AnnData in, AnnData out."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
 from typing import Any
 
 import anndata as ad
@@ -13,7 +14,7 @@ from scvi import settings
 from torch import Tensor
 
 from mixvi import cluster
-from mixvi.data import CellsDataset, annotation_keys, as_positions, check_free
+from mixvi.data import CellsDataset, annotation_keys, as_positions, check_free, check_target, write_blocks
 from mixvi.model._training import TrainableModel
 from mixvi.module._elbo import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
@@ -99,7 +100,8 @@ class LatentModel(TrainableModel):
         indices: Sequence[int] | None = None,
         library_size: float | None = None,
         batch_size: int | None = None,
-    ) -> np.ndarray:
+        path: str | PathLike | None = None,
+    ) -> np.ndarray | None:
         """What the model expects of each cell given its latent mean: a denoised matrix.
 
         Parameters
@@ -109,16 +111,20 @@ class LatentModel(TrainableModel):
         library_size
             Count models: give every cell this total (1e4, say; under ``"zinb"`` before zeros are added), in place of
             its own.
+        path
+            A new ``.h5ad`` or ``.zarr``: write the matrix there block by block, as ``.X`` beside the cells' ``.obs`` and
+            the genes' ``.var``, instead of returning it.
 
         Returns
         -------
-        (n, g) means of p(x | z, c): expected counts, probabilities or values, as the likelihood has it. It is dense;
-        take ``indices`` in turn where memory is short.
+        (n, g) means of p(x | z, c): expected counts, probabilities or values, as the likelihood has it. It is dense:
+        give a ``path`` where memory is short, and nothing is returned.
 
         Raises
         ------
         ValueError
-            If ``library_size`` is given and the model is not one of counts, or has size factors.
+            If ``library_size`` is given and the model is not one of counts, or has size factors; if ``path`` exists or
+            ends otherwise.
         """
         if library_size is not None and LIKELIHOODS[self.likelihood_].support != "count":
             raise ValueError(f"library_size={library_size} has no meaning under likelihood={self.likelihood_!r}.")
@@ -130,7 +136,12 @@ class LatentModel(TrainableModel):
                 cells = cells._replace(library=torch.full_like(cells.library, library_size))
             return self.module.decode(self.module.encode(cells).loc, cells).mean
 
-        return self._collect(mean, adata, indices, batch_size)
+        if path is None:
+            return self._collect(mean, adata, indices, batch_size)
+        path, cells = check_target(path), self._registered(adata).adata
+        rows = as_positions(indices, cells.n_obs)
+        skeleton = AnnData(obs=cells.obs.iloc[rows].copy(), var=cells.var.copy())
+        write_blocks(path, skeleton, self._blocks(mean, adata, indices, batch_size))
 
     def sample(
         self,
@@ -279,6 +290,9 @@ class LatentModel(TrainableModel):
         batch_size: int | None,
     ) -> np.ndarray:
         """What ``of`` says of each cell, (n, ...), in the order of ``indices``."""
+        return np.concatenate(list(self._blocks(of, adata, indices, batch_size)))
+
+    def _blocks(self, of, adata, indices, batch_size) -> Iterator[np.ndarray]:
         self._check_trained()
         manager = self._registered(adata)
         rows = as_positions(indices, manager.adata.n_obs)
@@ -286,11 +300,11 @@ class LatentModel(TrainableModel):
         dataset = CellsDataset(manager, self.device, resident=False)
         batch_size = batch_size or INFERENCE_BATCH_SIZE
         size = dataset.block_size(batch_size)
-        found = []
-        with torch.inference_mode():
-            for block in (dataset[rows[start : start + size]] for start in range(0, len(rows), size)):
-                found += [of(cells).cpu().numpy() for cells in self.module.read(block).split(batch_size)]
-        return np.concatenate(found)
+        for block in (dataset[rows[start : start + size]] for start in range(0, len(rows), size)):
+            for cells in self.module.read(block).split(batch_size):
+                with torch.inference_mode():  # not around a yield, which would leave the caller in it
+                    part = of(cells).cpu().numpy()
+                yield part
 
 
 def _mean(values: np.ndarray, wanted: bool) -> float | np.ndarray:
