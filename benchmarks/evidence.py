@@ -5,7 +5,8 @@
 The paper's net: one stochastic layer of 50, two hidden layers of 200 tanh units; images are binarised at each visit.
 The paper's optimizer is Adam over 3,280 epochs with a falling rate; here the rate falls from 1e-3 along half a cosine
 over --epochs, so that a machine can say how long it has. The script stops when the time is over and goes on from its
-checkpoint (benchmarks/results/evidence_k1.pt, not in git) when called again. The curve goes to
+checkpoint (benchmarks/results/evidence_k1.pt, not in git) when called again. --start takes the first weights of another
+run from its checkpoint, --rate another first learning rate. The curve goes to
 benchmarks/results/evidence_k1.csv: -log p of test images by the importance-weighted bound, on --curve-images with
 --curve-samples on the way, on all 10,000 with --test-samples at the end.
 """
@@ -31,7 +32,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Tanh(nn.Sequential):
-    """Hidden layers as in the paper, in place of those of `mixvi.module.nets.Trunk`."""
+    """Hidden layers as in the paper, in place of a `mixvi.module.nets.Layer`."""
 
     def __init__(self, n_in, n_hidden=200):
         super().__init__(nn.Linear(n_in, n_hidden), nn.Tanh(), nn.Linear(n_hidden, n_hidden), nn.Tanh())
@@ -44,7 +45,8 @@ class Tanh(nn.Sequential):
 def build(grey):
     """A VAE that starts from the mean image."""
     module = VAEModule(Layout(grey.shape[1]), Bernoulli, 50, Hidden(200, 2, 0.0))
-    module.encoder.trunk.layers, module.likelihood.trunk.layers = Tanh(grey.shape[1]), Tanh(50)
+    for trunk, n_in in ((module.encoder.trunk, grey.shape[1]), (module.likelihood.trunk, 50)):
+        trunk.layers = nn.ModuleList([Tanh(n_in)])
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
@@ -86,6 +88,8 @@ def main():
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=3280)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--start", type=Path, help="checkpoint of another run")
     parser.add_argument("--curve-images", type=int, default=500)
     parser.add_argument("--curve-samples", type=int, default=500)
     parser.add_argument("--test-samples", type=int, default=5_000)
@@ -100,6 +104,8 @@ def main():
     module = build(train)
     optimizer = torch.optim.Adam(module.parameters(), eps=1e-4, fused=True)
     path, rows, epoch, seconds = RESULTS / f"evidence_k{args.k}.pt", [], 0, 0.0
+    if args.start and not path.exists():
+        module.load_state_dict(torch.load(args.start, weights_only=False)["module"])
     if path.exists():
         state = torch.load(path, weights_only=False)
         module.load_state_dict(state["module"])
@@ -120,7 +126,7 @@ def main():
     while epoch < args.epochs and time.monotonic() < end:
         start = time.monotonic()
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * (1 + math.cos(math.pi * epoch / args.epochs)) / 2
+            group["lr"] = args.rate * (1 + math.cos(math.pi * epoch / args.epochs)) / 2
         for batch in torch.randperm(len(train), device=DEVICE).split(args.batch_size):
             optimizer.zero_grad()
             loss(module, as_cells(train[batch]), args.k).backward()

@@ -4,10 +4,12 @@
 
 Cells are simulated from real blood cells (pbmc3k): each is a half, drawn count by count, of what two real cells of one
 type have together, so that sparsity, library sizes and genes that go together are real. Genes are the most variable.
-Both models train through ``train()``, without validation, after one epoch that warms up, and give their latents; the
-table has medians over --repeats and their range. --elbo trains SCVI at its defaults and then mixvi.VAE until it has
-SCVI's bound on the same held-out cells, computed by one function. --memory NAME trains one model alone and prints its
-peak memory. Writes benchmarks/results/throughput_*.{csv,md,png}; runs on CPU and CUDA alike.
+Both models train through ``train()``, without validation, after a short run that warms up, and give their latents; the
+table has medians over --repeats and their range. A measurement has about --visits training cells, which is several
+epochs of few cells and a part of one of many. --elbo trains SCVI at its defaults and mixvi.VAE for as many epochs, and
+notes when the second has the final bound of the first on the same held-out cells, computed by one function.
+--alone-cells trains each model in a process of its own for an epoch, for peak memory and the first call. --density asks
+which share of zeros makes CSR pay. Writes benchmarks/results/throughput_*.{csv,md,png}; runs on CPU and CUDA alike.
 """
 
 import argparse
@@ -16,8 +18,10 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -61,8 +65,8 @@ def simulate(n_cells, n_genes, seed=0):
     return ad.AnnData(sp.vstack(blocks, format="csr"))
 
 
-def build(cls, adata):
-    scvi.settings.seed = 0
+def build(cls, adata, seed=0):
+    scvi.settings.seed = seed
     cls.setup_anndata(adata)
     return cls(adata, **SETTINGS[cls])
 
@@ -73,10 +77,17 @@ def clock(f):
     return time.perf_counter() - start
 
 
-def throughput(adata, batch_size, n_epochs, repeats):
+def throughput(adata, batch_size, visits, repeats):
     """Cells a second of both models, in turn."""
     rows = []
     options = QUIET | {"batch_size": batch_size, "train_size": 0.9, "check_val_every_n_epoch": None}
+    n_train = int(0.9 * adata.n_obs)
+    if visits > n_train:
+        n_epochs = round(visits / n_train)
+        n_cells = n_epochs * n_train
+    else:
+        n_epochs, steps = 1, visits // batch_size
+        options["max_steps"], n_cells = steps, steps * batch_size
     models = {cls: build(cls, adata) for cls in SETTINGS}
     for model in models.values():
         model.train(1, **options)
@@ -87,8 +98,7 @@ def throughput(adata, batch_size, n_epochs, repeats):
             inference = clock(lambda model=model: model.get_latent_representation())
             rows.append(
                 {"cells": adata.n_obs, "genes": adata.n_vars, "batch size": batch_size, "model": cls.__name__,
-                 "repeat": repeat, "training": 0.9 * adata.n_obs * n_epochs / training,
-                 "inference": adata.n_obs / inference}
+                 "repeat": repeat, "training": n_cells / training, "inference": adata.n_obs / inference}
             )  # fmt: skip
             print(rows[-1], flush=True)
     return rows
@@ -157,46 +167,93 @@ def held_out_elbo(module, adata, rows):
     return total / len(rows)
 
 
-class Until(Callback):
-    """Notes the held-out bound after each epoch, and stops at a value; its own time does not count."""
+class Watch(Callback):
+    """Notes the held-out bound after each epoch; its own time does not count."""
 
-    def __init__(self, adata, target=np.inf):
-        self.adata, self.target, self.curve, self.own, self.start = adata, target, [], 0.0, time.perf_counter()
+    def __init__(self, adata):
+        self.adata, self.curve, self.own, self.start = adata, [], 0.0, time.perf_counter()
 
     def on_train_epoch_end(self, trainer, plan):
         """Score, and stop the clock meanwhile."""
         now = time.perf_counter()
-        rows = trainer.datamodule.val_idx
-        self.curve.append((now - self.start - self.own, held_out_elbo(plan.module, self.adata, rows)))
-        trainer.should_stop |= self.curve[-1][1] >= self.target
+        self.curve.append(
+            (now - self.start - self.own, held_out_elbo(plan.module, self.adata, trainer.datamodule.val_idx))
+        )
         self.own += time.perf_counter() - now
 
 
-def time_to_elbo(adata):
-    """Seconds of SCVI at its defaults and of mixvi.VAE until it has SCVI's bound, each with its first call."""
-    scvi_model, vae = (build(cls, adata) for cls in (scvi.model.SCVI, mixvi.VAE))
+def time_to_elbo(adata, seed):
+    """Seconds of SCVI at its defaults, and of mixvi.VAE until it has SCVI's bound, each with its first call."""
+    scvi_model = build(scvi.model.SCVI, adata, seed)
     seconds = clock(lambda: scvi_model.train(train_size=0.9, **QUIET))
-    target = held_out_elbo(scvi_model.module, adata, scvi_model.validation_indices)
-    watch = Until(adata, target)
-    vae.train(train_size=0.9, callbacks=[watch], check_val_every_n_epoch=None, **QUIET)
-    reached = [t for t, elbo in watch.curve if elbo >= target]
+    target, n_epochs = (
+        held_out_elbo(scvi_model.module, adata, scvi_model.validation_indices),
+        len(scvi_model.history["elbo_train"]),
+    )
+    vae, watch = build(mixvi.VAE, adata, seed), Watch(adata)
+    vae.train(n_epochs, train_size=0.9, callbacks=[watch], check_val_every_n_epoch=None, **QUIET)
+    assert (vae.validation_indices == scvi_model.validation_indices).all()
+    reached = [i for i, (_, elbo) in enumerate(watch.curve) if elbo >= target]
     found = {
-        "cells": adata.n_obs, "SCVI seconds": seconds, "SCVI epochs": len(scvi_model.history["elbo_train"]),
-        "SCVI ELBO": target, "mixvi seconds": reached[0] if reached else np.nan, "mixvi epochs": len(watch.curve),
-        "mixvi ELBO": watch.curve[-1][1],
+        "cells": adata.n_obs, "seed": seed, "epochs": n_epochs, "SCVI: seconds": seconds, "SCVI: bound": target,
+        "VAE: seconds to it": watch.curve[reached[0]][0] if reached else np.nan,
+        "VAE: epochs to it": reached[0] + 1 if reached else np.nan,
+        "VAE: seconds": watch.curve[-1][0], "VAE: bound": watch.curve[-1][1],
     }  # fmt: skip
+    found["times less"] = found["SCVI: seconds"] / found["VAE: seconds to it"]
     print(found, flush=True)
     return found
 
 
-def peak_memory(name, n_cells, n_genes):
-    """GB of a process that simulates the cells and trains one model for one epoch."""
+def density(n_genes, batch_size, shares=(0.03, 0.1, 0.2, 0.3, 0.4, 0.6), repeats=20):
+    """Milliseconds of the objective and its gradient with the same cells as CSR and dense, by share of non-zeros."""
+    rows, rng = [], np.random.default_rng(0)
+    for share in shares:
+        x = sp.random(batch_size, n_genes, share, "csr", np.float32, rng, lambda n: rng.integers(1, 4, n))
+        module = build(mixvi.VAE, ad.AnnData(x)).module.to(DEVICE)
+        csr = torch.sparse_csr_tensor(*map(torch.from_numpy, (x.indptr, x.indices, x.data)), x.shape).to(DEVICE)
+        seconds = {"CSR": [], "dense": []}
+        for _ in range(repeats):
+            for form, values in (("CSR", csr), ("dense", csr.to_dense())):
+                seconds[form].append(clock(partial(_objective, module, values)))
+        rows.append({"non-zero": share} | {form: 1000 * float(np.median(found)) for form, found in seconds.items()})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def _objective(module, x):
+    zero = torch.zeros(len(x), 1, device=DEVICE)
+    module.objective(module.read({"X": x, "batch": zero, "labels": zero})).loss.backward()
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def alone(name, n_cells, n_genes, path):
+    """Peak memory and seconds of one epoch in this process, first call included; cells in memory, or in zarr."""
     cls = {"VAE": mixvi.VAE, "SCVI": scvi.model.SCVI}[name]
-    adata = simulate(n_cells, n_genes)
+    adata = mixvi.data.from_zarr(path) if path else simulate(n_cells, n_genes)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = clock(lambda: build(cls, adata).train(1, batch_size=1024, **QUIET))
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{name},{n_cells},{before / 2**20:.2f},{after / 2**20:.2f},{seconds:.0f}")
+    print(f"{before / 2**20:.2f},{after / 2**20:.2f},{seconds:.1f}")
+
+
+def all_alone(n_cells, n_genes):
+    """Rows of a table: each model in memory, mixvi.VAE from zarr too."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"{folder}/cells.zarr"
+        simulate(n_cells, n_genes).write_h5ad(f"{folder}/cells.h5ad")
+        mixvi.data.to_zarr(f"{folder}/cells.h5ad", store, progress=False)
+        for name, path in (("VAE", ""), ("SCVI", ""), ("VAE", store)):
+            command = [sys.executable, __file__, "--alone", name, path, str(n_cells), str(n_genes)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            before, after, seconds = done.stdout.strip().splitlines()[-1].split(",")
+            where = "zarr" if path else "memory"
+            rows.append({"model": name, "cells": n_cells, "genes": n_genes, "in": where, "GB before": before,
+                         "GB at the peak": after, "seconds": seconds})  # fmt: skip
+            print(rows[-1], flush=True)
+    return rows
 
 
 def table(rows):
@@ -234,6 +291,14 @@ def plot(rows, path):
     figure.savefig(path, dpi=120)
 
 
+def markdown(rows):
+    """Rows of one kind as a Markdown table."""
+    frame = pd.DataFrame(rows)
+    lines = ["| " + " | ".join(frame) + " |", "|" + "---|" * frame.shape[1]]
+    shown = frame.map(lambda value: f"{value:,.2f}" if isinstance(value, float) else f"{value}")
+    return [*lines, *("| " + " | ".join(row) + " |" for row in shown.to_numpy()), ""]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, nargs="*", default=[3_000, 30_000])
@@ -242,54 +307,51 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--visits", type=int, default=60_000, help="training cells of one measurement, about")
     parser.add_argument("--elbo", type=int, help="cells for the time to SCVI's bound; 0 leaves it out", default=3_000)
-    parser.add_argument("--memory-cells", type=int, nargs="*", default=[])
-    parser.add_argument("--memory", help="internal: measure this model in this process")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of --elbo")
+    parser.add_argument("--alone-cells", type=int, nargs="*", default=[])
+    parser.add_argument("--density", action="store_true")
+    parser.add_argument("--alone", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     for name in ("mixvi", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     scvi.settings.verbosity = logging.ERROR
-    if args.memory:
-        return peak_memory(args.memory, args.memory_cells[0], args.genes[0])
+    if args.alone:
+        name, path, n_cells, n_genes = args.alone
+        return alone(name, int(n_cells), int(n_genes), path)
 
     name = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    rows, parts, density = [], [], {}
+    rows, parts, shares = [], [], []
     for n_cells in args.cells:
         for n_genes in args.genes:
             adata = simulate(n_cells, n_genes)
-            density[n_cells, n_genes] = adata.X.nnz / np.prod(adata.shape)
+            shares.append(f"{100 * adata.X.nnz / np.prod(adata.shape):.1f} % of {adata.n_vars:,} genes")
             for batch_size in args.batch_sizes:
-                n_epochs = max(round(args.visits / n_cells), 1)
-                rows += throughput(adata, batch_size, n_epochs, args.repeats)
-                parts.append({"genes": n_genes, "batch size": batch_size, **breakdown(adata, batch_size)})
+                rows += throughput(adata, batch_size, args.visits, args.repeats)
+                parts.append({"genes": adata.n_vars, "batch size": batch_size, **breakdown(adata, batch_size)})
     packages = ", ".join(f"{package} {version(package)}" for package in ("mixvi", "scvi-tools", "torch", "lightning"))
     lines = [f"# Speed on {name}", "", f"`python {' '.join(sys.argv)}`, {platform.machine()}, {packages}.", ""]
-    lines += table(rows) if rows else []
-    shares = ", ".join(f"{100 * share:.1f} % ({n:,} x {g:,})" for (n, g), share in density.items())
-    lines += ["", f"Entries that are not zero: {shares}. Medians of {args.repeats}, in turn.", ""]
-    if parts:
-        frame = pd.DataFrame(parts).drop_duplicates(["genes", "batch size"], keep="last").round(2)
-        lines += ["A step of mixvi.VAE, milliseconds by part:", "", "| " + " | ".join(frame) + " |"]
-        lines += ["|" + "---|" * frame.shape[1]]
-        lines += ["| " + " | ".join(map("{:g}".format, row)) + " |" for row in frame.to_numpy()] + [""]
-    if args.elbo:
-        found = time_to_elbo(simulate(args.elbo, args.genes[0]))
+    if rows:
         lines += [
-            f"Time to SCVI's held-out bound, {args.elbo:,} cells: SCVI at its defaults {found['SCVI seconds']:.0f} s "
-            f"({found['SCVI epochs']} epochs, {found['SCVI ELBO']:.2f} nats a cell); mixvi.VAE "
-            f"{found['mixvi seconds']:.1f} s ({found['mixvi epochs']} epochs, {found['mixvi ELBO']:.2f}); "
-            f"**{found['SCVI seconds'] / found['mixvi seconds']:.1f}** times less.",
+            *table(rows),
+            "",
+            f"Medians of {args.repeats}, in turn. Not zero: {', '.join(dict.fromkeys(shares))}.",
             "",
         ]
-    for n_cells in args.memory_cells:
-        command = [sys.executable, __file__, "--genes", str(args.genes[0]), "--memory-cells", str(n_cells)]
-        for model in ("VAE", "SCVI"):
-            done = subprocess.run([*command, "--memory", model], capture_output=True, text=True, check=True)
-            _, n, before, after, seconds = done.stdout.strip().splitlines()[-1].split(",")
-            lines.append(
-                f"Memory, {model}, {int(n):,} cells: peak {after} GB ({before} GB before training); an epoch with "
-                f"batch 1,024, first call included, {seconds} s."
-            )
+        parts = pd.DataFrame(parts).groupby(["genes", "batch size"], as_index=False).median()
+        lines += ["A step of mixvi.VAE, milliseconds by part:", "", *markdown(parts.to_dict("records"))]
+    if args.elbo:
+        adata = simulate(args.elbo, args.genes[0])
+        found = [time_to_elbo(adata, seed) for seed in range(args.seeds)]
+        less = [run["times less"] for run in found]
+        lines += ["Time to the bound on held-out cells that SCVI ends with at its defaults:", "", *markdown(found)]
+        lines += [f"Mean {np.mean(less):.1f} times less, least {np.min(less):.1f}, of {len(less)} seeds.", ""]
+    if args.alone_cells:
+        found = [row for n_cells in args.alone_cells for row in all_alone(n_cells, args.genes[0])]
+        lines += ["One epoch with batch 1,024 in a process of its own, first call included:", "", *markdown(found)]
+    if args.density:
+        found = density(args.genes[0], args.batch_sizes[0])
+        lines += [f"Milliseconds of the objective and its gradient, batch {args.batch_sizes[0]}:", "", *markdown(found)]
     RESULTS.mkdir(exist_ok=True)
     stem = f"throughput_{DEVICE}"
     (RESULTS / f"{stem}.md").write_text("\n".join(lines) + "\n")

@@ -123,3 +123,8 @@ def test_plan_config_counts_as_well(counts):
 def test_sparse_loading(counts):
     counts.X = csr_matrix(counts.X)
     assert np.isfinite(fitted("GMVAE", counts, train={"load_sparse_tensor": True}).get_elbo())
+
+
+def test_a_compiled_step_is_refused(counts):
+    with pytest.raises(ValueError, match="compile=True"):
+        fitted("VAE", counts, train={"plan_kwargs": {"compile": True}})

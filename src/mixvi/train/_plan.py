@@ -50,6 +50,11 @@ class MixviPlan(TrainingPlan):
         Limit of the gradient and its kind, as in Lightning's trainer.
     **plan_kwargs
         Passed to :class:`scvi.train.TrainingPlan`.
+
+    Raises
+    ------
+    ValueError
+        If ``compile`` is asked for.
     """
 
     def __init__(
@@ -63,6 +68,8 @@ class MixviPlan(TrainingPlan):
         gradient_clip_algorithm: str | None = None,
         **plan_kwargs,
     ):
+        if plan_kwargs.get("compile"):
+            raise ValueError("compile=True has no effect on mixvi's step, which is not torch.compile's; leave it out.")
         super().__init__(module, **plan_kwargs)
         self.automatic_optimization = False
         self.batch_size = batch_size
