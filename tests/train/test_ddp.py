@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.spatial.distance import pdist
+from sklearn.linear_model import LinearRegression
 
 from tests.train.ddp_script import BATCH_SIZE, EPOCHS, train
 
@@ -29,9 +29,10 @@ def test_two_processes(tmp_path):
     assert first["steps"] == alone.trainer.global_step
     assert elbo[-1] == pytest.approx(alone.history["elbo_train"].iloc[-1, 0], rel=0.02)
     z, z_alone, z_other = first["z"], alone.get_latent_representation(), other.get_latent_representation()
-    assert agreement(z, z_alone) > agreement(z_other, z_alone) - 0.05  # noise: what another seed does
+    assert agreement(z, z_alone) > agreement(z_other, z_alone) - 0.02  # noise: what another seed does
 
 
 def agreement(first, second):
-    """Correlation of the distances between cells, which no rotation of a latent space changes."""
-    return np.corrcoef(pdist(first), pdist(second))[0, 1]
+    """Share of the variance of the second latent space that a linear map of the first explains."""
+    residual = second - LinearRegression().fit(first, second).predict(first)
+    return 1 - residual.var(0).sum() / second.var(0).sum()
