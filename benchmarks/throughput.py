@@ -23,6 +23,7 @@ import time
 import warnings
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import anndata as ad
@@ -205,18 +206,21 @@ def time_to_elbo(adata, seed):
     return found
 
 
-def density(n_genes, batch_size, shares=(0.03, 0.1, 0.2, 0.3, 0.4, 0.6), repeats=20):
+def density(n_genes, batch_sizes, shares=(0.03, 0.1, 0.2, 0.3, 0.4, 0.6), repeats=20):
     """Milliseconds of the objective and its gradient with the same cells as CSR and dense, by share of non-zeros."""
     rows, rng = [], np.random.default_rng(0)
-    for share in shares:
+    for batch_size, likelihood, share in product(batch_sizes, ("nb", "bernoulli"), shares):
         x = sp.random(batch_size, n_genes, share, "csr", np.float32, rng, lambda n: rng.integers(1, 4, n))
-        module = build(mixvi.VAE, ad.AnnData(x)).module.to(DEVICE)
+        x.data = x.data if likelihood == "nb" else np.ones_like(x.data)
+        mixvi.VAE.setup_anndata(adata := ad.AnnData(x))
+        module = mixvi.VAE(adata, likelihood=likelihood).module.to(DEVICE)
         csr = torch.sparse_csr_tensor(*map(torch.from_numpy, (x.indptr, x.indices, x.data)), x.shape).to(DEVICE)
         seconds = {"CSR": [], "dense": []}
         for _ in range(repeats):
             for form, values in (("CSR", csr), ("dense", csr.to_dense())):
                 seconds[form].append(clock(partial(_objective, module, values)))
-        rows.append({"non-zero": share} | {form: 1000 * float(np.median(found)) for form, found in seconds.items()})
+        rows.append({"batch size": batch_size, "likelihood": likelihood, "non-zero": share}
+                    | {form: 1000 * float(np.median(found)) for form, found in seconds.items()})  # fmt: skip
         print(rows[-1], flush=True)
     return rows
 
@@ -310,6 +314,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3, help="runs of --elbo")
     parser.add_argument("--alone-cells", type=int, nargs="*", default=[])
     parser.add_argument("--density", action="store_true")
+    parser.add_argument("--name", default=f"throughput_{DEVICE}", help="of the files written")
     parser.add_argument("--alone", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -350,14 +355,13 @@ def main():
         found = [row for n_cells in args.alone_cells for row in all_alone(n_cells, args.genes[0])]
         lines += ["One epoch with batch 1,024 in a process of its own, first call included:", "", *markdown(found)]
     if args.density:
-        found = density(args.genes[0], args.batch_sizes[0])
-        lines += [f"Milliseconds of the objective and its gradient, batch {args.batch_sizes[0]}:", "", *markdown(found)]
+        found = density(args.genes[0], args.batch_sizes)
+        lines += ["Milliseconds of the objective and its gradient:", "", *markdown(found)]
     RESULTS.mkdir(exist_ok=True)
-    stem = f"throughput_{DEVICE}"
-    (RESULTS / f"{stem}.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / f"{args.name}.md").write_text("\n".join(lines) + "\n")
     if rows:
-        pd.DataFrame(rows).round(1).to_csv(RESULTS / f"{stem}.csv", index=False)
-        plot(rows, RESULTS / f"{stem}.png")
+        pd.DataFrame(rows).round(1).to_csv(RESULTS / f"{args.name}.csv", index=False)
+        plot(rows, RESULTS / f"{args.name}.png")
     print("\n".join(lines))
 
 
