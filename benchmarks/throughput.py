@@ -9,13 +9,12 @@ table has medians over --repeats and their range. A measurement has about --visi
 epochs of few cells and a part of one of many. --elbo trains SCVI at its defaults and mixvi.VAE for as many epochs, and
 notes when the second has the final bound of the first on the same held-out cells, computed by one function.
 --alone-cells trains each model in a process of its own for an epoch, for peak memory and the first call. --density asks
-which share of zeros makes CSR pay. Writes benchmarks/results/throughput_*.{csv,md,png}; runs on CPU and CUDA alike.
+which share of zeros makes CSR pay. Each part writes a file of its own, benchmarks/results/throughput_cpu*.{csv,md,png}.
 """
 
 import argparse
 import logging
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -232,14 +231,19 @@ def _objective(module, x):
         torch.cuda.synchronize()
 
 
+def peak_memory():
+    """GB, of this process so far."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 2**20
+
+
 def alone(name, n_cells, n_genes, path):
     """Peak memory and seconds of one epoch in this process, first call included; cells in memory, or in zarr."""
     cls = {"VAE": mixvi.VAE, "SCVI": scvi.model.SCVI}[name]
     adata = mixvi.data.from_zarr(path) if path else simulate(n_cells, n_genes)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     seconds = clock(lambda: build(cls, adata).train(1, batch_size=1024, **QUIET))
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{before / 2**20:.2f},{after / 2**20:.2f},{seconds:.1f}")
+    print(f"{before:.2f},{peak_memory():.2f},{seconds:.1f}")
 
 
 def all_alone(n_cells, n_genes):
@@ -314,7 +318,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3, help="runs of --elbo")
     parser.add_argument("--alone-cells", type=int, nargs="*", default=[])
     parser.add_argument("--density", action="store_true")
-    parser.add_argument("--name", default=f"throughput_{DEVICE}", help="of the files written")
+    parser.add_argument("--name", default="throughput", help="of the files written")
     parser.add_argument("--alone", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -326,18 +330,19 @@ def main():
         return alone(name, int(n_cells), int(n_genes), path)
 
     name = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    rows, parts, shares = [], [], []
-    for n_cells in args.cells:
-        for n_genes in args.genes:
-            adata = simulate(n_cells, n_genes)
-            shares.append(f"{100 * adata.X.nnz / np.prod(adata.shape):.1f} % of {adata.n_vars:,} genes")
-            for batch_size in args.batch_sizes:
-                rows += throughput(adata, batch_size, args.visits, args.repeats)
-                parts.append({"genes": adata.n_vars, "batch size": batch_size, **breakdown(adata, batch_size)})
     packages = ", ".join(f"{package} {version(package)}" for package in ("mixvi", "scvi-tools", "torch", "lightning"))
-    lines = [f"# Speed on {name}", "", f"`python {' '.join(sys.argv)}`, {platform.machine()}, {packages}.", ""]
-    if rows:
-        lines += [
+    stem = RESULTS / f"{args.name}_{DEVICE}"
+    header = [f"`python {' '.join(sys.argv)}`: {name}, {platform.machine()}, {packages}.", ""]
+    if args.cells:
+        rows, parts, shares = [], [], []
+        for n_cells in args.cells:
+            for n_genes in args.genes:
+                adata = simulate(n_cells, n_genes)
+                shares.append(f"{100 * adata.X.nnz / np.prod(adata.shape):.1f} % of {adata.n_vars:,} genes")
+                for batch_size in args.batch_sizes:
+                    rows += throughput(adata, batch_size, args.visits, args.repeats)
+                    parts.append({"genes": adata.n_vars, "batch size": batch_size, **breakdown(adata, batch_size)})
+        lines = [
             *table(rows),
             "",
             f"Medians of {args.repeats}, in turn. Not zero: {', '.join(dict.fromkeys(shares))}.",
@@ -345,23 +350,35 @@ def main():
         ]
         parts = pd.DataFrame(parts).groupby(["genes", "batch size"], as_index=False).median()
         lines += ["A step of mixvi.VAE, milliseconds by part:", "", *markdown(parts.to_dict("records"))]
+        write(f"{stem}.md", header + lines)
+        pd.DataFrame(rows).round(1).to_csv(f"{stem}.csv", index=False)
+        plot(rows, f"{stem}.png")
     if args.elbo:
         adata = simulate(args.elbo, args.genes[0])
         found = [time_to_elbo(adata, seed) for seed in range(args.seeds)]
-        less = [run["times less"] for run in found]
-        lines += ["Time to the bound on held-out cells that SCVI ends with at its defaults:", "", *markdown(found)]
-        lines += [f"Mean {np.mean(less):.1f} times less, least {np.min(less):.1f}, of {len(less)} seeds.", ""]
+        write(f"{stem}_bound.md", header + bounds(found))
     if args.alone_cells:
         found = [row for n_cells in args.alone_cells for row in all_alone(n_cells, args.genes[0])]
-        lines += ["One epoch with batch 1,024 in a process of its own, first call included:", "", *markdown(found)]
+        lines = ["One epoch with batch 1,024 in a process of its own, first call included:", "", *markdown(found)]
+        write(f"{stem}_alone.md", header + lines)
     if args.density:
-        found = density(args.genes[0], args.batch_sizes)
-        lines += ["Milliseconds of the objective and its gradient:", "", *markdown(found)]
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{args.name}.md").write_text("\n".join(lines) + "\n")
-    if rows:
-        pd.DataFrame(rows).round(1).to_csv(RESULTS / f"{args.name}.csv", index=False)
-        plot(rows, RESULTS / f"{args.name}.png")
+        lines = [
+            "Milliseconds of the objective and its gradient:",
+            "",
+            *markdown(density(args.genes[0], args.batch_sizes)),
+        ]
+        write(f"{stem}_density.md", header + lines)
+
+
+def bounds(found):
+    """Runs of `time_to_elbo` as a table."""
+    less = [run["times less"] for run in found]
+    lines = ["Time to the bound on held-out cells that SCVI ends with at its defaults:", "", *markdown(found)]
+    return [*lines, f"Mean {np.mean(less):.1f} times less, least {np.min(less):.1f}, of {len(less)} seeds.", ""]
+
+
+def write(path, lines):
+    Path(path).write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

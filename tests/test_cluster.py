@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.cluster.hierarchy import is_valid_linkage
 from scipy.sparse import block_diag, csr_matrix
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
@@ -34,6 +35,27 @@ def test_more_parts_than_communities_are_not_promised_but_fewer_are_merged():
     part = np.repeat([0, 1, 2], [6, 5, 4])
     merged = cluster.merge(part, graph.tocsr(), 2)
     np.testing.assert_array_equal(merged, np.repeat([0, 0, 1], [6, 5, 4]))
+
+
+def test_the_merge_tree_joins_what_touches():
+    sizes = (6, 5, 4, 4)
+    graph = csr_matrix(block_diag([np.ones((k, k)) - np.eye(k) for k in sizes])).tolil()
+    for a, b, weight in ((0, 6, 3), (7, 11, 1)):  # the first two touch most, then the second and the third
+        graph[a, b] = graph[b, a] = weight
+    part = np.repeat([0, 1, 2, 3], sizes)
+    tree = cluster.merge_tree(part, graph.tocsr(), ["a", "b", "c", "d"])
+    assert tree.linkage[:, :2].astype(int).tolist() == [[0, 1], [4, 2], [5, 3]]
+    assert tree.linkage[-1, 3] == 4
+    ends = np.asarray(graph.tocsr().sum(1)).ravel()
+    expected = ends[part == 0].sum() * ends[part == 1].sum() / ends.sum()
+    assert tree.connectivity[0] == pytest.approx(3 / expected)
+    assert tree.connectivity[2] == 0
+    assert is_valid_linkage(tree.linkage)
+    assert tree.cut(2).to_dict() == {"a": 0, "b": 0, "c": 0, "d": 1}
+    assert tree.cut(4).to_dict() == {"a": 0, "b": 1, "c": 2, "d": 3}
+    with pytest.raises(ValueError, match="1 to 4"):
+        tree.cut(5)
+    assert cluster.merge_tree(np.zeros(6, int), graph[:6, :6].tocsr(), ["a"]).cut(1).to_dict() == {"a": 0}
 
 
 def test_labelled_cells_are_parts_of_their_own():

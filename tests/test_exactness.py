@@ -15,11 +15,11 @@ from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from torch.nn.functional import one_hot
 
+from mixvi.idec import clustering_loss, soft_assignment, target_distribution
 from mixvi.module import AEModule, Cells, CVAEModule, GMVAEModule, Layout, VAEModule
 from mixvi.module.encoders import SCALE_FLOOR
 from mixvi.module.likelihoods import Normal
 from mixvi.module.nets import Hidden
-from mixvi.refine import clustering_loss, soft_assignment, target_distribution
 from mixvi.train import fit_full_batch
 
 N, G, D = 400, 12, 4
@@ -37,7 +37,9 @@ def spectral_data(seed=0):
 
 
 def as_cells(x, c=None, y=None):
-    return Cells(x=x, seen=x, library=x.sum(-1, keepdim=True), c=x[:, :0] if c is None else c, y=x[:, :0])
+    return Cells(
+        x=x, seen=x, library=x.sum(-1, keepdim=True), c=x[:, :0] if c is None else c, y=x[:, :0], guide=x[:, :0]
+    )
 
 
 def fit(module, cells, **settings):

@@ -22,7 +22,7 @@ _WHERE = {
     "model": "mixvi.model",
     "module": "mixvi.module",
     "pl": "mixvi.pl",
-    "refine": "mixvi.refine",
+    "refine": "mixvi.idec",
     "train": "mixvi.train",
     "__version__": "mixvi._version",
 }

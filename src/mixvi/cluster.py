@@ -1,18 +1,23 @@
 """Partitions of a latent space: the neighbour graph, Leiden at a wanted number of clusters, merging.
 
-Graph and communities are scanpy's and leidenalg's/igraph's; here stands only how many communities there are to be.
+The graph is scanpy's and the communities are igraph's; here stands only how many communities there are to be.
 """
 
+import random
 import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import anndata as ad
+import igraph
 import numpy as np
 import pandas as pd
 import scanpy as sc
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, triu
 
 N_NEIGHBORS = 15
 RESOLUTIONS = (1e-3, 50.0)  # between one community and one for a handful of cells
+LEIDEN_ITERATIONS = 2
 SEARCH_STEPS = 24  # halves the log range of resolutions to a millionth
 
 
@@ -32,7 +37,7 @@ def leiden(latent: np.ndarray, resolution: float = 1.0, seed: int = 0) -> np.nda
     -------
     (n,) community of each cell, 0 the largest.
     """
-    return _communities(neighbor_graph(latent, seed), resolution, seed)
+    return _Communities(neighbor_graph(latent, seed), seed).at(resolution)
 
 
 def partition(
@@ -84,31 +89,79 @@ def neighbor_graph(latent: np.ndarray, seed: int = 0) -> csr_matrix:
     return cells.obsp["connectivities"]
 
 
+class MergeTree(NamedTuple):
+    """Clusters, joined pair by pair until one is left, each time the two that hang together most.
+
+    A pair hangs together by its edges in the neighbour graph over those expected of two clusters of their sizes.
+    """
+
+    names: list[str]  # K
+    linkage: np.ndarray  # (K - 1, 4), as in scipy.cluster.hierarchy: both parts, height, number of leaves
+    connectivity: np.ndarray  # (K - 1,) edges of the pair over expected ones; 0 where nothing joins them
+
+    def cut(self, n_clusters: int) -> pd.Series:
+        """Number of the group (0, ...) of each cluster when ``n_clusters`` are left."""
+        k = len(self.names)
+        if not 1 <= n_clusters <= k:
+            raise ValueError(f"n_clusters={n_clusters}; the tree of {k} clusters can be cut into 1 to {k}.")
+        group = {leaf: [leaf] for leaf in range(k)}
+        for step, (a, b) in enumerate(self.linkage[: k - n_clusters, :2].astype(int)):
+            group[k + step] = group.pop(a) + group.pop(b)
+        leaves = sorted(group.values(), key=min)
+        return pd.Series({self.names[leaf]: i for i, members in enumerate(leaves) for leaf in sorted(members)})
+
+
+def merge_tree(part: np.ndarray, graph: csr_matrix, names: Sequence[str]) -> MergeTree:
+    """The tree of K clusters.
+
+    Parameters
+    ----------
+    part
+        (n,) number of the cluster of each cell, below K.
+    graph
+        (n, n) neighbour graph.
+    names
+        K.
+    """
+    k, n = len(names), len(part)
+    member = csr_matrix((np.ones(n), (part, np.arange(n))), shape=(k, n))
+    edges = (member @ graph @ member.T).toarray()
+    node, leaves, linkage, connectivity = list(range(k)), [1] * k, [], []
+    while len(node) > 1:
+        size = edges.sum(1)  # edge ends of each cluster
+        strength = edges * size.sum() / np.maximum(np.outer(size, size), 1e-300)
+        np.fill_diagonal(strength, -1)
+        a, b = sorted(np.unravel_index(strength.argmax(), strength.shape))
+        connectivity.append(strength[a, b])
+        linkage.append([node[a], node[b], 1 / (1 + strength[a, b]), leaves[a] + leaves[b]])
+        edges[a], edges[:, a] = edges[a] + edges[b], edges[:, a] + edges[:, b]
+        edges = np.delete(np.delete(edges, b, 0), b, 1)
+        node[a], leaves[a] = k + len(linkage) - 1, leaves[a] + leaves[b]
+        del node[b], leaves[b]
+    linkage = np.array(linkage, dtype=float).reshape(-1, 4)
+    linkage[:, 2] = np.maximum.accumulate(linkage[:, 2])  # a joint cluster may hang together with a third one more
+    return MergeTree(list(names), linkage, np.array(connectivity))
+
+
 def merge(part: np.ndarray, graph: csr_matrix, n_clusters: int) -> np.ndarray:
     """Merge parts pairwise until ``n_clusters`` are left, each time the pair with the most edges for its sizes."""
-    part = pd.factorize(part)[0]
-    while (k := part.max() + 1) > n_clusters:
-        member = csr_matrix((np.ones(len(part)), (part, np.arange(len(part)))), shape=(k, len(part)))
-        edges = (member @ graph @ member.T).toarray()
-        size = np.asarray(edges.sum(1)).ravel()  # edge ends of each part
-        strength = edges / np.outer(size, size)
-        np.fill_diagonal(strength, -1)
-        a, b = np.unravel_index(strength.argmax(), strength.shape)
-        part = pd.factorize(np.where(part == b, a, part))[0]
-    return _by_size(part)
+    part, values = pd.factorize(part)
+    group = merge_tree(part, graph, [str(k) for k in range(len(values))]).cut(min(n_clusters, len(values)))
+    return _by_size(group.loc[[str(k) for k in range(len(values))]].to_numpy()[part])
 
 
 def _partition(latent: np.ndarray, n_clusters: int | None, seed: int) -> np.ndarray:
     if n_clusters == 1 or len(latent) < 3:
         return np.zeros(len(latent), dtype=int)
     graph = neighbor_graph(latent, seed)
+    communities = _Communities(graph, seed)
     if n_clusters is None:
-        return _communities(graph, 1.0, seed)
+        return communities.at(1.0)
     low, high = np.log(RESOLUTIONS)
     finer = None
     for _ in range(SEARCH_STEPS):
         middle = (low + high) / 2
-        part = _communities(graph, np.exp(middle), seed)
+        part = communities.at(np.exp(middle))
         k = part.max() + 1
         if k == n_clusters:
             return part
@@ -117,17 +170,29 @@ def _partition(latent: np.ndarray, n_clusters: int | None, seed: int) -> np.ndar
         else:
             low = middle
     if finer is None:
-        finer = _communities(graph, RESOLUTIONS[1], seed)
+        finer = communities.at(RESOLUTIONS[1])
     return merge(finer, graph, n_clusters)
 
 
-def _communities(graph: csr_matrix, resolution: float, seed: int) -> np.ndarray:
-    cells = ad.AnnData(np.zeros((graph.shape[0], 1), dtype=np.float32))
-    sc.tl.leiden(
-        cells, resolution=resolution, adjacency=graph, random_state=seed,
-        flavor="igraph", n_iterations=2, directed=False,
-    )  # fmt: skip
-    return _by_size(cells.obs["leiden"].cat.codes.to_numpy())
+class _Communities:
+    """Leiden communities of one graph at any resolution of the modularity; igraph's copy of the graph is made once."""
+
+    def __init__(self, graph: csr_matrix, seed: int):
+        edges = triu(graph, 1).tocoo()
+        self.seed = seed
+        self.graph = igraph.Graph(graph.shape[0], np.column_stack([edges.row, edges.col]))
+        self.graph.es["weight"] = edges.data
+
+    def at(self, resolution: float) -> np.ndarray:
+        """(n,) community of each cell, 0 the largest."""
+        igraph.set_random_number_generator(random.Random(self.seed))
+        try:
+            found = self.graph.community_leiden(
+                "modularity", weights="weight", resolution=resolution, n_iterations=LEIDEN_ITERATIONS
+            )
+        finally:
+            igraph.set_random_number_generator(random)
+        return _by_size(np.array(found.membership))
 
 
 def _by_size(part: np.ndarray) -> np.ndarray:

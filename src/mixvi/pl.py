@@ -8,8 +8,10 @@ import numpy as np
 import scanpy as sc
 from anndata import AnnData
 from matplotlib.axes import Axes
+from scipy.cluster.hierarchy import dendrogram
 
 if TYPE_CHECKING:
+    from mixvi.cluster import MergeTree
     from mixvi.model._base import LatentModel
 
 
@@ -81,6 +83,28 @@ def training(model: "LatentModel", show: bool | None = None, save: Path | None =
     axes[0].legend(frameon=False)
     _finish(show, save)
     return axes
+
+
+def merge_tree(tree: "MergeTree", ax: Axes | None = None, show: bool | None = None, save: Path | None = None) -> Axes:
+    """Which clusters belong together: those joined far to the left hang together most.
+
+    Parameters
+    ----------
+    tree
+        From ``model.merge_tree()``.
+    ax
+        Where to draw; ``None`` makes a figure.
+    show, save
+        As in `umap`.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(4.5, 1 + 0.25 * len(tree.names)), layout="constrained")
+    if len(tree.names) > 1:
+        dendrogram(tree.linkage, labels=tree.names, orientation="right", ax=ax, color_threshold=0)
+        ax.invert_xaxis()
+    ax.set(xlabel="1 / (1 + edges over expected)", ylabel="cluster", title="merge tree")
+    _finish(show, save)
+    return ax
 
 
 def _finish(show: bool | None, save: Path | None) -> None:

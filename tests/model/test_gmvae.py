@@ -73,6 +73,23 @@ def test_a_component_is_chosen_by_the_name_of_its_cluster(model):
         model.sample(5, component="7")
 
 
+def test_clusters_that_are_there_are_stable(model):
+    found = model.cluster_stability(2, accelerator="cpu", plan_kwargs={"lr": 5e-3})
+    assert list(found.index) == model.cluster_names
+    assert found["cells"].sum() == 300
+    assert found["mean"].min() > 0.9
+    forced = fitted("GMVAE", model.adata, train={"max_epochs": 20}, n_clusters=12)
+    assert forced.cluster_stability(2, accelerator="cpu")["mean"].min() < 0.5  # blobs in pieces
+
+
+def test_the_merge_tree_has_the_clusters_for_leaves(model):
+    tree = model.merge_tree()
+    assert tree.names == model.cluster_names
+    assert tree.linkage.shape == (2, 4)
+    ax = mixvi.pl.merge_tree(tree, show=False)
+    assert sorted(label.get_text() for label in ax.get_yticklabels()) == ["0", "1", "2"]
+
+
 def test_an_open_number_of_clusters_is_found(blobs):
     model = fitted("GMVAE", blobs, train={"max_epochs": 120, "plan_kwargs": {"lr": 5e-3}}, n_clusters=None)
     assert 3 <= model.n_clusters <= 64

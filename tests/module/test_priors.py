@@ -23,7 +23,7 @@ def qz():
 @pytest.fixture
 def cells():
     x = torch.rand(N, G).double()
-    return Cells(x=x, seen=x, library=x[:, :1], c=torch.randn(N, Q).double(), y=x[:, :0])
+    return Cells(x=x, seen=x, library=x[:, :1], c=torch.randn(N, Q).double(), y=x[:, :0], guide=x[:, :0])
 
 
 def scrambled(prior):
@@ -90,6 +90,16 @@ def test_row_19_each_mixture_term_by_itself(qz, cells):
     z, log_q = draw(qz)
     log_p = Normal(prior.loc[:, None, None], prior.log_scale[:, None, None].exp()).log_prob(z).sum(-1)  # (K, s, n)
     assert_within_five_standard_errors((r.T[:, None] * (log_q - log_p)).sum(0), terms.annealed["kl_z"])
+
+
+@torch.no_grad()
+def test_what_guides_a_cell_leaves_the_bound_alone(qz, cells):
+    prior, guide = scrambled(GaussianMixture(K, D)), torch.rand(N, K).double()
+    r, terms = prior.responsibilities(qz, cells), prior.kl(qz, qz.loc, cells._replace(guide=guide))
+    torch.testing.assert_close(terms.fixed["guide"], -(guide * r.log()).sum(-1))
+    assert prior.kl(qz, qz.loc, cells).fixed == {}
+    for name, term in prior.kl(qz, qz.loc, cells).annealed.items():
+        torch.testing.assert_close(terms.annealed[name], term)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ BLOCK_VALUES = 32_000_000  # stored values a block may have: 128 MB as float32
 
 
 class CellsDataset(Dataset):
-    """Registered cells by their row numbers: ``dataset[rows]`` gives tensors under scvi-tools' names.
+    """Registered cells by their row numbers: ``dataset[rows]`` gives these and tensors under scvi-tools' names.
 
     Parameters
     ----------
@@ -49,6 +49,7 @@ class CellsDataset(Dataset):
     def __getitem__(self, rows: np.ndarray) -> dict[str, Tensor]:
         index = torch.from_numpy(rows).to(self.device)
         columns = {key: values[index] for key, values in self._columns.items()}
+        columns[REGISTRY_KEYS.INDICES_KEY] = index.unsqueeze(-1)
         return {REGISTRY_KEYS.X_KEY: self._matrix.rows(rows).to(self.device), **columns}
 
     def block_size(self, batch_size: int) -> int:
@@ -99,7 +100,7 @@ class BlockSampler(Sampler):
     def __iter__(self) -> Iterator[np.ndarray]:
         rows = self.rows if self.neighbours == 1 else np.sort(self.rows)
         if self.generator is not None:
-            rows = rows[self._order(len(rows))]
+            rows = rows[shuffled(len(rows), self.neighbours, self.generator)]
         rows = rows[self.rank :: self.n_replicas][: self.n_rows]
         for i in range(len(self)):
             block = rows[i * self.block_size : (i + 1) * self.block_size if i + 1 < len(self) else None]
@@ -107,10 +108,12 @@ class BlockSampler(Sampler):
                 block = block[torch.randperm(len(block), generator=self.generator).numpy()]
             yield block
 
-    def _order(self, n: int) -> np.ndarray:
-        first = torch.randperm(-(-n // self.neighbours), generator=self.generator).numpy() * self.neighbours
-        order = (first[:, None] + np.arange(self.neighbours)).ravel()
-        return order[order < n]  # the last neighbours may be fewer
+
+def shuffled(n: int, neighbours: int, generator: torch.Generator) -> np.ndarray:
+    """Numbers below n in random order, (n,), but for runs of so many neighbours."""
+    first = torch.randperm(-(-n // neighbours), generator=generator).numpy() * neighbours
+    order = (first[:, None] + np.arange(neighbours)).ravel()
+    return order[order < n]  # the last neighbours may be fewer
 
 
 def is_resident(manager: AnnDataManager, device: torch.device, data_path: str) -> bool:
@@ -158,6 +161,17 @@ class CellsSplitter(DataSplitter):
         """Blocks of test cells."""
         return self._loader(self.test_idx)
 
+    def ordered_dataloader(self, rows: np.ndarray) -> DataLoader | None:
+        """Blocks of the cells with the given rising row numbers; of several processes, each gets every n-th cell."""
+        return self._loader(rows)
+
+    def some_training_rows(self, n: int, seed: int) -> np.ndarray:
+        """Rising row numbers of n training cells, or of all there are, from all over the data."""
+        rows = np.sort(self.train_idx)
+        neighbours = NEIGHBOURS if self._cells().is_backed else 1
+        order = shuffled(len(rows), neighbours, torch.Generator().manual_seed(seed))
+        return np.sort(rows[order[:n]])
+
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
         """Blocks are there already."""
         return batch
@@ -166,34 +180,38 @@ class CellsSplitter(DataSplitter):
         """What is sparse stays so."""
         return batch
 
-    def _loader(self, rows: np.ndarray, shuffle: bool = False) -> DataLoader | None:
-        if not len(rows):
-            return None
-        strategy = self.trainer.strategy
+    def _cells(self) -> CellsDataset:
         if self._dataset is None:
-            resident = is_resident(self.adata_manager, strategy.root_device, self.data_path)
-            self._dataset = CellsDataset(self.adata_manager, strategy.root_device, resident)
+            device = self.trainer.strategy.root_device
+            resident = is_resident(self.adata_manager, device, self.data_path)
+            self._dataset = CellsDataset(self.adata_manager, device, resident)
             if self._dataset.is_backed:
                 logger.info(
                     "Cells are read from disk, about %s MB of values an epoch, and up to as much again to validate; "
                     "data_path='resident' reads them into memory once.",
                     f"{self._dataset.n_bytes / 1e6:,.0f}",
                 )
+        return self._dataset
+
+    def _loader(self, rows: np.ndarray, shuffle: bool = False) -> DataLoader | None:
+        if not len(rows):
+            return None
+        strategy, dataset = self.trainer.strategy, self._cells()
         generator = None
         if shuffle:
             generator = torch.Generator().manual_seed(strategy.broadcast(int(torch.randint(2**62, ()))))
         sampler = BlockSampler(
             rows,
             # gradients of several processes are averaged at each step, which Lightning does once a block
-            self.batch_size if self.distributed else self._dataset.block_size(self.batch_size),
+            self.batch_size if self.distributed else dataset.block_size(self.batch_size),
             generator,
             strategy.global_rank if self.distributed else 0,
             strategy.world_size if self.distributed else 1,
             self.batch_size if self.drop_last and shuffle else 0,
             # a block of several processes is one minibatch, which neighbours would make up almost alone
-            NEIGHBOURS if self._dataset.is_backed and not self.distributed else 1,
+            NEIGHBOURS if dataset.is_backed and not self.distributed else 1,
         )
-        return DataLoader(self._dataset, sampler=sampler, batch_size=None)
+        return DataLoader(dataset, sampler=sampler, batch_size=None)
 
 
 def _column(values) -> Tensor:

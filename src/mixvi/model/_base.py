@@ -112,8 +112,8 @@ class LatentModel(TrainableModel):
             Count models: give every cell this total (1e4, say; under ``"zinb"`` before zeros are added), in place of
             its own.
         path
-            A new ``.h5ad`` or ``.zarr``: write the matrix there block by block, as ``.X`` beside the cells' ``.obs`` and
-            the genes' ``.var``, instead of returning it.
+            A new ``.h5ad`` or ``.zarr``: write the matrix there block by block, as ``.X`` beside the ``.obs`` of the
+            cells and the ``.var`` of the genes, instead of returning it.
 
         Returns
         -------

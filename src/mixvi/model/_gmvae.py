@@ -4,11 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
-from scvi import REGISTRY_KEYS
+from scvi import REGISTRY_KEYS, settings
+from scvi.utils import track
 from torch import Tensor
 
 from mixvi._version import __version__
+from mixvi.cluster import MergeTree, merge_tree, neighbor_graph
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.module._elbo import Cells
 from mixvi.module._gmvae import GMVAEModule
@@ -121,6 +124,52 @@ class GMVAE(EvidenceMixin):
         """
         table = self._probabilities(adata, indices, batch_size)
         return table if soft else table.columns.to_numpy()[table.to_numpy().argmax(1)]
+
+    def merge_tree(self) -> MergeTree:
+        """Which clusters belong together, by the neighbour graph of the latent space; `mixvi.pl.merge_tree` draws it.
+
+        Returns
+        -------
+        `mixvi.cluster.MergeTree`; its ``cut(n)`` says which clusters to take together for n.
+        """
+        names = self.cluster_names
+        graph = neighbor_graph(self.get_latent_representation(), settings.seed or 0)
+        return merge_tree(pd.Categorical(self.predict(), names).codes, graph, names)
+
+    def cluster_stability(self, n_seeds: int = 5, max_epochs: int | None = None, **kwargs) -> pd.DataFrame:
+        """How far each cluster can be trusted: whether models that differ by their seed alone find it again.
+
+        Fits ``n_seeds`` more models of the same settings to the same cells. A cluster found again has Jaccard index 1
+        (cells in both over cells in either, with the most similar cluster of the other model); 0.75 is usually called
+        stable, and below 0.5 a cluster dissolves (Hennig 2007).
+
+        Parameters
+        ----------
+        n_seeds
+            Further models.
+        max_epochs
+            Of each; ``None`` takes as many as this model was trained for.
+        **kwargs
+            Of `train`.
+
+        Returns
+        -------
+        One row a cluster, ``cluster_names`` as index: ``cells``, ``mean`` and ``min`` of the Jaccard index over models.
+        """
+        own = pd.get_dummies(pd.Categorical(self.predict(), self.cluster_names)).to_numpy(dtype=float)  # (n, K)
+        kwargs = {"enable_progress_bar": False} | kwargs
+        found = []
+        for seed in track(range(1, n_seeds + 1), description="fits"):
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                model = type(self)(self.adata, **self.init_params_["non_kwargs"])
+                model.train(max_epochs or len(self.history["elbo_train"]), **kwargs)
+            other = pd.get_dummies(pd.Series(model.predict())).to_numpy(dtype=float)
+            both = own.T @ other
+            found.append((both / (own.sum(0)[:, None] + other.sum(0) - both)).max(1))
+        found = np.array(found)
+        columns = {"cells": own.sum(0).astype(int), "mean": found.mean(0), "min": found.min(0)}
+        return pd.DataFrame(columns, self.cluster_names)
 
     def _draw_latent(self, cells: Cells, component: int | None) -> Tensor:
         return self.module.prior.sample(cells.c, component)

@@ -51,6 +51,7 @@ class Cells(NamedTuple):
     library: Tensor  # (n, 1) total count, or the registered size factor
     c: Tensor  # (n, q) one-hot batch and covariates, then continuous covariates; q >= 0
     y: Tensor  # (n, l) one-hot label, a row of zeros where unlabelled; l >= 0
+    guide: Tensor  # (n, k) how strongly training pulls the cell to each component; k >= 0
 
     def split(self, n_cells: int) -> Iterator["Cells"]:
         """Minibatches of n_cells; the last may be smaller."""
@@ -95,6 +96,7 @@ class ELBOModule(BaseModuleClass):
             library=totals(x) if library is None else library.to(x.dtype),
             c=torch.cat(conditions, dim=-1),
             y=y,
+            guide=tensors.get("guide", nothing),
         )
 
     def encode(self, cells: Cells) -> Distribution:

@@ -69,7 +69,10 @@ class MixturePrior(Prior):
         return self.logits.masked_fill(~self.active, OFF).log_softmax(-1)
 
     def kl(self, qz: Distribution, z: Tensor, cells: "Cells") -> Terms:
-        """kl_z = sum_k r_k KL_k; kl_y = KL(Cat(r) || Cat(pi)); label = -log r_y of the labelled cells."""
+        """kl_z = sum_k r_k KL_k; kl_y = KL(Cat(r) || Cat(pi)); label = -log r_y of the labelled cells.
+
+        Where training guides the cells, guide = -sum_k g_k log r_k: it is no part of the bound.
+        """
         log_pi = self.log_weights()
         pz, others = self.given(cells, mean=False)
         kl_k = _component_kl(qz, pz)  # (n, K)
@@ -80,8 +83,10 @@ class MixturePrior(Prior):
         entropy = -(log_r.exp() * log_r).sum(-1) * (1 - labelled)
         kl_z = (r * kl_k).sum(-1)
         kl_y = -(r * log_pi).sum(-1) - entropy
-        label = {"label": -(y * log_r).sum(-1)} if cells.y.shape[-1] else {}
-        return Terms({"kl_z": kl_z, "kl_y": kl_y, **others}, label)
+        fixed = {"label": -(y * log_r).sum(-1)} if cells.y.shape[-1] else {}
+        if cells.guide.shape[-1]:
+            fixed["guide"] = -(cells.guide * log_r).sum(-1)
+        return Terms({"kl_z": kl_z, "kl_y": kl_y, **others}, fixed)
 
     def log_ratio(self, qz: Distribution, z: Tensor, cells: "Cells") -> Tensor:
         """Log p(z | c) - log q(z | x, c), y summed out; log p(z, y | c) - log q(z | x, c) where y is known."""

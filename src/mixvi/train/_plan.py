@@ -7,8 +7,9 @@ is left between two steps of the optimizer is a slice of the block and the step 
 import logging
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
-from scvi import settings
+from scvi import REGISTRY_KEYS, settings
 from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
@@ -17,11 +18,13 @@ from torch.nn.functional import pad
 from mixvi.cluster import partition
 from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.mixtures import MixturePrior
+from mixvi.train._guide import Guide
 
 logger = logging.getLogger(__name__)
 
 VALIDATION_BATCH_SIZE = 1024
-MAX_CELLS_TO_PLACE = 50_000  # enough to see a cluster of a few dozen cells, and a neighbour graph in seconds
+GUIDANCE = 5.0
+MAX_CELLS_TO_PLACE = 100_000  # enough to see a cluster of a few dozen cells, and a neighbour graph in a minute
 
 
 class MixviPlan(TrainingPlan):
@@ -32,8 +35,9 @@ class MixviPlan(TrainingPlan):
 
     Until ``n_epochs_pretrain`` the components stay on top of each other, so that the model is the VAE it contains.
     Then the latents of the training cells are partitioned (`mixvi.cluster.partition`), each component takes the mean,
-    spread and share of one part, and everything is trained jointly. At the end components are sorted by size.
-    Components of labelled classes are placed on the labelled cells and stay first.
+    spread and share of one part, and everything is trained jointly, while each cell is guided to the component of its
+    part: ``guidance`` times -log r_part is added to its loss. At the end components are sorted by size. Components of
+    labelled classes are placed on the labelled cells and stay first.
 
     Parameters
     ----------
@@ -42,6 +46,8 @@ class MixviPlan(TrainingPlan):
     n_epochs_pretrain
         Epochs before the components are placed; 0 places them in the latent space of the untrained encoder, a
         negative number leaves them where they are (a model that is trained further).
+    guidance
+        Weight of the graph's word on a cell's component, in the joint phase; 0 leaves all to the bound.
     n_importance_samples
         Draws z for each cell and step; more than one trains the importance-weighted bound.
     batch_size
@@ -62,6 +68,7 @@ class MixviPlan(TrainingPlan):
         module: ELBOModule,
         *,
         n_epochs_pretrain: int = 0,
+        guidance: float = GUIDANCE,
         n_importance_samples: int = 1,
         batch_size: int = 128,
         gradient_clip_val: float | None = None,
@@ -75,7 +82,8 @@ class MixviPlan(TrainingPlan):
         self.batch_size = batch_size
         self.clip = {"gradient_clip_val": gradient_clip_val, "gradient_clip_algorithm": gradient_clip_algorithm}
         self.n_importance_samples = n_importance_samples
-        self.n_epochs_pretrain = n_epochs_pretrain
+        self.n_epochs_pretrain, self.guidance = n_epochs_pretrain, guidance
+        self.guide: Guide | None = None
         self.prior = module.prior if isinstance(module.prior, MixturePrior) else None
         if self.prior is not None:
             self._hold(False)  # a run that broke off may have left them still, unseen by the optimizer
@@ -91,6 +99,8 @@ class MixviPlan(TrainingPlan):
         """One step of the optimizer on each minibatch of the block."""
         optimizer = self.optimizers()
         found = []
+        if self.guide is not None:
+            block = block | {"guide": self.guide.of(block[REGISTRY_KEYS.INDICES_KEY])}
         for cells in self.module.read(block).split(self.batch_size):
             if found and (len(cells.x) == 1 < self.batch_size or self._is_over()):
                 break  # one cell is too few for batch norm; in the next epoch it is another that is left over
@@ -162,13 +172,15 @@ class MixviPlan(TrainingPlan):
 
     def _place(self) -> None:
         """The M-step of a mixture, from the partition: mean, total variance and share of the cells of each part."""
-        seen = self._pass([self.trainer.datamodule.train_dataloader()], self._posterior_and_label, MAX_CELLS_TO_PLACE)
+        seed = settings.seed or 0
+        rows = self.trainer.datamodule.some_training_rows(MAX_CELLS_TO_PLACE, seed)
+        seen = self._pass(rows, self._posterior_and_label)
         d = (seen.shape[1] - 1) // 2
         loc, variance, label = seen[:, :d], seen[:, d:-1], seen[:, -1].long()
         n_labels, n_wanted = self.module.layout.n_labels, self.prior.n_wanted
         logger.info("Placing clusters on a neighbour graph; the first time in a session takes half a minute.")
         n_threads = torch.get_num_threads()
-        part = partition(loc.numpy(), n_wanted, label.numpy(), n_labels, seed=settings.seed or 0)
+        part = partition(loc.numpy(), n_wanted, label.numpy(), n_labels, seed)
         torch.set_num_threads(n_threads)  # numba, below scanpy, sets OpenMP's for the whole process
         n_parts = max(part.max() + 1, n_labels)
         if n_wanted is not None and n_parts < n_wanted:
@@ -184,11 +196,25 @@ class MixviPlan(TrainingPlan):
             ),
             torch.stack([cells.float().mean() for cells in parts]).to(self.device),
         )
+        if self.guidance:
+            part = torch.from_numpy(part).long().masked_fill(label >= 0, -1)  # a label says more
+            guide = Guide.to_parts(torch.from_numpy(rows[: len(part)]), part, self.prior.n_room, self.guidance)
+            self.guide = guide.to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """With what guides the cells."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["guide"] = None if self.guide is None else tuple(self.guide.to(torch.device("cpu")))
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """With what guides the cells."""
+        super().on_load_checkpoint(checkpoint)
+        guide = checkpoint.get("guide")
+        self.guide = None if guide is None else Guide(*guide).to(self.device)
 
     def _sort(self) -> None:
-        data = self.trainer.datamodule
-        loaders = [data.train_dataloader(), data.val_dataloader(), data.test_dataloader()]
-        size = torch.bincount(self._pass(loaders, self._cluster), minlength=self.prior.n_room).float()
+        rows = np.arange(self.trainer.datamodule.adata_manager.adata.n_obs)
+        size = torch.bincount(self._pass(rows, self._cluster), minlength=self.prior.n_room).float()
         size[~self.prior.active.cpu()] = -1
         size[: self.module.layout.n_labels] = torch.inf
         self.prior.reorder(size.argsort(descending=True, stable=True).to(self.device))
@@ -202,22 +228,21 @@ class MixviPlan(TrainingPlan):
         return self.prior.responsibilities(self.module.encode(cells), cells).argmax(-1)
 
     @torch.no_grad()
-    def _pass(self, loaders: Iterable, of: Callable[[Cells], Tensor], max_cells: float = torch.inf) -> Tensor:
-        """What ``of`` says of each cell, in the loaders' order, for about ``max_cells`` cells."""
+    def _pass(self, rows: np.ndarray, of: Callable[[Cells], Tensor]) -> Tensor:
+        """What ``of`` says of each of the rows; of several processes, what does not share out evenly is left out."""
         was_training = self.module.training
         self.module.eval()
-        found, n_found = [], 0
-        for block in (block for loader in loaders if loader is not None for block in loader):
-            for cells in self.module.read(block).split(VALIDATION_BATCH_SIZE):
-                if n_found >= max_cells:
-                    break
-                found.append(of(cells).cpu())
-                n_found += len(found[-1])
+        found = torch.cat(
+            [
+                of(cells).cpu()
+                for block in self.trainer.datamodule.ordered_dataloader(rows)
+                for cells in self.module.read(block).split(VALIDATION_BATCH_SIZE)
+            ]
+        )
         self.module.train(was_training)
-        all_found = torch.cat(found)
-        if self.trainer.world_size > 1:  # each process has its share; all go on with the same
-            all_found = self.all_gather(all_found.to(self.device)).flatten(0, 1).cpu()
-        return all_found
+        if self.trainer.world_size > 1:  # each process has every n-th; all go on with the same
+            found = self.all_gather(found.to(self.device)).transpose(0, 1).flatten(0, 1).cpu()
+        return found
 
 
 def _nothing() -> None:

@@ -1,0 +1,98 @@
+"""Deep embedded clustering: against ClustPy on the same weights, and what it does to a model."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from clustpy.deep.dec import _dec_compression_loss_fn, _dec_compression_value, _dec_predict
+from sklearn.metrics import adjusted_rand_score
+
+import mixvi
+from mixvi import datasets
+from mixvi.idec import clustering_loss, soft_assignment, target_distribution
+from tests.model.helpers import build, fitted
+
+
+@pytest.fixture
+def blobs():
+    return datasets.blobs(400, 30, n_clusters=4, seed=1)
+
+
+@pytest.fixture
+def model(blobs):
+    return fitted("AE", blobs, train={"max_epochs": 30, "plan_kwargs": {"lr": 5e-3}})
+
+
+def test_the_loss_is_that_of_clustpy_on_the_same_weights(model):
+    z = torch.as_tensor(model.get_latent_representation())
+    gradients, start = [], z[::100].clone()
+
+    def gradient(loss, *of):
+        return torch.autograd.grad(loss, of)
+
+    z, ours, theirs = z.requires_grad_(), start.clone().requires_grad_(), start.clone().requires_grad_()
+    q, q_theirs = soft_assignment(z, ours), _dec_predict(theirs, z, 1.0, None)
+    torch.testing.assert_close(q, q_theirs)
+    p = target_distribution(q).detach()
+    torch.testing.assert_close(p, _dec_compression_value(q_theirs).detach())
+    gradients = gradient(clustering_loss(p, q).mean(), z, ours)
+    expected = gradient(_dec_compression_loss_fn(q_theirs, p), z, theirs)
+    for found, wanted in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-8)
+
+
+def test_clusters_are_found_and_the_model_stays_as_it_was(model, blobs):
+    before = model.get_latent_representation()
+    refined = mixvi.refine(model, 4, update_interval=4, progress=False)
+    np.testing.assert_array_equal(model.get_latent_representation(), before)
+    assert adjusted_rand_score(blobs.obs["cluster"], refined.predict()) > 0.95
+    sizes = [int((refined.predict() == name).sum()) for name in "0123"]
+    assert sizes == sorted(sizes, reverse=True)
+    assert refined.history["changed"].iloc[-1] < 0.001
+    new = datasets.blobs(100, 30, n_clusters=4, seed=1)
+    table = refined.predict(new, soft=True)
+    assert table.shape == (100, 4)
+    np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_clusters_are_drawn_together(model, caplog):
+    def confidence(gamma):
+        refined = mixvi.refine(model, 4, gamma=gamma, tol=0.0, max_epochs=40, lr=5e-3, progress=False)
+        return refined.predict(soft=True).max(axis=1).mean()
+
+    assert confidence(1.0) > confidence(0.0) + 0.05
+
+
+def test_the_same_seed_gives_the_same_clusters(model):
+    first, second = (mixvi.refine(model, 3, max_epochs=2, seed=4, progress=False) for _ in range(2))
+    np.testing.assert_array_equal(first.centers, second.centers)
+    np.testing.assert_array_equal(first.model.get_latent_representation(), second.model.get_latent_representation())
+
+
+def test_it_stops_when_few_cells_change_or_says_that_they_still_do(model, caplog):
+    assert len(mixvi.refine(model, 3, update_interval=2, tol=1.1, progress=False).history) == 1
+    assert len(mixvi.refine(model, 3, update_interval=2, tol=1.0, progress=False).history) == 2
+    with caplog.at_level(logging.WARNING):
+        found = mixvi.refine(model, 3, update_interval=2, tol=0.0, max_epochs=2, progress=False)
+    assert "max_epochs" in caplog.text
+    assert len(found.history) == 2
+
+
+def test_annotate_writes_what_a_mixture_writes(model, blobs):
+    refined = mixvi.refine(model, 4, max_epochs=2, progress=False)
+    refined.annotate()
+    np.testing.assert_array_equal(blobs.obs["mixvi"], refined.predict())
+    np.testing.assert_array_equal(blobs.obsm["X_mixvi"], refined.model.get_latent_representation())
+    np.testing.assert_allclose(blobs.obsm["mixvi_probabilities"].max(axis=1), blobs.obs["mixvi_confidence"])
+    refined.annotate()
+
+
+def test_what_cannot_be_refined_is_refused(model, blobs):
+    with pytest.raises(ValueError, match="takes a trained AE, VAE or CVAE"):
+        mixvi.refine(fitted("GMVAE", blobs), 3)
+    for wrong in (1, 401, 2.5):
+        with pytest.raises(ValueError, match="whole number from 2 to 400"):
+            mixvi.refine(model, wrong)
+    with pytest.raises(RuntimeError, match="not trained"):
+        mixvi.refine(build("VAE", blobs), 3)

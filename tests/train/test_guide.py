@@ -1,0 +1,36 @@
+"""The graph's word on each cell reaches that cell, whatever the order, and stays outside the bound."""
+
+import numpy as np
+import torch
+
+from mixvi.train._guide import Guide
+from tests.model.helpers import fitted
+
+
+def test_weights_find_their_cells():
+    rows, part = torch.tensor([2, 5, 7, 9, 11]), torch.tensor([0, -1, 2, 1, 3])
+    guide = Guide.to_parts(rows, part, 3, weight=4.0)
+    asked = torch.tensor([[9], [1], [7], [5], [2], [11], [100]])
+    expected = torch.zeros(7, 3)
+    expected[0, 1] = expected[2, 2] = expected[4, 0] = 4.0
+    torch.testing.assert_close(guide.of(asked), expected)
+
+
+def test_guidance_starts_when_components_are_placed_and_is_no_part_of_the_bound(counts):
+    model = fitted("GMVAE", counts, train={"max_epochs": 10, "plan_kwargs": {"n_epochs_pretrain": 6}})
+    history = {key: values.to_numpy(dtype=float).ravel() for key, values in model.history.items()}
+    assert list(model.history["guide_train"].index) == [6, 7, 8, 9]
+    assert "guide_validation" not in history
+    whole = sum(history[f"{term}_train"] for term in ("reconstruction_loss", "kl_z", "kl_y"))
+    np.testing.assert_allclose(history["elbo_train"], whole, rtol=1e-5)
+    plain = fitted("GMVAE", counts, train={"max_epochs": 4, "plan_kwargs": {"guidance": 0.0}})
+    assert "guide_train" not in plain.history
+
+
+def test_guided_components_keep_to_the_parts_they_were_placed_on(counts):
+    def agreement(guidance):
+        plan = {"n_epochs_pretrain": 10, "guidance": guidance, "lr": 5e-3}
+        model = fitted("GMVAE", counts, train={"max_epochs": 40, "plan_kwargs": plan}, n_clusters=6)
+        return float(model.history["guide_train"].iloc[-1, 0]) / guidance
+
+    assert agreement(20.0) < agreement(1e-3)
