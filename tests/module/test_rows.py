@@ -39,7 +39,7 @@ def test_parts_are_the_rows_in_order(x, n):
 
 
 def test_linear_map_of_csr_has_the_value_and_the_gradients_of_the_dense_one(x):
-    weight = torch.randn(4, 9).t().contiguous().t().requires_grad_()
+    weight = torch.randn(9, 4, requires_grad=True)
     bias = torch.randn(4, requires_grad=True)
     upstream = torch.randn(12, 4)
     found, expected = rows.linear(as_csr(x), weight, bias), rows.linear(x, weight, bias)
@@ -53,5 +53,5 @@ def test_linear_map_of_csr_has_the_value_and_the_gradients_of_the_dense_one(x):
 
 
 def test_linear_map_of_csr_against_finite_differences(x):
-    sparse, weight = as_csr(x.double()), torch.randn(4, 9).double().requires_grad_()
+    sparse, weight = as_csr(x.double()), torch.randn(9, 4).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda w: rows.linear(sparse, w, None), weight)

@@ -47,13 +47,13 @@ class Trunk(nn.Module):
 class Layer(nn.Module):
     """Linear in [x, c], then batch norm, ReLU and dropout, with the constants of scvi-tools' hidden layers.
 
-    Weights lie in memory gene by gene: what a sparse x picks are whole runs.
+    The weight has a row for each input, so that what a sparse x picks are whole runs of memory.
     """
 
     def __init__(self, n_in: int, n_conditions: int, n_out: int, dropout_rate: float):
         super().__init__()
-        self.linear = nn.Linear(n_in, n_out)
-        self.linear.weight.data = self.linear.weight.data.t().contiguous().t()
+        self.weight = nn.Parameter(torch.empty(n_in, n_out))
+        self.bias = nn.Parameter(torch.empty(n_out))
         self.condition = nn.Parameter(torch.empty(n_out, n_conditions)) if n_conditions else None
         bound = (n_in + n_conditions) ** -0.5  # torch's own for one matrix on [x, c]
         for parameter in self.parameters():
@@ -63,7 +63,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """(..., n, n_in) -> (..., n, n_out)."""
-        h = linear(x, self.linear.weight, self.linear.bias)
+        h = linear(x, self.weight, self.bias)
         if self.condition is not None:
             h = h + c @ self.condition.t()
         return self.dropout(self.norm(h.flatten(0, -2)).view_as(h).relu())

@@ -83,9 +83,9 @@ def split(x: Tensor, n_rows: int) -> Iterator[Tensor]:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """X W^T + b for data x (n, g), weight (h, g), bias (h,): (n, h). There is no gradient for a sparse x."""
+    """X W + b for data x (n, g), weight (g, h), bias (h,): (n, h). There is no gradient for a sparse x."""
     if not is_sparse(x):
-        return dense_linear(x, weight, bias)
+        return dense_linear(x, weight.t(), bias)
     h = _SparseLinear.apply(x, weight)
     return h if bias is None else h + bias
 
@@ -96,13 +96,13 @@ class _SparseLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return _bags(x, weight.t().contiguous())
+        return _bags(x, weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         (x,) = ctx.saved_tensors
-        return None, _bags(_transpose(x), grad.contiguous()).t()  # (g, h) -> (h, g)
+        return None, _bags(_transpose(x), grad.contiguous())  # (g, h)
 
 
 def _bags(x: Tensor, rows: Tensor) -> Tensor:
