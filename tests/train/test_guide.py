@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
+from mixvi.train import MixviPlan
 from mixvi.train._guide import Guide
-from tests.model.helpers import fitted
+from tests.model.helpers import build, fitted
 
 
 def test_weights_find_their_cells():
@@ -25,6 +26,19 @@ def test_guidance_starts_when_components_are_placed_and_is_no_part_of_the_bound(
     np.testing.assert_allclose(history["elbo_train"], whole, rtol=1e-5)
     plain = fitted("GMVAE", counts, train={"max_epochs": 4, "plan_kwargs": {"guidance": 0.0}})
     assert "guide_train" not in plain.history
+
+
+def test_a_checkpoint_keeps_the_guide(counts):
+    module, checkpoint = build("GMVAE", counts).module, {}
+    before, after = MixviPlan(module), MixviPlan(module)
+    before.on_save_checkpoint(checkpoint)
+    after.on_load_checkpoint(checkpoint)
+    assert after.guide is None
+    before.guide = Guide.to_parts(torch.arange(4), torch.tensor([1, 0, 2, 1]), 3, weight=2.0)
+    before.on_save_checkpoint(checkpoint)
+    after.on_load_checkpoint(checkpoint)
+    for kept, given in zip(after.guide, before.guide, strict=True):
+        torch.testing.assert_close(kept, given)
 
 
 def test_guided_components_keep_to_the_parts_they_were_placed_on(counts):

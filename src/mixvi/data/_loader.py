@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mixvi.data._matrix import DeviceMatrix, HostMatrix, n_bytes
+from mixvi.data._zarr import ZarrMatrix
 
 logger = logging.getLogger(__name__)
 
@@ -117,11 +118,17 @@ def shuffled(n: int, neighbours: int, generator: torch.Generator) -> np.ndarray:
 
 
 def is_resident(manager: AnnDataManager, device: torch.device, data_path: str) -> bool:
-    """Whether cells are to lie on the device: as asked for, or where they take less than half of its free memory."""
+    """Whether cells are to lie on the device: as asked for, or where they take less than half of its free memory.
+
+    What `from_zarr` opened was not to be loaded, and comes block by block unless the user says otherwise.
+    """
     if data_path != "auto":
         return data_path == "resident"
+    values = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+    if isinstance(values, ZarrMatrix):
+        return False
     free = psutil.virtual_memory().available
-    matrix = HostMatrix(manager.get_from_registry(REGISTRY_KEYS.X_KEY), in_memory=False)
+    matrix = HostMatrix(values, in_memory=False)
     if device.type != "cpu":  # a file passes through the host's memory on its way
         on_device = torch.cuda.mem_get_info(device)[0]
         free = min(free, on_device) if matrix.is_backed else on_device

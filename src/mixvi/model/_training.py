@@ -75,9 +75,10 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         data_path
             ``"resident"`` puts all cells on the training device, in as few bytes as hold them, and reads a file into
             memory first; ``"stream"`` brings them block by block; ``"auto"`` is the first where they take less than
-            half of the free memory. What streams from a file (`mixvi.data.from_zarr`, a backed ``.h5ad``) is shuffled
-            64 neighbours at a time: blocks of up to 16,384 cells are made up of neighbours from all over the file, in
-            a new order each epoch, and cells are shuffled within their block. Every cell still comes once an epoch.
+            half of the free memory, but never for what `mixvi.data.from_zarr` opened. What streams from a file (that,
+            or a backed ``.h5ad``) is shuffled 64 neighbours at a time: blocks of up to 16,384 cells are made up of
+            neighbours from all over the file, in a new order each epoch, and cells are shuffled within their block.
+            Every cell still comes once an epoch.
         n_importance_samples
             Draws z for each cell and step; more than one trains the importance-weighted bound (Burda 2016), which is
             tighter. VAE, CVAE and GMVAE; costs as many times the decoder.
