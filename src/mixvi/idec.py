@@ -83,7 +83,7 @@ class Refined:
         return table if soft else table.columns.to_numpy()[q.argmax(1)]
 
     def annotate(self, adata: AnnData | None = None, key_added: str = "mixvi") -> None:
-        """Write latent space, clusters, soft assignments and their largest, as `annotate` of a model does."""
+        """Write latent space, clusters, soft assignments and their largest, as ``annotate`` of a model does."""
         target = self.model.adata if adata is None else adata
         table = self.predict(adata, soft=True)
         self.model.annotate(adata, key_added)

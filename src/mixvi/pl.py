@@ -23,9 +23,9 @@ def umap(
     Parameters
     ----------
     adata
-        Annotated by `annotate`. It is not written to.
+        Annotated by ``model.annotate()``. It is not written to.
     key
-        The ``key_added`` of `annotate`.
+        The ``key_added`` of that call.
     labels
         Column of ``.obs`` to compare with.
     show

@@ -23,7 +23,7 @@ INFERENCE_BATCH_SIZE = 1024
 
 
 class LatentModel(TrainableModel):
-    """Abstract: getters and `annotate`, on top of registration and training, for every model of the package."""
+    """Abstract: getters and ``annotate``, on top of registration and training, for every model of the package."""
 
     def get_latent_representation(
         self,
