@@ -58,6 +58,23 @@ def test_the_merge_tree_joins_what_touches():
     assert cluster.merge_tree(np.zeros(6, int), graph[:6, :6].tocsr(), ["a"]).cut(1).to_dict() == {"a": 0}
 
 
+def test_the_connectivity_of_what_was_joined_is_that_of_its_cells():
+    rng = np.random.default_rng(0)
+    part, dense = rng.integers(6, size=40), np.triu(rng.random((40, 40)), 1)
+    graph = dense + dense.T
+    tree = cluster.merge_tree(part, csr_matrix(graph), list("abcdef"))
+    ends = graph.sum(1)
+    for left in range(6, 1, -1):
+        group = tree.cut(left).to_numpy()[part]
+
+        def connectivity(a, b, group=group):
+            both = graph[np.ix_(group == a, group == b)].sum()
+            return both * ends.sum() / (ends[group == a].sum() * ends[group == b].sum())
+
+        strongest = max(connectivity(a, b) for a in range(left) for b in range(a))
+        assert tree.connectivity[6 - left] == pytest.approx(strongest)
+
+
 def test_labelled_cells_are_parts_of_their_own():
     x, y = make_blobs(300, 5, centers=4, cluster_std=0.8, random_state=1)
     labels = np.where((y < 2) & (np.arange(300) % 3 == 0), y, -1)  # a third of two classes

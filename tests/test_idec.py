@@ -46,6 +46,7 @@ def test_clusters_are_found_and_the_model_stays_as_it_was(model, blobs):
     before = model.get_latent_representation()
     refined = mixvi.refine(model, 4, update_interval=4, progress=False)
     np.testing.assert_array_equal(model.get_latent_representation(), before)
+    assert refined.model.history is not model.history
     assert adjusted_rand_score(blobs.obs["cluster"], refined.predict()) > 0.95
     sizes = [int((refined.predict() == name).sum()) for name in "0123"]
     assert sizes == sorted(sizes, reverse=True)
@@ -94,5 +95,8 @@ def test_what_cannot_be_refined_is_refused(model, blobs):
     for wrong in (1, 401, 2.5):
         with pytest.raises(ValueError, match="whole number from 2 to 400"):
             mixvi.refine(model, wrong)
+    for wrong in ({"gamma": -1.0}, {"batch_size": 1}, {"max_epochs": 0}, {"update_interval": 0}, {"lr": 0.0}):
+        with pytest.raises(ValueError, match="gamma must be 0 or more"):
+            mixvi.refine(model, 3, **wrong)
     with pytest.raises(RuntimeError, match="not trained"):
         mixvi.refine(build("VAE", blobs), 3)

@@ -108,7 +108,7 @@ class MergeTree(NamedTuple):
         for step, (a, b) in enumerate(self.linkage[: k - n_clusters, :2].astype(int)):
             group[k + step] = group.pop(a) + group.pop(b)
         leaves = sorted(group.values(), key=min)
-        return pd.Series({self.names[leaf]: i for i, members in enumerate(leaves) for leaf in sorted(members)})
+        return pd.Series({self.names[leaf]: i for i, members in enumerate(leaves) for leaf in members})[self.names]
 
 
 def merge_tree(part: np.ndarray, graph: csr_matrix, names: Sequence[str]) -> MergeTree:
@@ -134,7 +134,8 @@ def merge_tree(part: np.ndarray, graph: csr_matrix, names: Sequence[str]) -> Mer
         a, b = sorted(np.unravel_index(strength.argmax(), strength.shape))
         connectivity.append(strength[a, b])
         linkage.append([node[a], node[b], 1 / (1 + strength[a, b]), leaves[a] + leaves[b]])
-        edges[a], edges[:, a] = edges[a] + edges[b], edges[:, a] + edges[:, b]
+        edges[a] += edges[b]
+        edges[:, a] += edges[:, b]
         edges = np.delete(np.delete(edges, b, 0), b, 1)
         node[a], leaves[a] = k + len(linkage) - 1, leaves[a] + leaves[b]
         del node[b], leaves[b]
@@ -147,7 +148,7 @@ def merge(part: np.ndarray, graph: csr_matrix, n_clusters: int) -> np.ndarray:
     """Merge parts pairwise until ``n_clusters`` are left, each time the pair with the most edges for its sizes."""
     part, values = pd.factorize(part)
     group = merge_tree(part, graph, [str(k) for k in range(len(values))]).cut(min(n_clusters, len(values)))
-    return _by_size(group.loc[[str(k) for k in range(len(values))]].to_numpy()[part])
+    return _by_size(group.to_numpy()[part])
 
 
 def _partition(latent: np.ndarray, n_clusters: int | None, seed: int) -> np.ndarray:

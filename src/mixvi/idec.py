@@ -150,7 +150,14 @@ def refine(
         raise ValueError(
             f"n_clusters={n_clusters!r}; it must be a whole number from 2 to {len(z)}, the number of cells."
         )
+    whole = {"max_epochs": max_epochs, "update_interval": update_interval, "batch_size": batch_size - 1}
+    if min(whole.values()) < 1 or not 0 <= gamma < np.inf or not lr > 0:
+        raise ValueError(
+            f"gamma={gamma}, max_epochs={max_epochs}, update_interval={update_interval}, lr={lr}, "
+            f"batch_size={batch_size}: gamma must be 0 or more, lr more than 0, batch_size at least 2, the others 1."
+        )
     refined = copy.copy(model)
+    refined.history_ = dict(model.history_)
     refined.module = copy.deepcopy(model.module)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -86,7 +86,7 @@ def training(model: "LatentModel", show: bool | None = None, save: Path | None =
 
 
 def merge_tree(tree: "MergeTree", ax: Axes | None = None, show: bool | None = None, save: Path | None = None) -> Axes:
-    """Which clusters belong together: those joined far to the left hang together most.
+    """Which clusters belong together: those joined nearest to their names hang together most.
 
     Parameters
     ----------
@@ -100,17 +100,17 @@ def merge_tree(tree: "MergeTree", ax: Axes | None = None, show: bool | None = No
     if ax is None:
         _, ax = plt.subplots(figsize=(4.5, 1 + 0.25 * len(tree.names)), layout="constrained")
     if len(tree.names) > 1:
-        dendrogram(tree.linkage, labels=tree.names, orientation="right", ax=ax, color_threshold=0)
-        ax.invert_xaxis()
+        dendrogram(tree.linkage, labels=tree.names, orientation="left", ax=ax, color_threshold=0)
     ax.set(xlabel="1 / (1 + edges over expected)", ylabel="cluster", title="merge tree")
-    _finish(show, save)
+    _finish(show, save, ax)
     return ax
 
 
-def _finish(show: bool | None, save: Path | None) -> None:
+def _finish(show: bool | None, save: Path | None, ax: Axes | None = None) -> None:
+    figure = plt.gcf() if ax is None else ax.figure
     if save is not None:
-        plt.savefig(save, dpi=120)
+        figure.savefig(save, dpi=120)
     if show or (show is None and save is None):
         plt.show()
     elif save is not None:
-        plt.close()
+        plt.close(figure)

@@ -259,10 +259,13 @@ def test_reconstruction_to_disk(counts, tmp_path):
     model, rows = fitted("VAE", counts), [5, 3, 40]
     assert model.get_reconstruction(path=tmp_path / "all.h5ad") is None
     np.testing.assert_array_equal(ad.read_h5ad(tmp_path / "all.h5ad").X, model.get_reconstruction())
-    model.get_reconstruction(indices=rows, library_size=1e4, path=tmp_path / "some.zarr")
+    counts.obs["mine"] = "B"
+    model.get_reconstruction(counts.copy(), indices=rows, library_size=1e4, path=tmp_path / "some.zarr")
     some = ad.read_zarr(tmp_path / "some.zarr")
     np.testing.assert_array_equal(some.X, model.get_reconstruction(indices=rows, library_size=1e4))
     assert list(some.obs_names) == list(counts.obs_names[rows])
+    assert (some.obs["mine"] == "B").all()
+    assert not any(column.startswith("_scvi") for column in some.obs)
     with pytest.raises(ValueError, match="exists"):
         model.get_reconstruction(path=tmp_path / "all.h5ad")
 

@@ -73,13 +73,23 @@ def test_a_component_is_chosen_by_the_name_of_its_cluster(model):
         model.sample(5, component="7")
 
 
-def test_clusters_that_are_there_are_stable(model):
+def test_clusters_that_are_there_are_stable():
+    train = {"max_epochs": 120, "plan_kwargs": {"lr": 5e-3}}
+    model = fitted("GMVAE", datasets.blobs(300, 30, n_clusters=3, kind="count"), train=train)
     found = model.cluster_stability(2, accelerator="cpu", plan_kwargs={"lr": 5e-3})
     assert list(found.index) == model.cluster_names
     assert found["cells"].sum() == 300
     assert found["mean"].min() > 0.9
+    with pytest.raises(ValueError, match="at least 1"):
+        model.cluster_stability(0)
     forced = fitted("GMVAE", model.adata, train={"max_epochs": 20}, n_clusters=12)
     assert forced.cluster_stability(2, accelerator="cpu")["mean"].min() < 0.5  # blobs in pieces
+
+
+def test_stability_refuses_another_registration(model, blobs):
+    mixvi.GMVAE.setup_anndata(blobs, batch_key="condition")
+    with pytest.raises(ValueError, match="registered anew"):
+        model.cluster_stability(1)
 
 
 def test_the_merge_tree_has_the_clusters_for_leaves(model):

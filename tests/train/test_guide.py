@@ -1,6 +1,7 @@
 """The graph's word on each cell reaches that cell, whatever the order, and stays outside the bound."""
 
 import numpy as np
+import pytest
 import torch
 
 from mixvi.train import MixviPlan
@@ -26,6 +27,14 @@ def test_guidance_starts_when_components_are_placed_and_is_no_part_of_the_bound(
     np.testing.assert_allclose(history["elbo_train"], whole, rtol=1e-5)
     plain = fitted("GMVAE", counts, train={"max_epochs": 4, "plan_kwargs": {"guidance": 0.0}})
     assert "guide_train" not in plain.history
+
+
+@pytest.mark.parametrize(("labelled", "n_clusters"), [(1, None), (1, 3), (2, None), (2, 3)])
+def test_where_every_part_is_a_class_nothing_guides(counts, labelled, n_clusters):
+    counts.obs["label"] = counts.obs["cluster"].astype(str)
+    counts.obs.loc[counts.obs_names[np.arange(counts.n_obs) % labelled > 0], "label"] = "?"
+    setup = {"labels_key": "label", "unlabeled_category": "?"}
+    assert "guide_train" not in fitted("GMVAE", counts, setup, n_clusters=n_clusters).history
 
 
 def test_a_checkpoint_keeps_the_guide(counts):

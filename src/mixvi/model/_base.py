@@ -138,9 +138,12 @@ class LatentModel(TrainableModel):
 
         if path is None:
             return self._collect(mean, adata, indices, batch_size)
-        path, cells = check_target(path), self._registered(adata).adata
-        rows = as_positions(indices, cells.n_obs)
-        skeleton = AnnData(obs=cells.obs.iloc[rows].copy(), var=cells.var.copy())
+        path = check_target(path)
+        self._registered(adata)
+        cells = self.adata if adata is None else adata
+        obs = cells.obs.iloc[as_positions(indices, cells.n_obs)]
+        obs = obs[[column for column in obs if not str(column).startswith("_scvi_")]]
+        skeleton = AnnData(obs=obs.copy(), var=cells.var.copy())
         write_blocks(path, skeleton, self._blocks(mean, adata, indices, batch_size))
 
     def sample(

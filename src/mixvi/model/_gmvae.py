@@ -139,14 +139,15 @@ class GMVAE(EvidenceMixin):
     def cluster_stability(self, n_seeds: int = 5, max_epochs: int | None = None, **kwargs) -> pd.DataFrame:
         """How far each cluster can be trusted: whether models that differ by their seed alone find it again.
 
-        Fits ``n_seeds`` more models of the same settings to the same cells. A cluster found again has Jaccard index 1
+        Fits ``n_seeds`` more models of the same settings to the same cells, with the arguments of `train` that are
+        given here. A cluster found again has Jaccard index 1
         (cells in both over cells in either, with the most similar cluster of the other model); 0.75 is usually called
         stable, and below 0.5 a cluster dissolves (Hennig 2007).
 
         Parameters
         ----------
         n_seeds
-            Further models.
+            Further models, at least one.
         max_epochs
             Of each; ``None`` takes as many as this model was trained for.
         **kwargs
@@ -155,7 +156,19 @@ class GMVAE(EvidenceMixin):
         Returns
         -------
         One row a cluster, ``cluster_names`` as index: ``cells``, ``mean`` and ``min`` of the Jaccard index over models.
+
+        Raises
+        ------
+        ValueError
+            If ``n_seeds`` is below 1, or the AnnData was registered anew since this model was made.
         """
+        if n_seeds < 1:
+            raise ValueError(f"n_seeds={n_seeds}; it must be at least 1.")
+        if self._get_most_recent_anndata_manager(self.adata) is not self.adata_manager:
+            raise ValueError(
+                "The AnnData was registered anew since this model was made, and other models would be fitted; call "
+                f"setup_anndata with this model's arguments and make it anew: {self.registry_['setup_args']}."
+            )
         own = pd.get_dummies(pd.Categorical(self.predict(), self.cluster_names)).to_numpy(dtype=float)  # (n, K)
         kwargs = {"enable_progress_bar": False} | kwargs
         found = []

@@ -145,7 +145,10 @@ class MixviPlan(TrainingPlan):
         """Hold the components still; the optimizer knows their parameters already."""
         if self.trainer.world_size > 1:  # processes start from one seed, but each needs noise of its own
             torch.manual_seed(torch.initial_seed() + self.global_rank)
-        if self.prior is not None and self.current_epoch <= self.n_epochs_pretrain:
+        if self.guide is not None:  # a checkpoint is read before the plan comes to its device
+            self.guide = self.guide.to(self.device)
+        early = self.current_epoch - self.n_epochs_pretrain
+        if self.prior is not None and (early < 0 or (early == 0 and not self.prior.placed)):
             self._hold(True)
 
     def on_train_epoch_start(self) -> None:
@@ -199,7 +202,7 @@ class MixviPlan(TrainingPlan):
         if self.guidance:
             part = torch.from_numpy(part).long().masked_fill(label >= 0, -1)  # a label says more
             guide = Guide.to_parts(torch.from_numpy(rows[: len(part)]), part, self.prior.n_room, self.guidance)
-            self.guide = guide.to(self.device)
+            self.guide = guide.to(self.device) if len(guide.rows) else None  # none: every cell has a label
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """With what guides the cells."""
