@@ -27,6 +27,7 @@ from mixvi.module._elbo import log_mean_exp
 from mixvi.module.likelihoods import Bernoulli
 from mixvi.module.nets import Hidden
 
+KEPT = 10
 RESULTS = Path(__file__).parent / "results"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -62,11 +63,26 @@ def as_cells(grey, generator=None):
 
 
 def loss(module, cells, k):
-    """Negative bound of a minibatch: the ELBO for one sample, its KL in closed form; L_k for more."""
-    if k > 1:
-        return -log_mean_exp(module.log_weights(cells, k)).mean()
-    log_px, terms = module.bound(cells)
-    return (terms.annealed["kl_z"] - log_px).mean()
+    """Negative bound of a minibatch: the ELBO for one sample, its KL in closed form.
+
+    For more, a loss with the gradient of L_k in expectation, sum_i w_i grad log w_i over normalised weights w: only
+    `KEPT` of the k samples, thrown by their weights with one common remainder, are followed back.
+    """
+    if k == 1:
+        log_px, terms = module.bound(cells)
+        return (terms.annealed["kl_z"] - log_px).mean()
+    qz = module.encode(cells)
+    noise = torch.randn(k, *qz.loc.shape, device=qz.loc.device)
+
+    def log_weights(noise):
+        z = qz.loc + qz.scale * noise
+        return module.likelihood.log_prob(z, cells) + module.prior.log_ratio(qz, z, cells)
+
+    with torch.no_grad():
+        ladder = log_weights(noise).softmax(0).cumsum(0).T.contiguous()  # (n, k)
+    steps = (torch.rand(len(ladder), 1, device=ladder.device) + torch.arange(KEPT, device=ladder.device)) / KEPT
+    drawn = torch.searchsorted(ladder, steps).clamp(max=k - 1).T.unsqueeze(-1)  # (KEPT, n, 1)
+    return -log_weights(noise.gather(0, drawn.expand(-1, -1, noise.shape[-1]))).mean()
 
 
 @torch.no_grad()
