@@ -101,7 +101,9 @@ def merge_tree(tree: "MergeTree", ax: Axes | None = None, show: bool | None = No
         _, ax = plt.subplots(figsize=(4.5, 1 + 0.25 * len(tree.names)), layout="constrained")
     if len(tree.names) > 1:
         dendrogram(tree.linkage, labels=tree.names, orientation="left", ax=ax, color_threshold=0)
-    ax.set(xlabel="1 / (1 + edges over expected)", ylabel="cluster", title="merge tree")
+    ax.set(xlabel="1 / (1 + edges over expected)", title="merge tree")
+    ax.set_ylabel("cluster")
+    ax.yaxis.set_label_position("right")  # beside the names
     _finish(show, save, ax)
     return ax
 

@@ -111,17 +111,6 @@ def test_new_cells_are_read_and_not_written_to(name, counts):
     )
 
 
-def test_rows_come_in_the_order_asked_for(counts, tmp_path):
-    model = fitted("VAE", counts)
-    z = model.get_latent_representation()
-    rows = [5, 3, 3, 119, 0]
-    np.testing.assert_allclose(model.get_latent_representation(indices=rows), z[rows], rtol=1e-5, atol=1e-6)
-    counts.X = csr_matrix(counts.X)
-    counts.write_h5ad(tmp_path / "cells.h5ad")
-    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
-    np.testing.assert_allclose(model.get_latent_representation(backed, rows), z[rows], rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_backed_file_trains(counts, tmp_path, sparse):
     if sparse:
@@ -205,11 +194,6 @@ def test_setup_names_what_is_missing(counts):
         mixvi.CVAE.setup_anndata(counts, batch_key="batch")
     with pytest.raises(ValueError, match="needs labels_key"):
         mixvi.GMVAE.setup_anndata(counts, unlabeled_category="unknown")
-
-
-def test_a_model_that_is_not_trained_says_so(counts):
-    with pytest.raises(RuntimeError, match="VAE is not trained yet"):
-        build("VAE", counts).get_latent_representation()
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,7 +1,7 @@
 """What all models share: AnnData in, AnnData out."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
@@ -14,16 +14,14 @@ from scvi import settings
 from torch import Tensor
 
 from mixvi import cluster
-from mixvi.data import CellsDataset, annotation_keys, as_positions, check_free, check_target, write_blocks
-from mixvi.model._training import TrainableModel
+from mixvi.data import annotation_keys, as_positions, check_free, check_target, write_blocks
+from mixvi.model._inference import InferenceModel
 from mixvi.module._elbo import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
 
-INFERENCE_BATCH_SIZE = 1024
 
-
-class LatentModel(TrainableModel):
-    """Abstract: getters and ``annotate``, on top of registration and training, for every model of the package."""
+class LatentModel(InferenceModel):
+    """Abstract: getters and ``annotate``, for every model of the package, on top of what streams cells through it."""
 
     def get_latent_representation(
         self,
@@ -280,34 +278,6 @@ class LatentModel(TrainableModel):
             "version": self.mixvi_version_,
             "settings": {key: value if value is not None else "None" for key, value in params.items()},
         }
-
-    def _check_trained(self) -> None:
-        if not self.is_trained_:
-            raise RuntimeError(f"This {type(self).__name__} is not trained yet; call model.train() first.")
-
-    def _collect(
-        self,
-        of: Callable[[Cells], Tensor],
-        adata: AnnData | None,
-        indices: Sequence[int] | None,
-        batch_size: int | None,
-    ) -> np.ndarray:
-        """What ``of`` says of each cell, (n, ...), in the order of ``indices``."""
-        return np.concatenate(list(self._blocks(of, adata, indices, batch_size)))
-
-    def _blocks(self, of, adata, indices, batch_size) -> Iterator[np.ndarray]:
-        self._check_trained()
-        manager = self._registered(adata)
-        rows = as_positions(indices, manager.adata.n_obs)
-        self.module.eval()
-        dataset = CellsDataset(manager, self.device, resident=False)
-        batch_size = batch_size or INFERENCE_BATCH_SIZE
-        size = dataset.block_size(batch_size)
-        for block in (dataset[rows[start : start + size]] for start in range(0, len(rows), size)):
-            for cells in self.module.read(block).split(batch_size):
-                with torch.inference_mode():  # not around a yield, which would leave the caller in it
-                    part = of(cells).cpu().numpy()
-                yield part
 
 
 def _mean(values: np.ndarray, wanted: bool) -> float | np.ndarray:
