@@ -6,7 +6,7 @@ import torch
 
 from mixvi import GMVAE
 from mixvi.data import CellsDataset
-from mixvi.data._loader import BlockSampler, is_resident
+from mixvi.data._loader import BlockSampler, Shuffled, is_resident
 from mixvi.module.rows import dense
 
 
@@ -19,6 +19,17 @@ def test_each_pass_has_every_row_once_in_a_new_order():
     np.testing.assert_array_equal(np.sort(second), np.arange(100, 150))
     assert (first != second).any()
     np.testing.assert_array_equal(np.concatenate(list(BlockSampler(np.arange(50), 16))), np.arange(50))
+
+
+@pytest.mark.parametrize("n", [0, 1, 63, 64, 65, 1000])
+@pytest.mark.parametrize("neighbours", [1, 64])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_shuffle_has_every_number_once_and_keeps_neighbours(n, neighbours, seed):
+    order = Shuffled(n, neighbours, torch.Generator().manual_seed(seed))[np.arange(n)]
+    np.testing.assert_array_equal(np.sort(order), np.arange(n))
+    n_breaks = (np.diff(order) != 1).sum()
+    assert n_breaks <= n // neighbours
+    assert n < 1000 or n_breaks > n // neighbours / 2
 
 
 def test_replicas_share_rows_out_and_take_as_many_steps():

@@ -5,6 +5,7 @@ import sys
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csc_matrix, csr_matrix
@@ -82,6 +83,18 @@ def test_names_of_cells_are_made_unique(stores):
     twice = from_zarr([stores["one"], stores["one"]])
     assert twice.shape == (240, 30)
     assert twice.obs_names.is_unique
+
+
+@pytest.mark.parametrize("which", ["one", "three"])
+def test_cells_can_be_numbered_instead_of_named(cells, stores, which, tmp_path):
+    opened = from_zarr(stores[which], obs_names=False)
+    assert isinstance(opened.obs_names, pd.RangeIndex)
+    np.testing.assert_array_equal(fit(opened, "stream"), fit(from_zarr(stores[which]), "stream"))
+    for key in cells.obs:
+        assert list(opened.obs[key]) == list(cells.obs[key])
+    in_memory = opened[:].copy()
+    in_memory.write_h5ad(tmp_path / "numbered.h5ad")
+    assert list(ad.read_h5ad(tmp_path / "numbered.h5ad").obs_names) == [str(i) for i in range(120)]
 
 
 @pytest.mark.parametrize("dense_file", [False, True])

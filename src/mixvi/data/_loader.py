@@ -89,8 +89,8 @@ class BlockSampler(Sampler):
         drop_last: int = 0,
         neighbours: int = 1,
     ):
-        self.rows, self.block_size, self.generator = rows, block_size, generator
-        self.neighbours = neighbours
+        self.rows = rows if neighbours == 1 else np.sort(rows)
+        self.block_size, self.generator, self.neighbours = block_size, generator, neighbours
         self.rank, self.n_replicas = rank, n_replicas
         n_mine = len(rows) // n_replicas
         self.n_rows = n_mine - (n_mine % drop_last if drop_last else 0)
@@ -99,22 +99,32 @@ class BlockSampler(Sampler):
         return max(-(-(self.n_rows - 1) // self.block_size), min(self.n_rows, 1))  # one cell makes no block of its own
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        rows = self.rows if self.neighbours == 1 else np.sort(self.rows)
-        if self.generator is not None:
-            rows = rows[shuffled(len(rows), self.neighbours, self.generator)]
-        rows = rows[self.rank :: self.n_replicas][: self.n_rows]
+        order = None if self.generator is None else Shuffled(len(self.rows), self.neighbours, self.generator)
         for i in range(len(self)):
-            block = rows[i * self.block_size : (i + 1) * self.block_size if i + 1 < len(self) else None]
-            if self.generator is not None and self.neighbours > 1:
+            place = np.arange(i * self.block_size, (i + 1) * self.block_size if i + 1 < len(self) else self.n_rows)
+            place = place * self.n_replicas + self.rank
+            block = self.rows[place if order is None else order[place]]
+            if order is not None and self.neighbours > 1:
                 block = block[torch.randperm(len(block), generator=self.generator).numpy()]
             yield block
 
 
-def shuffled(n: int, neighbours: int, generator: torch.Generator) -> np.ndarray:
-    """Numbers below n in random order, (n,), but for runs of so many neighbours."""
-    first = torch.randperm(-(-n // neighbours), generator=generator).numpy() * neighbours
-    order = (first[:, None] + np.arange(neighbours)).ravel()
-    return order[order < n]  # the last neighbours may be fewer
+class Shuffled:
+    """Numbers below n in random order, but for runs of so many neighbours; only the order of the runs is kept."""
+
+    def __init__(self, n: int, neighbours: int, generator: torch.Generator):
+        self.n, self.neighbours = n, neighbours
+        self.first = torch.randperm(-(-n // neighbours), generator=generator).numpy() * neighbours  # of each run
+        self.n_missing = -n % neighbours  # in the run that holds the last number
+        self.end_of_short = (self.first.argmax() + 1) * neighbours - self.n_missing if n else 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, place: np.ndarray) -> np.ndarray:
+        """The numbers in the given places below n, (m,)."""
+        place = place + self.n_missing * (place >= self.end_of_short)
+        return self.first[place // self.neighbours] + place % self.neighbours
 
 
 def is_resident(manager: AnnDataManager, device: torch.device, data_path: str) -> bool:
@@ -176,8 +186,8 @@ class CellsSplitter(DataSplitter):
         """Rising row numbers of n training cells, or of all there are, from all over the data."""
         rows = np.sort(self.train_idx)
         neighbours = NEIGHBOURS if self._cells().is_backed else 1
-        order = shuffled(len(rows), neighbours, torch.Generator().manual_seed(seed))
-        return np.sort(rows[order[:n]])
+        order = Shuffled(len(rows), neighbours, torch.Generator().manual_seed(seed))
+        return np.sort(rows[order[np.arange(min(n, len(rows)))]])
 
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
         """Blocks are there already."""
@@ -224,5 +234,6 @@ class CellsSplitter(DataSplitter):
 def _column(values) -> Tensor:
     """Codes or numbers of each cell, (n, 1) or (n, k)."""
     values = np.asarray(values)
-    values = values.astype(np.int64 if np.issubdtype(values.dtype, np.integer) else np.float32)
+    if not np.issubdtype(values.dtype, np.integer):
+        values = values.astype(np.float32)
     return torch.from_numpy(values.reshape(len(values), -1))

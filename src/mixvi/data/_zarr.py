@@ -81,6 +81,7 @@ def from_zarr(
     path_or_paths: str | PathLike | Sequence[str | PathLike],
     layer: str | None = None,
     obs_columns: Sequence[str] | None = None,
+    obs_names: bool = True,
 ) -> AnnData:
     """Open AnnData in zarr stores, without loading their matrix.
 
@@ -97,6 +98,9 @@ def from_zarr(
         The layer that becomes ``.X``; ``None`` is the stores' ``.X``. It must be CSR.
     obs_columns
         Columns of ``.obs`` to read; ``None`` reads all that every store has.
+    obs_names
+        Read the names of cells, which take 0.2 GB a million. ``False`` numbers the cells instead, in the order of the
+        stores (``"0"``, ``"1"``, ... once written to a file), so that memory hardly grows with cells.
 
     Returns
     -------
@@ -121,11 +125,17 @@ def from_zarr(
     for path in paths:
         group = _open(path)
         matrices.append(_matrix(group, layer, path))
-        obs.append(_obs(group["obs"], obs_columns, path))
+        obs.append(_obs(group["obs"], obs_columns, obs_names, path))
         if var is None:
             var = ad.io.read_elem(group["var"])
         check_same_genes(var.index, _index(group["var"]), path, paths[0])
-    return AnnData(ZarrMatrix(matrices), obs=stack_obs(obs), var=var)
+    obs = stack_obs(obs)
+    adata = AnnData(ZarrMatrix(matrices), obs=obs if obs_names else None, var=var)
+    if not obs_names:  # which AnnData makes strings of wherever it can
+        adata.obs_names = obs.index
+        for key in obs:
+            adata.obs[key] = obs[key]
+    return adata
 
 
 def needs_large(name: str) -> None:
@@ -153,8 +163,11 @@ def check_same_genes(expected: pd.Index, found: pd.Index, path, first) -> None:
 
 
 def stack_obs(obs: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The columns all have, of one after the other, with categories united and names of cells made unique."""
-    names = pd.Index(np.concatenate([part.index.to_numpy(dtype=str) for part in obs]), dtype=object)
+    """The columns all have, of one after the other, with categories united and names (or numbers) made unique."""
+    if all(isinstance(part.index, pd.RangeIndex) for part in obs):
+        names = pd.RangeIndex(sum(map(len, obs)))
+    else:
+        names = pd.Index(np.concatenate([part.index.to_numpy(dtype=str) for part in obs]), dtype=object)
     columns = [key for key in obs[0] if all(key in part for part in obs)]
     together = {}
     for key in columns:
@@ -192,13 +205,13 @@ def _matrix(group, layer: str | None, path) -> CSRDataset:
     return ad.io.sparse_dataset(group[where], should_cache_indptr=False)
 
 
-def _obs(group, columns: Sequence[str] | None, path) -> pd.DataFrame:
-    if columns is None:
-        return ad.io.read_elem(group)
+def _obs(group, columns: Sequence[str] | None, names: bool, path) -> pd.DataFrame:
     there = list(group.attrs["column-order"])
+    columns = there if columns is None else columns
     if missing := [key for key in columns if key not in there]:
         raise KeyError(f"{path} has no columns {missing} in .obs; there are {there}.")
-    return pd.DataFrame({key: pd.Series(ad.io.read_elem(group[key])).array for key in columns}, index=_index(group))
+    index = _index(group) if names else pd.RangeIndex(group[group.attrs["_index"]].shape[0])
+    return pd.DataFrame({key: pd.Series(ad.io.read_elem(group[key])).array for key in columns}, index=index)
 
 
 def _index(group) -> pd.Index:
