@@ -128,6 +128,30 @@ def test_weight_scales_annealed_terms_only(tensors):
     torch.testing.assert_close(losses[0.0].loss, reconstruction + out.extra_metrics["label"])
 
 
+@pytest.mark.parametrize("n_samples", [1, 6])
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+def test_what_training_descends_is_the_bound(tensors, n_samples, weight):
+    """Value and gradient of `objective` against the bound written out at the same draws of z."""
+    module = ready(CVAEModule(Layout(G, batch_levels=2), NegativeBinomial, D, HIDDEN))
+    cells = module.read(tensors)
+    parameters = list(module.parameters())
+    torch.manual_seed(0)
+    loss = module.objective(cells, n_samples, kl_weight=weight).loss
+    torch.manual_seed(0)
+    qz = module.encode(cells)
+    z = qz.rsample() if n_samples == 1 else qz.rsample((n_samples,))
+    log_px = module.decode(z, cells).log_prob(cells.x).sum(-1)
+    pz = torch.distributions.Normal(torch.zeros(D).double(), 1)
+    if n_samples == 1:
+        bound = log_px - weight * torch.distributions.kl_divergence(qz, pz).sum(-1)
+    else:
+        log_w = log_px + weight * (pz.log_prob(z) - qz.log_prob(z)).sum(-1)
+        bound = log_w.exp().mean(0).log()
+    torch.testing.assert_close(loss, -bound.mean())
+    for a, b in zip(torch.autograd.grad(loss, parameters), torch.autograd.grad(-bound.mean(), parameters), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_prior_of_the_weights_counts_once_for_all_cells(tensors):
     module = ready(GMVAEModule(Layout(G), NegativeBinomial, 3, D, HIDDEN, concentration=2.0))
     with torch.no_grad():

@@ -33,8 +33,8 @@ class EvidenceMixin(LatentModel):
     ) -> LogEvidence:
         """Importance-weighted bound on log p(x | c) under the model's own prior (Burda 2016, eq. 8).
 
-        It lies below the evidence on average and rises to it with ``n_samples``; with one sample its mean is the ELBO.
-        Labels are not looked at: clusters are summed out for every cell.
+        It lies below the evidence on average and rises to it with ``n_samples``. With one sample its mean is the ELBO,
+        or more for a GMVAE: labels are not looked at, and clusters are summed out for every cell.
 
         Parameters
         ----------

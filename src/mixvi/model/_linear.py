@@ -6,7 +6,11 @@ import numpy as np
 import torch
 
 from mixvi.model._base import LatentModel
+from mixvi.module.priors import Flat
 from mixvi.module.rows import dense
+
+IN_USE = 1e-3  # standard deviation of the rebuilt cells along an axis, in sigmas; what is switched off is far below
+RANK = 1e-6  # share of the first singular value that latents in single precision can tell from 0
 
 
 class PrincipalComponents(NamedTuple):
@@ -31,7 +35,8 @@ class LinearMixin(LatentModel):
         Returns
         -------
         ``axes`` (g, d), ``variance`` (d,) and ``scores`` (n, d), all of the cells the model was made with. d is the
-        number of latent dimensions in use; a VAE switches off those whose variance is below its sigma^2.
+        number of latent dimensions in use: a VAE switches off those whose variance is below its sigma^2, and an AE can
+        have no more than the rank of the cells.
 
         Raises
         ------
@@ -45,7 +50,7 @@ class LinearMixin(LatentModel):
                 f"{self.init_params_['non_kwargs']['n_layers']}; only a linear model with likelihood='normal' has "
                 f"principal components: mixvi.{type(self).__name__}(adata, linear=True)."
             )
-        axes = torch.as_tensor(self._axes())
+        axes = self._rebuilt_axes()
         projected = self._collect(lambda cells: dense(cells.x).double() @ axes.to(self.device), None, None, None)
         scores = projected - projected.mean(0)
         variance = scores.var(0, ddof=1)
@@ -54,14 +59,17 @@ class LinearMixin(LatentModel):
 
     def _axes(self) -> np.ndarray | None:
         """Principal axes (g, d), or ``None`` where the model has none."""
-        if not self.module.is_linear_gaussian:
-            return None
+        return self.principal_components().axes if self.module.is_linear_gaussian else None
+
+    def _rebuilt_axes(self) -> torch.Tensor:
+        """Right singular vectors (g, d) of the rebuilt cells; the largest entry of each is positive."""
         z = torch.as_tensor(self.get_latent_representation()).double()
         weight = self.module.likelihood.loc.weight.detach().cpu().double()  # (g, d)
         basis, r = torch.linalg.qr(weight)  # cells rebuilt: (z - mean) r^T basis^T, without an n x g matrix
         _, singular, v = torch.linalg.svd((z - z.mean(0)) @ r.T, full_matrices=False)
-        axes = basis @ v[singular > IN_USE * singular[0]].T
-        return (axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()).numpy()
-
-
-IN_USE = 1e-3  # share of the first singular value; what a converged model has switched off is far below
+        if isinstance(self.module.prior, Flat):
+            limit = RANK * singular[0]
+        else:
+            limit = IN_USE * self.module.likelihood.log_sigma.exp().item() * len(z) ** 0.5
+        axes = basis @ v[singular > limit].T
+        return axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()

@@ -175,7 +175,7 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
             cells = self.module.read({key: dense(value).double() for key, value in tensors.items()})
             history = fit_full_batch(
                 self.module, cells, max_epochs or MAX_EPOCHS_FULL_BATCH, plan_kwargs.get("max_kl_weight", 1.0),
-                plan_kwargs.get("weight_decay", 0.0), progress=enable_progress_bar,
+                plan_kwargs.get("weight_decay", 0.0), progress=enable_progress_bar, fresh=not self.is_trained_,
             )  # fmt: skip
         finally:
             self.module.float()

@@ -2,7 +2,7 @@
 
     ELBO(x) = E_q(z | x, c)[ log p(x | z, c) ] - KL( q(z, ... | x, c) || p(z, ... | c) )
 
-and, where more than one z is drawn, its importance-weighted sister (Burda 2016), L_1 = ELBO <= L_s <= log p(x | c):
+and, where more than one z is drawn, its importance-weighted sister (Burda 2016), ELBO <= L_1 <= L_s <= log p(x | c):
 
     L_s(x) = E[ log 1/s sum_i w_i ],   w_i = p(x | z_i, c) p(z_i, ... | c) / q(z_i, ... | x, c),   z_i ~ q
 

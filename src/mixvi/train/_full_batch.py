@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pandas as pd
@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 
 ITERATIONS_AN_EPOCH = 20
 MAX_GENES_TO_WHITEN = 5_000  # the whitening map is genes x genes
-RIDGE = 0.1  # of the mean variance of a gene
+RIDGE = 0.1  # of the variance of each gene
+NOTHING = 1e-6  # a loss that small has no share to lose: cells are rebuilt
 
 
 def fit_full_batch(
@@ -28,12 +29,14 @@ def fit_full_batch(
     weight_decay: float = 0.0,
     tolerance: float = 1e-10,
     progress: bool = False,
+    fresh: bool = True,
 ) -> dict[str, pd.DataFrame]:
     """Maximise the bound of all cells at once with L-BFGS (Nocedal & Wright 2006, chapter 7; strong Wolfe line search).
 
-    Gradients of an encoder's first layer are as badly conditioned as the genes are correlated. The encoder therefore
-    reads whitened cells while it trains, and the whitening is folded into its weights at the end: the same model and
-    the same bound, reached in far fewer steps. With weight decay, which would notice, it reads cells as they are.
+    The descent would be as badly conditioned as genes are correlated, far from 0 or unlike in scale. So the model
+    meanwhile describes cells that are centred and divided by one number, and its encoder reads them whitened; both are
+    folded into the weights at the end: the same model and the same bound, reached in far fewer steps. With weight
+    decay, which would notice, it takes cells as they are.
 
     Parameters
     ----------
@@ -49,46 +52,55 @@ def fit_full_batch(
         It has converged where 20 iterations lower the loss by less than this share of it.
     progress
         Show a bar.
+    fresh
+        The weights are random, and taken for those of the standardised cells; ``False`` goes on from a trained model.
 
     Returns
     -------
     History by name, one row an epoch, as scvi-tools keeps it: ``elbo_train`` (negative, nats a cell) and its terms.
     """
     module.train()
-    _match_noise(module, cells)
-    if weight_decay > 0 or cells.seen.shape[1] > MAX_GENES_TO_WHITEN:
+    if weight_decay > 0:
+        _match_noise(module, cells)
         rows = _descend(module, cells, max_epochs, kl_weight, weight_decay, tolerance, progress)
     else:
-        with _whitened(module, cells) as white:
-            rows = _descend(module, white, max_epochs, kl_weight, 0.0, tolerance, progress, gauge=True)
+        with _standardised(module, cells, fresh) as (standard, log_scale):
+            _match_noise(module, standard)
+            rows = _descend(module, standard, max_epochs, kl_weight, 0.0, tolerance, progress, log_scale)
+            _match_noise(module, standard)  # of an AE, which was fitted without regard to it
     module.eval()
     history = pd.DataFrame(rows).rename_axis("epoch")
     return {name: history[[name]] for name in history}
 
 
 def _descend(
-    module, cells, max_epochs, kl_weight, weight_decay, tolerance, progress, gauge=False
+    module, cells, max_epochs, kl_weight, weight_decay, tolerance, progress, log_scale=0.0
 ) -> list[dict[str, float]]:
-    """L-BFGS down to the tolerance; the terms of the bound after each epoch."""
-    gauge = gauge and isinstance(module.prior, Flat)
+    """L-BFGS down to the tolerance; the terms of the bound after each epoch, of cells times exp(``log_scale``)."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.LBFGS(
         parameters, max_iter=ITERATIONS_AN_EPOCH, history_size=100, line_search_fn="strong_wolfe",
         tolerance_grad=1e-14, tolerance_change=1e-18,
     )  # fmt: skip
     terms: dict[str, Tensor] = {}
+    g = cells.x.shape[1]
+    only_error = isinstance(module.prior, Flat) and not weight_decay  # then sigma has no say, and axes are free
 
     def loss() -> Tensor:
         optimizer.zero_grad()
         log_px, kl_terms = module.bound(cells)
         kl = sum(kl_terms.annealed.values(), torch.zeros_like(log_px))
-        penalty = weight_decay / 2 * sum(p.square().sum() for p in parameters)
-        value = (kl_weight * kl - log_px).mean() + penalty
-        if gauge:  # an AE may have any latent axes: these, for which an optimum exists too, keep the descent straight
-            v = module.encoder.loc.weight[:, : cells.seen.shape[1]]
-            value = value + (v @ v.T - torch.eye(len(v)).to(v)).square().sum()
+        if (
+            only_error
+        ):  # orthonormal axes of the white cells, for which an optimum exists too, keep the descent straight
+            v = module.encoder.loc.weight[:, :g]
+            value = _squared_error(module, cells, log_px) / 2 + (v @ v.T - torch.eye(len(v)).to(v)).square().sum()
+        else:
+            penalty = weight_decay / 2 * sum(p.square().sum() for p in parameters)
+            value = (kl_weight * kl - log_px).mean() + penalty
         value.backward()
-        terms.update({"reconstruction_loss": -log_px, "elbo": kl - log_px, **kl_terms.annealed})
+        error = g * log_scale - log_px
+        terms.update({"reconstruction_loss": error, "elbo": kl + error, **kl_terms.annealed})
         return value.detach()
 
     rows, before = [], torch.inf
@@ -96,42 +108,75 @@ def _descend(
         optimizer.step(loss)
         after = loss().item()
         rows.append({f"{name}_train": term.mean().item() for name, term in terms.items()})
-        if not before - after > tolerance * abs(after):
+        if not before - after > tolerance * max(abs(after), NOTHING):
             return rows
         before = after
     logger.warning("L-BFGS had not converged after %d epochs; train with a larger max_epochs.", max_epochs)
     return rows
 
 
+def _squared_error(module: ELBOModule, cells: Cells, log_px: Tensor) -> Tensor:
+    """Of a cell, on average, out of log N(x; mu, sigma^2)."""
+    log_sigma = module.likelihood.log_sigma
+    log_norm = cells.x.shape[1] * (log_sigma + math.log(2 * math.pi) / 2)
+    return -2 * (2 * log_sigma).exp() * (log_px + log_norm).mean()
+
+
 @torch.no_grad()
 def _match_noise(module: ELBOModule, cells: Cells) -> None:
-    """A learned sigma starts at its best value for the other parameters; too small a one overflows the first step."""
+    """A learned sigma takes its best value for the other parameters; too small a one overflows the first step."""
     log_sigma = module.likelihood.log_sigma
     if log_sigma.requires_grad:
         log_px, _ = module.bound(cells)
-        log_norm = cells.x.shape[1] * (log_sigma + math.log(2 * math.pi) / 2)
-        error = -2 * (2 * log_sigma).exp() * (log_px + log_norm).mean()  # squared, of a cell
-        log_sigma.copy_((error / cells.x.shape[1]).log() / 2)
+        log_sigma.copy_((_squared_error(module, cells, log_px) / cells.x.shape[1]).log() / 2)
 
 
 @contextmanager
-def _whitened(module: ELBOModule, cells: Cells) -> Iterator[Cells]:
-    """Cells whose ``seen`` is white, for encoders that meanwhile hold weights for it: V x = (V L) (L^-1 x)."""
-    g = cells.seen.shape[1]
-    mean = cells.seen.mean(0)
-    centred = cells.seen - mean
-    covariance = centred.T @ centred / len(centred)
-    ridge = RIDGE * covariance.diagonal().mean() + torch.finfo(covariance.dtype).eps
-    factor = torch.linalg.cholesky(covariance + ridge * torch.eye(g).to(covariance))  # L, (g, g)
+def _standardised(module: ELBOModule, cells: Cells, fresh: bool) -> Iterator[tuple[Cells, float]]:
+    """Cells (x - mean) / s, of which the encoder reads L^-1 (x - mean) = white, for weights that fit them; and log s.
+
+    N(x; W z + A c + b, sigma^2) is N((x - mean) / s; (W z + A c + b - mean) / s, sigma^2 / s^2) / s, and
+    V x + v is V L white + v + V mean.
+    """
+    g = cells.x.shape[1]
+    mean = cells.x.mean(0)
+    centred = cells.x - mean
+    s = centred.square().mean().sqrt()
+    s = s if s > 0 else torch.ones_like(s)
+    to_white, whiten, from_white = _whitening(centred, s)
     heads = [head for head in module.encoder.children() if isinstance(head, nn.Linear)]
+    decoder, log_sigma = module.likelihood.loc, module.likelihood.log_sigma
     with torch.no_grad():
-        for head in heads:  # (d, g + q)
-            head.bias += head.weight[:, :g] @ mean
-            head.weight[:, :g] = head.weight[:, :g] @ factor
+        if not fresh:
+            for head in heads:  # (d, g + q)
+                head.bias += head.weight[:, :g] @ mean
+                head.weight[:, :g] = to_white(head.weight[:, :g])
+            decoder.weight /= s
+            decoder.bias.copy_((decoder.bias - mean) / s)
+        log_sigma -= s.log()
     try:
-        yield cells._replace(seen=torch.linalg.solve_triangular(factor, centred.T, upper=False).T)
+        yield cells._replace(x=centred / s, seen=whiten(centred)), s.log().item()
     finally:  # also where the user breaks off: the weights are those of plain cells again
         with torch.no_grad():
             for head in heads:
-                head.weight[:, :g] = torch.linalg.solve_triangular(factor, head.weight[:, :g], upper=False, left=False)
+                head.weight[:, :g] = from_white(head.weight[:, :g])
                 head.bias -= head.weight[:, :g] @ mean
+            decoder.weight *= s
+            decoder.bias.copy_(decoder.bias * s + mean)
+            log_sigma += s.log()
+
+
+def _whitening(centred: Tensor, s: Tensor) -> tuple[Callable[[Tensor], Tensor], ...]:
+    """Weights for white cells from weights for centred ones, white cells, and weights for centred cells."""
+    g = centred.shape[1]
+    floor = torch.finfo(s.dtype).eps * s.square()  # for a gene that does not vary
+    if g > MAX_GENES_TO_WHITEN:
+        scale = (centred.square().mean(0) + floor).sqrt()
+        return scale.mul, lambda x: x / scale, lambda w: w / scale
+    covariance = centred.T @ centred / len(centred)
+    factor = torch.linalg.cholesky(covariance + torch.diag(RIDGE * covariance.diagonal() + floor))  # L, (g, g)
+    return (
+        lambda w: w @ factor,
+        lambda x: torch.linalg.solve_triangular(factor, x.T, upper=False).T,
+        lambda w: torch.linalg.solve_triangular(factor, w, upper=False, left=False),
+    )
