@@ -1,10 +1,12 @@
 """The command line."""
 
 import os
+import signal
 
 import anndata as ad
 import numpy as np
 import pytest
+from lightning.pytorch import Callback
 from typer.testing import CliRunner
 
 import mixvi
@@ -121,6 +123,31 @@ def test_files_that_are_not_there(files, tmp_path):
     (tmp_path / "text.h5ad").write_text("not an h5ad")
     result = run("fit", tmp_path / "text.h5ad", "--out", out)
     assert (result.exit_code, out.exists()) == (1, False)
+    assert f"{tmp_path}/text.h5ad cannot be read" in result.output.replace("\n", "")
+
+
+def test_a_result_does_not_take_the_place_of_its_input(files):
+    source, _ = files
+    before = source.read_bytes()
+    result = run("fit", source, "--out", source, "--force", "--max-epochs", 1)
+    assert (result.exit_code, source.read_bytes()) == (1, before)
+    assert "overwritten by its own result" in " ".join(result.output.split())
+
+
+def test_an_interrupted_training_says_that_nothing_was_written(files, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    source, out = files
+
+    class Press(Callback):
+        def on_train_epoch_start(self, trainer, plan):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    train = mixvi.GMVAE.train
+    monkeypatch.setattr(mixvi.GMVAE, "train", lambda self, *args: train(self, *args, callbacks=[Press()]))
+    result = run("fit", source, "--out", out)
+    assert result.exit_code == 130
+    assert "stopped; nothing was written" in result.output
+    assert sorted(os.listdir(tmp_path)) == ["in.h5ad"]
 
 
 def test_the_seed_decides(files, tmp_path):

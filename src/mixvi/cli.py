@@ -5,6 +5,7 @@ import time
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -104,6 +105,8 @@ def fit(
             raise ValueError(f"{out.parent} is not a folder; make it first.")
         if not path.is_file():
             raise ValueError(f"{path} does not exist.")
+        if out.exists() and out.samefile(path):
+            raise ValueError(f"{path} would be overwritten by its own result; choose another name for --out.")
         if n_clusters is not None and model is not Model.gmvae:
             raise ValueError(f"--n-clusters is for gmvae; {model} has no clusters of its own and takes Leiden's.")
         _quiet()
@@ -111,7 +114,10 @@ def fit(
 
         import mixvi
 
-        adata = ad.read_h5ad(path)
+        try:
+            adata = ad.read_h5ad(path)
+        except Exception as error:  # anndata and h5py raise whatever they stumble over
+            raise ValueError(f"{path} cannot be read as an .h5ad file: {error}") from error
         typer.echo(f"{model.upper()} on {adata.n_obs:,} cells x {adata.n_vars:,} genes of {path}.")
         setup = {"layer": layer, "batch_key": batch_key, "labels_key": labels_key}
         setup["unlabeled_category"] = unlabeled_category
@@ -136,7 +142,9 @@ def _train(cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int |
     start = time.monotonic()
     cls.setup_anndata(adata, **setup)
     model = cls(adata, **settings)
-    model.train(max_epochs)
+    with TemporaryDirectory() as folder:  # of the checkpoint that an interruption leaves, which no command goes on from
+        scvi.settings.logging_dir = folder
+        model.train(max_epochs)
     model.annotate(key_added=key, clustering=None if cls.__name__ == "GMVAE" else "leiden")
     sizes = adata.obs[key].value_counts()
     sizes = sizes[sizes > 0]
@@ -185,6 +193,7 @@ def _quiet() -> None:
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    logging.getLogger("mixvi.model._training").setLevel(logging.ERROR)  # how to go on in Python
 
 
 @contextmanager
@@ -196,3 +205,6 @@ def _errors_as_lines():
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         typer.echo(f"mixvi: {message}", err=True)
         raise typer.Exit(1) from error
+    except KeyboardInterrupt as interruption:
+        typer.echo("mixvi: stopped; nothing was written.", err=True)
+        raise typer.Exit(130) from interruption

@@ -208,6 +208,8 @@ def _local(name: str) -> Path | None:
     folder = os.environ.get("MIXVI_DATA_DIR")
     if not folder:
         return None
+    if not Path(folder).is_dir():
+        raise ValueError(f"MIXVI_DATA_DIR={folder!r} is not a folder; name one, or unset it to download.")
     path = Path(folder) / name
     return path if path.is_file() else None
 
@@ -220,13 +222,13 @@ def _fetch(source: Source) -> Path:
     except ValueError as error:
         raise ValueError(
             f"{source.url} did not arrive as expected: its checksum is not {source.checksum}. The download may have "
-            "been cut or the file changed; nothing was kept. Try again, or put the data into a folder and name it in "
-            "MIXVI_DATA_DIR."
+            "been cut or the file changed; nothing was kept. Try again, or put the file that the loader's docs "
+            "name into a folder, and name that in MIXVI_DATA_DIR."
         ) from error
     except (OSError, requests.RequestException) as error:
         raise ConnectionError(
-            f"{source.url} cannot be reached or the download was cut; nothing was kept. Try again, or put the data "
-            "into a folder and name it in MIXVI_DATA_DIR."
+            f"{source.url} cannot be reached or the download was cut; nothing was kept. Try again, or put the "
+            "file that the loader's docs name into a folder, and name that in MIXVI_DATA_DIR."
         ) from error
 
 

@@ -137,6 +137,43 @@ def test_new_cells_must_have_the_genes_and_conditions_of_the_model(counts):
         model.get_latent_representation(negative)
 
 
+def test_loading_refuses_genes_in_another_order(counts, tmp_path):
+    model = fitted("VAE", counts)
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="another order.*get_var_names"):
+        mixvi.VAE.load(tmp_path / "model", adata=counts[:, ::-1].copy(), accelerator="cpu")
+    again = mixvi.VAE.load(tmp_path / "model", adata=counts[:50].copy(), accelerator="cpu")
+    z = model.get_latent_representation()[:50]
+    np.testing.assert_allclose(again.get_latent_representation(), z, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("key", "value"), [("n_latent", 0), ("n_hidden", 2.5), ("n_layers", -1), ("dropout_rate", 1.0)]
+)
+def test_sizes_that_make_no_sense(name, key, value, counts):
+    with pytest.raises(ValueError, match=f"{key}={value}; it must be"):
+        build(name, counts, **{key: value})
+
+
+@pytest.mark.parametrize("max_epochs", [0, -1])
+def test_training_takes_an_epoch_at_least(max_epochs, counts):
+    with pytest.raises(ValueError, match=f"max_epochs={max_epochs}; it must be at least 1"):
+        build("VAE", counts).train(max_epochs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_handful_of_cells_trains_without_validation(name, counts):
+    model = fitted(name, counts[:5].copy(), n_clusters=2) if name == "GMVAE" else fitted(name, counts[:5].copy())
+    assert model.get_latent_representation().shape == (5, 3)
+
+
+def test_a_category_that_no_cell_has_is_said(counts, caplog):
+    setup = {"labels_key": "cluster", "unlabeled_category": "Unknwon"}
+    build("GMVAE", counts, setup)
+    assert "unlabeled_category='Unknwon' in .obs" in caplog.text
+
+
 def test_loading_without_data(counts, tmp_path):
     model = fitted("GMVAE", counts, {"batch_key": "condition"})
     model.save(tmp_path / "model")

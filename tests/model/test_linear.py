@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scanpy as sc
+from anndata import AnnData
 
 import mixvi
 from mixvi import datasets
@@ -37,6 +38,33 @@ def test_principal_components_are_those_of_scanpy(cells, cls):
     model.annotate()
     np.testing.assert_array_equal(cells.varm["PCs_mixvi"], found.axes)
     assert model.history["elbo_train"].iloc[-1, 0] < model.history["elbo_train"].iloc[0, 0]
+
+
+@pytest.mark.parametrize("cls", [mixvi.AE, mixvi.VAE])
+@pytest.mark.parametrize(("shift", "scale"), [(0, 1e-4), (100, 1), (1e4, 1), (-7, 1e5)])
+def test_mean_and_scale_of_the_cells_do_not_matter(cls, shift, scale, rng):
+    axes, _ = np.linalg.qr(rng.normal(size=(30, 6)))
+    signal = rng.normal(size=(300, 6)) * [6, 4, 3, 2, 1.5, 1.2] @ axes.T
+    adata = AnnData((shift + scale * (signal + 0.3 * rng.normal(size=(300, 30)))).astype(np.float32))
+    sc.pp.pca(adata, n_comps=5)
+    cls.setup_anndata(adata)
+    model = cls(adata, n_latent=5, linear=True)
+    model.train(enable_progress_bar=False, accelerator="cpu")
+    found = model.principal_components()
+    assert np.abs((found.axes * adata.varm["PCs"]).sum(0)).min() > 0.9999
+    if cls is mixvi.VAE:
+        gap = model.exact_log_evidence() - model.get_elbo(return_mean=False)
+        assert abs(gap.mean()) < 0.01
+    assert model.history["elbo_train"].iloc[-1, 0] == pytest.approx(-model.get_elbo(), rel=1e-3)
+    before = model.get_elbo()
+    model.train(2, enable_progress_bar=False, accelerator="cpu")  # goes on from where it is
+    assert model.get_elbo() == pytest.approx(before, rel=1e-3)
+
+
+def test_axes_that_are_written_are_those_of_principal_components(cells):
+    model = fitted("AE", cells, train={"batch_size": 64, "max_epochs": 2}, linear=True)  # far from the optimum
+    model.annotate()
+    np.testing.assert_array_equal(cells.varm["PCs_mixvi"], model.principal_components().axes)
 
 
 def test_annotate_leaves_no_axes_of_an_earlier_model(cells):

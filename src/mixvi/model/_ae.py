@@ -12,7 +12,6 @@ from mixvi.model._unclustered import UnclusteredMixin
 from mixvi.module._ae import AEModule
 from mixvi.module._elbo import Cells
 from mixvi.module.likelihoods import LIKELIHOODS, Normal
-from mixvi.module.nets import Hidden
 
 
 class AE(UnclusteredMixin, LinearMixin):
@@ -75,7 +74,8 @@ class AE(UnclusteredMixin, LinearMixin):
         n_layers = 0 if linear else n_layers
         self.likelihood_ = likelihood = self._likelihood(likelihood, linear=n_layers == 0)
         parts = LIKELIHOODS | {"normal": partial(Normal, sigma=1.0)}
-        self.module = AEModule(self._layout(), parts[likelihood], n_latent, Hidden(n_hidden, n_layers, dropout_rate))
+        hidden = self._hidden(n_latent, n_hidden, n_layers, dropout_rate)
+        self.module = AEModule(self._layout(), parts[likelihood], n_latent, hidden)
         self.mixvi_version_ = __version__
         self.init_params_ = self._get_init_params(locals())
 

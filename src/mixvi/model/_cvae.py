@@ -11,7 +11,6 @@ from mixvi.model._unclustered import UnclusteredMixin
 from mixvi.module._cvae import CVAEModule
 from mixvi.module._elbo import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
-from mixvi.module.nets import Hidden
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ class CVAE(UnclusteredMixin, EvidenceMixin):
         if not layout.n_conditions:
             logger.warning("CVAE has no batch and no covariate to condition on: it is a plain VAE.")
         self.likelihood_ = likelihood = self._likelihood(likelihood)
-        hidden = Hidden(n_hidden, n_layers, dropout_rate)
+        hidden = self._hidden(n_latent, n_hidden, n_layers, dropout_rate)
         self.module = CVAEModule(layout, LIKELIHOODS[likelihood], n_latent, hidden, learned_prior)
         self.mixvi_version_ = __version__
         self.init_params_ = self._get_init_params(locals())

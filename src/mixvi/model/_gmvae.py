@@ -16,7 +16,6 @@ from mixvi.model._evidence import EvidenceMixin
 from mixvi.module._elbo import Cells
 from mixvi.module._gmvae import GMVAEModule
 from mixvi.module.likelihoods import LIKELIHOODS
-from mixvi.module.nets import Hidden
 
 
 class GMVAE(EvidenceMixin):
@@ -84,7 +83,7 @@ class GMVAE(EvidenceMixin):
         layout = self._layout()
         n_components = self._n_components(n_clusters, layout.n_labels)
         self.likelihood_ = likelihood = self._likelihood(likelihood)
-        hidden = Hidden(n_hidden, n_layers, dropout_rate)
+        hidden = self._hidden(n_latent, n_hidden, n_layers, dropout_rate)
         part = LIKELIHOODS[likelihood]
         self.module = GMVAEModule(layout, part, n_components, n_latent, hidden, concentration, hierarchical)
         self.mixvi_version_ = __version__

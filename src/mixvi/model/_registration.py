@@ -1,8 +1,11 @@
 """What a model knows of an AnnData: where its values are, and whether it can describe them."""
 
 import logging
+import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from numbers import Integral
+from os import PathLike
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from anndata import AnnData
@@ -30,6 +33,7 @@ from mixvi.data import (
 )
 from mixvi.module._elbo import Layout
 from mixvi.module.likelihoods import LIKELIHOODS
+from mixvi.module.nets import Hidden
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +94,26 @@ class RegisteredModel(BaseModelClass):
         cls.register_manager(cls._manager(adata, setup_args, source_registry))
 
     @classmethod
+    def load(cls, dir_path: str | PathLike, adata: AnnData | None = None, **kwargs) -> Self:
+        """As :meth:`scvi.model.base.BaseModelClass.load`, but genes in another order are an error.
+
+        Raises
+        ------
+        ValueError
+            If the AnnData does not have the genes of the model, in its order.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="`var_names` for the loaded `model` does not match")
+            try:
+                return super().load(str(dir_path), adata, **kwargs)
+            except UserWarning as warning:
+                raise ValueError(
+                    f"The AnnData has {adata.n_vars:,} genes, which are not those of the {cls.__name__} in {dir_path} "
+                    "or in another order. Pass adata[:, names].copy() with the names in the order of training; "
+                    f"{cls.__name__}.load(path, adata=False).get_var_names() gives them."
+                ) from warning
+
+    @classmethod
     def _manager(cls, adata: AnnData, setup_args: dict[str, Any], source_registry: dict | None) -> CellsManager:
         """Check the registration and carry it out; see `setup_anndata`."""
         for argument, other in cls._ignores.items():
@@ -113,6 +137,8 @@ class RegisteredModel(BaseModelClass):
         check_columns(adata.obs, [key for key in (batch, *categorical) if key])
         advice = "give cells without a label one category of their own and name it as unlabeled_category"
         check_columns(adata.obs, [labels] if labels else [], advice=advice)
+        if no_label is not None and source_registry is None and no_label not in set(adata.obs[labels]):
+            logger.warning("No cell has unlabeled_category=%r in .obs[%r]: all count as labelled.", no_label, labels)
         check_columns(adata.obs, continuous, numeric=True)
         check_columns(adata.obs, [size_factor] if size_factor else [], numeric=True, positive=True)
 
@@ -158,6 +184,15 @@ class RegisteredModel(BaseModelClass):
             batch = fields[REGISTRY_KEYS.BATCH_KEY]
             levels[batch["original_key"]] = batch["categorical_mapping"]
         return levels
+
+    def _hidden(self, n_latent: int, n_hidden: int, n_layers: int, dropout_rate: float) -> Hidden:
+        """The hidden layers, once their sizes make sense."""
+        for name, value, least in (("n_latent", n_latent, 1), ("n_hidden", n_hidden, 1), ("n_layers", n_layers, 0)):
+            if not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name}={value!r}; it must be a whole number of at least {least}.")
+        if not 0 <= dropout_rate < 1:
+            raise ValueError(f"dropout_rate={dropout_rate!r}; it must be at least 0 and below 1.")
+        return Hidden(n_hidden, n_layers, dropout_rate)
 
     def _likelihood(self, likelihood: str, linear: bool = False) -> str:
         """Name of a likelihood that can describe the registered data; ``"auto"`` chooses one."""

@@ -95,6 +95,8 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
                 f"{type(self).__name__} got n_importance_samples={n_importance_samples}; it must be at least 1, and an "
                 "AE has no posterior to draw from: use mixvi.VAE."
             )
+        if max_epochs is not None and max_epochs < 1:
+            raise ValueError(f"max_epochs={max_epochs}; it must be at least 1, or None for the default.")
         if data_path not in ("auto", "resident", "stream"):
             raise ValueError(f"data_path={data_path!r} is not known; it is 'auto', 'resident' or 'stream'.")
         if kwargs.get("accumulate_grad_batches", 1) != 1:
@@ -132,7 +134,7 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
             plan_kwargs.setdefault("n_epochs_pretrain", -1 if self.module.prior.placed else max_epochs // 2)
             unsettled = max(unsettled, plan_kwargs["n_epochs_pretrain"] + 1)
         kwargs.setdefault("log_every_n_steps", 1)  # a step is a block, to Lightning
-        if train_size != 1 and validation_size != 0:
+        if math.ceil((train_size or 0.9) * self.adata.n_obs) < self.adata.n_obs and validation_size != 0:
             kwargs.setdefault("check_val_every_n_epoch", 1)
         kwargs.setdefault("early_stopping_warmup_epochs", -(-unsettled // (kwargs.get("check_val_every_n_epoch") or 1)))
         kwargs.setdefault("use_distributed_sampler", False)  # cells are shared out already

@@ -10,7 +10,6 @@ from mixvi.model._unclustered import UnclusteredMixin
 from mixvi.module._elbo import Cells
 from mixvi.module._vae import VAEModule
 from mixvi.module.likelihoods import LIKELIHOODS
-from mixvi.module.nets import Hidden
 
 
 class VAE(UnclusteredMixin, LinearMixin, EvidenceMixin):
@@ -72,7 +71,7 @@ class VAE(UnclusteredMixin, LinearMixin, EvidenceMixin):
         super().__init__(adata, registry)
         n_layers = 0 if linear else n_layers
         self.likelihood_ = likelihood = self._likelihood(likelihood, linear=n_layers == 0)
-        hidden = Hidden(n_hidden, n_layers, dropout_rate)
+        hidden = self._hidden(n_latent, n_hidden, n_layers, dropout_rate)
         self.module = VAEModule(self._layout(), LIKELIHOODS[likelihood], n_latent, hidden)
         self.mixvi_version_ = __version__
         self.init_params_ = self._get_init_params(locals())
