@@ -30,7 +30,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, logits: Tensor, library: Tensor, theta: Tensor) -> Tensor:
         log_p, grad_logits, grad_theta = torch.empty(len(logits)), torch.empty_like(logits), torch.empty_like(logits)
-        genes = (theta, (theta + EPS).log(), theta.lgamma(), theta.digamma())
+        genes = (theta, (theta + EPS).log(), theta / (theta + EPS), theta.lgamma(), theta.digamma())
         arrays = [values.detach().contiguous().numpy() for values in (logits, library.view(-1), *genes, *_csr(x))] + [
             values.numpy() for values in (log_p, grad_logits, grad_theta)
         ]
@@ -109,7 +109,7 @@ def _digamma(y):
 
 @njit(cache=True, fastmath=FLAGS, error_model="numpy")
 def _negative_binomial(
-    logits, library, theta, log_theta, lgamma_theta, digamma_theta, offset, gene, value,
+    logits, library, theta, log_theta, theta_share, lgamma_theta, digamma_theta, offset, gene, value,
     log_p, grad_logits, grad_theta,
 ):  # fmt: skip
     """Fill in log p (n,), its gradients by logits (n, g) and, cell by cell, by theta (n, g)."""
@@ -135,7 +135,7 @@ def _negative_binomial(
             log_px += theta[j] * log_ratio
             grad_logits[i, j] = -weight * mu  # by log mu, for now
             sum_grad -= weight * mu
-            grad_theta[i, j] = log_ratio + theta[j] / (theta[j] + EPS) - weight
+            grad_theta[i, j] = log_ratio + theta_share[j] - weight
         first, m = offset[i], offset[i + 1] - offset[i]
         for k in range(m):
             j = gene[first + k]
