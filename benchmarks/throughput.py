@@ -292,10 +292,11 @@ def plot(rows, path):
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for ax, task in zip(axes, ("training", "inference"), strict=True):
         median = frame.groupby(["setting", "model"], sort=False)[task].median().unstack()[["SCVI", "VAE"]]
-        median.plot.barh(ax=ax, color=["0.7", "C0"], legend=task == "training", title=f"{task}, cells a second")
+        median.plot.barh(ax=ax, color=["0.7", "C0"], legend=False, title=f"{task}, cells a second")
         ax.set(xlabel="", ylabel="")
         ax.invert_yaxis()
         ax.locator_params(axis="x", nbins=4)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=120)
 
 

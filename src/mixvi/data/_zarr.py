@@ -1,5 +1,6 @@
 """Cells in zarr stores: ``.obs`` and ``.var`` in memory, the matrix on disk and read by rows."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from os import PathLike
@@ -129,13 +130,8 @@ def from_zarr(
         if var is None:
             var = ad.io.read_elem(group["var"])
         check_same_genes(var.index, _index(group["var"]), path, paths[0])
-    obs = stack_obs(obs)
-    adata = AnnData(ZarrMatrix(matrices), obs=obs if obs_names else None, var=var)
-    if not obs_names:  # which AnnData makes strings of wherever it can
-        adata.obs_names = obs.index
-        for key in obs:
-            adata.obs[key] = obs[key]
-    return adata
+    obs, x = stack_obs(obs), ZarrMatrix(matrices)
+    return AnnData(x, obs=obs, var=var) if obs_names else _numbered(x, obs, var)
 
 
 def needs_large(name: str) -> None:
@@ -177,6 +173,18 @@ def stack_obs(obs: Sequence[pd.DataFrame]) -> pd.DataFrame:
         else:
             together[key] = pd.concat(parts, ignore_index=True).array
     return pd.DataFrame(together, index=names if names.is_unique else make_index_unique(names))
+
+
+def _numbered(x: ZarrMatrix, obs: pd.DataFrame, var: pd.DataFrame) -> AnnData:
+    """Cells under the numbers that index ``obs``: a new AnnData would make strings of them, and gets one name first."""
+    same_name = pd.CategoricalIndex(pd.Categorical.from_codes(np.zeros(len(obs), np.int8), ["cell"]))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Observation names are not unique")
+        adata = AnnData(x, obs=pd.DataFrame(index=same_name), var=var)
+    adata.obs_names = obs.index
+    for key in obs:
+        adata.obs[key] = obs[key]
+    return adata
 
 
 def _open(path):
