@@ -39,6 +39,7 @@ def test_the_diagram_is_the_factorisation(counts, name, setup, settings, nodes, 
     assert found.observed == set(observed.split())
     assert {f"{parent}>{child}" for parent, child in found.generative} == generative
     assert {f"{parent}>{child}" for parent, child in found.inference} == inference
+    assert found.computed == ({"z"} if name == "AE" else set())
     axes = diagrams.plate(model)
     drawn = axes.get_children()
     ellipses = [shape for shape in drawn if isinstance(shape, Ellipse)]

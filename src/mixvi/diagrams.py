@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch
 
 from mixvi.model._base import LatentModel
+from mixvi.module.encoders import DeltaEncoder
 
 PLACES = {"x": (1, 0), "z": (1, 1), "c": (0, 0.5), "y": (1, 2), "w": (-0.3, 1.6), "pi": (1, 3.1)}
 SYMBOLS = {"pi": r"$\pi$"}
@@ -24,6 +25,7 @@ class Graph(NamedTuple):
     observed: frozenset[str]  # y is observed in labelled cells only
     generative: frozenset[tuple[str, str]]  # parent, child
     inference: frozenset[tuple[str, str]]
+    computed: frozenset[str]  # no randomness of its own: z of an AE
 
 
 def graph(model: LatentModel) -> Graph:
@@ -32,14 +34,16 @@ def graph(model: LatentModel) -> Graph:
     generative, inference = (frozenset(edge for f in part for edge in _edges(f)) for part in factors)
     nodes = frozenset(name for f in (*factors.generative, *factors.inference) for name in re.findall(r"\w+", f)[1:])
     observed = {"x"} | ({"c"} if layout.n_conditions else set()) | ({"y"} if layout.n_labels else set())
-    return Graph(nodes, frozenset(observed), generative, inference)
+    computed = frozenset({"z"} if isinstance(model.module.encoder, DeltaEncoder) else ())
+    return Graph(nodes, frozenset(observed), generative, inference, computed)
 
 
 def plate(model: LatentModel) -> Axes:
     """Draw the plate diagram of a model.
 
     Solid arrows generate, dashed arrows infer; shaded variables are observed (with labels registered, y is, in the
-    labelled cells). The plate holds what each cell has of its own.
+    labelled cells), one with two rims is computed from others and not random. The plate holds what each cell has of its
+    own.
 
     Parameters
     ----------
@@ -51,10 +55,11 @@ def plate(model: LatentModel) -> Axes:
     The axes, in a new figure (``ax.figure.savefig(...)``).
     """
     variables = graph(model)
-    pgm = daft.PGM(grid_unit=UNIT, node_unit=0.9)
+    pgm = daft.PGM(grid_unit=UNIT, node_unit=0.9, alternate_style="outer")
     for name in sorted(variables.nodes):
         content = SYMBOLS.get(name, f"${name}$")
-        pgm.add_node(name, content, *PLACES[name], observed=name in variables.observed)
+        kind = {"observed": name in variables.observed, "alternate": name in variables.computed}
+        pgm.add_node(name, content, *PLACES[name], **kind)
     for parent, child in sorted(variables.generative):
         pgm.add_edge(parent, child)
     of_a_cell = [PLACES[name] for name in variables.nodes - {"pi"}]
