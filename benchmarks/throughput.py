@@ -237,28 +237,29 @@ def peak_memory():
     return int(status["VmHWM"].split()[0]) / 2**20
 
 
-def alone(name, n_cells, n_genes, path):
-    """Peak memory and seconds of one epoch in this process, first call included; cells in memory, or in zarr."""
+def alone(name, n_cells, n_genes, path, n_epochs):
+    """Peak memory and seconds of training in this process, first call included; cells in memory, or in zarr."""
     cls = {"VAE": mixvi.VAE, "SCVI": scvi.model.SCVI}[name]
     adata = mixvi.data.from_zarr(path, obs_names=False) if path else simulate(n_cells, n_genes)
     before = peak_memory()
-    seconds = clock(lambda: build(cls, adata).train(1, batch_size=1024, **QUIET))
+    seconds = clock(lambda: build(cls, adata).train(n_epochs, batch_size=1024, **QUIET))
     print(f"{before:.2f},{peak_memory():.2f},{seconds:.1f}")
 
 
-def all_alone(n_cells, n_genes):
-    """Rows of a table: each model in memory, mixvi.VAE from zarr too."""
+def all_alone(n_cells, n_genes, n_visits):
+    """Rows of a table: each model in memory for an epoch; mixvi.VAE from zarr too, for as many blocks at any size."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         store = f"{folder}/cells.zarr"
         simulate(n_cells, n_genes).write_h5ad(f"{folder}/cells.h5ad")
         mixvi.data.to_zarr(f"{folder}/cells.h5ad", store, progress=False)
         for name, path in (("VAE", ""), ("SCVI", ""), ("VAE", store)):
-            command = [sys.executable, __file__, "--alone", name, path, str(n_cells), str(n_genes)]
+            n_epochs = max(n_visits // n_cells, 1) if path else 1
+            command = [sys.executable, __file__, "--alone", name, path, *map(str, (n_cells, n_genes, n_epochs))]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             before, after, seconds = done.stdout.strip().splitlines()[-1].split(",")
             where = "zarr" if path else "memory"
-            rows.append({"model": name, "cells": n_cells, "genes": n_genes, "in": where, "GB before": before,
+            rows.append({"model": name, "cells": n_cells, "genes": n_genes, "in": where, "epochs": n_epochs, "GB before": before,
                          "GB at the peak": after, "seconds": seconds})  # fmt: skip
             print(rows[-1], flush=True)
     return rows
@@ -320,7 +321,7 @@ def main():
     parser.add_argument("--alone-cells", type=int, nargs="*", default=[])
     parser.add_argument("--density", action="store_true")
     parser.add_argument("--name", default="throughput", help="of the files written")
-    parser.add_argument("--alone", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--alone", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     for name in ("mixvi", "lightning.pytorch"):
@@ -328,7 +329,7 @@ def main():
     scvi.settings.verbosity = logging.ERROR
     if args.alone:
         name, path, n_cells, n_genes = args.alone
-        return alone(name, int(n_cells), int(n_genes), path)
+        return alone(name, int(n_cells), int(n_genes), path, int(n_epochs))
 
     name = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{torch.get_num_threads()} CPU threads"
     packages = ", ".join(f"{package} {version(package)}" for package in ("mixvi", "scvi-tools", "torch", "lightning"))
@@ -359,8 +360,10 @@ def main():
         found = [time_to_elbo(adata, seed) for seed in range(args.seeds)]
         write(f"{stem}_bound.md", header + bounds(found))
     if args.alone_cells:
-        found = [row for n_cells in args.alone_cells for row in all_alone(n_cells, args.genes[0])]
-        lines = ["One epoch with batch 1,024 in a process of its own, first call included:", "", *markdown(found)]
+        found = [
+            row for n_cells in args.alone_cells for row in all_alone(n_cells, args.genes[0], max(args.alone_cells))
+        ]
+        lines = ["Training with batch 1,024 in a process of its own, first call included:", "", *markdown(found)]
         write(f"{stem}_alone.md", header + lines)
     if args.density:
         lines = [
