@@ -237,7 +237,7 @@ def peak_memory():
     return int(status["VmHWM"].split()[0]) / 2**20
 
 
-def alone(name, n_cells, n_genes, path, n_epochs):
+def alone(name, path, n_cells, n_genes, n_epochs):
     """Peak memory and seconds of training in this process, first call included; cells in memory, or in zarr."""
     cls = {"VAE": mixvi.VAE, "SCVI": scvi.model.SCVI}[name]
     adata = mixvi.data.from_zarr(path, obs_names=False) if path else simulate(n_cells, n_genes)
@@ -259,8 +259,8 @@ def all_alone(n_cells, n_genes, n_visits):
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             before, after, seconds = done.stdout.strip().splitlines()[-1].split(",")
             where = "zarr" if path else "memory"
-            rows.append({"model": name, "cells": n_cells, "genes": n_genes, "in": where, "epochs": n_epochs, "GB before": before,
-                         "GB at the peak": after, "seconds": seconds})  # fmt: skip
+            row = {"model": name, "cells": n_cells, "genes": n_genes, "in": where, "epochs": n_epochs}
+            rows.append(row | {"GB before": before, "GB at the peak": after, "seconds": seconds})
             print(rows[-1], flush=True)
     return rows
 
@@ -328,8 +328,8 @@ def main():
         logging.getLogger(name).setLevel(logging.ERROR)
     scvi.settings.verbosity = logging.ERROR
     if args.alone:
-        name, path, n_cells, n_genes = args.alone
-        return alone(name, int(n_cells), int(n_genes), path, int(n_epochs))
+        name, path, *numbers = args.alone
+        return alone(name, path, *map(int, numbers))
 
     name = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{torch.get_num_threads()} CPU threads"
     packages = ", ".join(f"{package} {version(package)}" for package in ("mixvi", "scvi-tools", "torch", "lightning"))
