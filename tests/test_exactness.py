@@ -3,6 +3,7 @@
 Rows 18 to 20, which need no fit, stand with the parts they are about, in tests/module.
 """
 
+import copy
 from functools import partial
 
 import numpy as np
@@ -113,6 +114,16 @@ def test_row_1_linear_ae_leaves_the_discarded_eigenvalues(data, ae):
     rebuilt = ae.decode(ae.encode(cells).loc, cells).mean
     error = (cells.x - rebuilt).square().sum(-1).mean().item()
     assert error == pytest.approx(EIGENVALUES[D:].sum(), rel=1e-6)
+
+
+def test_rows_1_and_2_in_single_precision(data, ae):
+    """What a user has: the weights after training are float32."""
+    cells, axes = data
+    single, cells = copy.deepcopy(ae).float(), Cells(*(values.float() for values in cells))
+    rebuilt = single.decode(single.encode(cells).loc, cells).mean
+    error = (cells.x - rebuilt).square().sum(-1).mean().item()
+    assert error == pytest.approx(EIGENVALUES[D:].sum(), rel=1e-4)
+    assert subspace_angles(decoder(single), axes[:, :D]).max() < 1e-3
 
 
 def test_row_2_linear_ae_spans_the_principal_subspace_but_not_its_axes(data, ae):

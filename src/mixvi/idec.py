@@ -188,8 +188,9 @@ def _fit(model, centers, gamma, max_epochs, update_interval, tol, lr, batch_size
                 if changed < tol:
                     return pd.DataFrame(history)
                 module.train()
-            plain = module.objective(cells).loss
-            pull = clustering_loss(p[rows], soft_assignment(module.encode(cells).loc, centers)).mean()
+            found = module.inference(cells)
+            plain = module.loss({}, found, {}).loss
+            pull = clustering_loss(p[rows], soft_assignment(found["qz"].loc, centers)).mean()
             optimizer.zero_grad()
             (plain + gamma * module.layout.n_genes * pull).backward()
             optimizer.step()

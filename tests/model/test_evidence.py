@@ -59,8 +59,11 @@ def test_what_has_no_evidence_says_so(counts):
     model = fitted("VAE", counts)
     with pytest.raises(ValueError, match="get_log_evidence"):
         model.exact_log_evidence()
-    with pytest.raises(ValueError, match="at least one"):
-        model.get_log_evidence(n_samples=0)
+    for n_samples in (0, 2.5, None):
+        with pytest.raises(ValueError, match=f"n_samples={n_samples}; it must be a whole number"):
+            model.get_log_evidence(n_samples=n_samples)
+        with pytest.raises(ValueError, match=f"n_importance_samples={n_samples}; it must be a whole number"):
+            model.train(1, n_importance_samples=n_samples)
     hierarchical = fitted("GMVAE", counts, n_layers=0, likelihood="normal", hierarchical=True)
     with pytest.raises(ValueError, match="hierarchical"):
         hierarchical.exact_log_evidence()

@@ -1,6 +1,7 @@
 """Evidence: how probable a model finds each cell, all latent variables summed out."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -48,8 +49,8 @@ class EvidenceMixin(LatentModel):
         ``value`` (n,) in nats, and its ``standard_error`` (n,) by the delta method. An error that does not shrink with
         more samples says that the posterior misses a part of the mass.
         """
-        if n_samples < 1:
-            raise ValueError(f"n_samples={n_samples}, but at least one sample is needed.")
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r}; it must be a whole number of at least 1.")
         batch_size = batch_size or 128
 
         def moments(cells: Cells) -> Tensor:

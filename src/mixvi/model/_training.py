@@ -3,6 +3,7 @@
 import logging
 import math
 import signal
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -90,10 +91,11 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
             :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.
         """
         self._registered(None)  # another model may have registered the same AnnData since
-        if n_importance_samples < 1 or (n_importance_samples > 1 and isinstance(self.module.prior, Flat)):
+        whole = isinstance(n_importance_samples, Integral) and n_importance_samples >= 1
+        if not whole or (n_importance_samples > 1 and isinstance(self.module.prior, Flat)):
             raise ValueError(
-                f"{type(self).__name__} got n_importance_samples={n_importance_samples}; it must be at least 1, and an "
-                "AE has no posterior to draw from: use mixvi.VAE."
+                f"{type(self).__name__} got n_importance_samples={n_importance_samples!r}; it must be a whole number, "
+                "1 or more, and an AE has no posterior to draw from: use mixvi.VAE."
             )
         if max_epochs is not None and max_epochs < 1:
             raise ValueError(f"max_epochs={max_epochs}; it must be at least 1, or None for the default.")
