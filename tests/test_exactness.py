@@ -474,19 +474,3 @@ def test_row_17_soft_assignments_and_their_target():
     torch.testing.assert_close(q, t / t.sum(1, keepdim=True))
     sharpened = q**2 / q.sum(0)
     torch.testing.assert_close(target_distribution(q), sharpened / sharpened.sum(1, keepdim=True))
-
-
-def test_row_17_weight_zero_is_the_plain_autoencoder_bit_for_bit(data):
-    cells, _ = data
-    gradients = []
-    for gamma in (None, 0.0):
-        torch.manual_seed(0)
-        module = AEModule(Layout(G), partial(Normal, sigma=1.0), D, Hidden(8, 1, 0.0)).double()
-        log_px, _ = module.bound(cells)
-        loss = -log_px.mean()
-        if gamma is not None:
-            q = soft_assignment(module.encode(cells).loc, torch.randn(5, D).double())
-            loss = loss + gamma * clustering_loss(target_distribution(q).detach(), q).mean()
-        loss.backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
-    assert torch.equal(*gradients)

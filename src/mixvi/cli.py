@@ -206,5 +206,5 @@ def _errors_as_lines():
         typer.echo(f"mixvi: {message}", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as interruption:
-        typer.echo("mixvi: stopped; nothing was written.", err=True)
+        typer.echo("mixvi: stopped; an .h5ad is written whole or not at all.", err=True)
         raise typer.Exit(130) from interruption

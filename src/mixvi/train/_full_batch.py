@@ -90,9 +90,8 @@ def _descend(
         optimizer.zero_grad()
         log_px, kl_terms = module.bound(cells)
         kl = sum(kl_terms.annealed.values(), torch.zeros_like(log_px))
-        if (
-            only_error
-        ):  # orthonormal axes of the white cells, for which an optimum exists too, keep the descent straight
+        if only_error:
+            # orthonormal axes of the white cells, for which an optimum exists too, keep the descent straight
             v = module.encoder.loc.weight[:, :g]
             value = _squared_error(module, cells, log_px) / 2 + (v @ v.T - torch.eye(len(v)).to(v)).square().sum()
         else:
