@@ -166,6 +166,12 @@ class CellsSplitter(DataSplitter):
         self.batch_size, self.data_path = batch_size, data_path
         self._dataset: CellsDataset | None = None
 
+    def setup(self, stage: str | None = None) -> None:
+        """Split; what the first process drew is what all go by."""
+        super().setup(stage)
+        split = self.trainer.strategy.broadcast((self.train_idx, self.val_idx, self.test_idx))
+        self.train_idx, self.val_idx, self.test_idx = split
+
     def train_dataloader(self) -> DataLoader:
         """Blocks of training cells, in a new order each epoch."""
         return self._loader(self.train_idx, shuffle=True)
@@ -236,4 +242,4 @@ def _column(values) -> Tensor:
     values = np.asarray(values)
     if not np.issubdtype(values.dtype, np.integer):
         values = values.astype(np.float32)
-    return torch.from_numpy(values.reshape(len(values), -1))
+    return torch.tensor(values.reshape(len(values), -1))  # pandas lends its columns read-only
