@@ -50,7 +50,7 @@ def run_scvi(adata, k, seed):
     model.train(enable_progress_bar=False)
     z = model.get_latent_representation()
     return {
-        "scVI + Leiden": cluster.partition(z, k, seed=seed),
+        "scVI + Leiden": cluster.partition(cluster.neighbor_graph(z, seed), k, seed),
         "scVI + k-means": KMeans(k, n_init=10, random_state=seed).fit_predict(z),
     }
 

@@ -13,7 +13,7 @@ from mixvi import cluster
 @pytest.mark.parametrize("n_clusters", [3, 4, 7])
 def test_a_wanted_number_of_parts_is_delivered(n_clusters):
     x, y = make_blobs(400, 5, centers=4, cluster_std=0.8, random_state=1)
-    part = cluster.partition(x, n_clusters)
+    part = cluster.partition(cluster.neighbor_graph(x), n_clusters)
     assert len(np.unique(part)) == n_clusters
     sizes = np.bincount(part)
     assert (np.diff(sizes) <= 0).all()  # 0 is the largest
@@ -23,8 +23,10 @@ def test_a_wanted_number_of_parts_is_delivered(n_clusters):
 
 def test_one_part_and_the_same_parts_again():
     x, _ = make_blobs(100, 5, centers=3, random_state=1)
-    assert (cluster.partition(x, 1) == 0).all()
-    np.testing.assert_array_equal(cluster.partition(x, 3), cluster.partition(x, 3))
+    graph, again = cluster.neighbor_graph(x), cluster.neighbor_graph(x)
+    assert (cluster.partition(graph, 1) == 0).all()
+    assert (cluster.partition(cluster.neighbor_graph(x[:2]), 2) == 0).all()
+    np.testing.assert_array_equal(cluster.partition(graph, 3), cluster.partition(again, 3))
     np.testing.assert_array_equal(cluster.leiden(x), cluster.leiden(x))
 
 
@@ -75,11 +77,53 @@ def test_the_connectivity_of_what_was_joined_is_that_of_its_cells():
         assert tree.connectivity[6 - left] == pytest.approx(strongest)
 
 
-def test_labelled_cells_are_parts_of_their_own():
+@pytest.fixture
+def four_blobs():
     x, y = make_blobs(300, 5, centers=4, cluster_std=0.8, random_state=1)
+    return cluster.neighbor_graph(x), y
+
+
+def test_labels_spread_to_the_cells_of_their_class(four_blobs):
+    graph, y = four_blobs
+    labels = np.full(300, -1)
+    one_of_each = [np.flatnonzero(y == k)[0] for k in range(4)]
+    labels[one_of_each] = range(4)
+    np.testing.assert_array_equal(cluster.partition_with_classes(graph, labels, 4), y)
+
+
+def test_spread_solves_its_equation(four_blobs):
+    graph, y = four_blobs
+    graph = graph + csr_matrix(np.full((300, 300), 1e-3))  # all cells within reach
+    labels = np.where(np.arange(300) % 10, -1, y)
+    w = graph.toarray()
+    s = w / np.sqrt(np.outer(w.sum(1), w.sum(1)))
+    reach = np.linalg.solve(np.eye(300) - cluster.SPREAD * s, np.eye(4)[labels] * (labels >= 0)[:, None])
+    expected = reach / reach.sum(1, keepdims=True)
+    np.testing.assert_allclose(cluster.spread(graph, labels, 4), expected, atol=1e-3)
+
+
+def test_cells_that_no_label_reaches_are_of_no_class_or_of_a_new_part(four_blobs):
+    graph, y = four_blobs
     labels = np.where((y < 2) & (np.arange(300) % 3 == 0), y, -1)  # a third of two classes
-    part = cluster.partition(x, 2, labels, 2)
-    np.testing.assert_array_equal(part, labels)
-    part = cluster.partition(x, 5, labels, 2)
-    np.testing.assert_array_equal(part[labels >= 0], labels[labels >= 0])
-    assert set(part[labels < 0]) == {2, 3, 4}
+    apart = graph.toarray()[y < 2][:, y >= 2].sum() == 0
+    assert apart
+    np.testing.assert_array_equal(cluster.partition_with_classes(graph, labels, 2), np.where(y < 2, y, -1))
+    part = cluster.partition_with_classes(graph, labels, 2, cluster.partition(graph, 4))
+    np.testing.assert_array_equal(part[y < 2], y[y < 2])
+    assert adjusted_rand_score(part, y) == 1
+
+
+def test_a_wrong_label_is_kept_and_does_not_spread_far(four_blobs):
+    graph, y = four_blobs
+    labels = np.where(np.arange(300) % 3, -1, y)
+    labels[0] = (y[0] + 1) % 4
+    part = cluster.partition_with_classes(graph, labels, 4)
+    assert part[0] == labels[0]
+    np.testing.assert_array_equal(part[1:], y[1:])
+
+
+def test_shares_are_those_of_a_cell_and_its_neighbours():
+    graph = csr_matrix(np.array([[0, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]], dtype=float))
+    shares = cluster.neighbor_shares(np.array([0, 0, 1, -1]), graph, 2)
+    np.testing.assert_allclose(shares, [[2 / 3, 1 / 3], [1, 0], [1 / 2, 1 / 2], [0, 0]])
+    np.testing.assert_allclose(cluster.neighbor_shares(np.array([0, 0, 1, -1]), graph, 1)[:, 0], [1, 1, 1, 0])

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from mixvi import pl
+from mixvi import datasets, pl
 from tests.model.helpers import fitted
 
 
@@ -38,3 +38,37 @@ def test_training_draws_the_history(model, tmp_path):
 def test_an_ae_has_no_kl_to_draw(counts):
     titles = [ax.get_title() for ax in pl.training(fitted("AE", counts), show=False)]
     assert titles == ["negative ELBO", "reconstruction loss"]
+
+
+def test_weights_are_those_of_the_prior_and_bars_those_of_the_cells(model):
+    ax = pl.weights(model, show=False)
+    sizes = [(model.predict() == name).mean() for name in model.cluster_names]
+    np.testing.assert_allclose([bar.get_height() for bar in ax.patches], sizes)
+    dots = ax.lines[0].get_ydata()
+    np.testing.assert_allclose(dots, model.module.prior.log_weights().exp().detach()[: model.n_clusters])
+
+
+def test_confusion_has_a_row_of_shares_for_each_label(model, counts):
+    ax = pl.confusion(counts, "cluster", show=False)
+    shares = ax.images[0].get_array()
+    np.testing.assert_allclose(shares.sum(1), 1)
+    assert (np.diff(shares.argmax(1)) >= 0).all()
+    rows = [label.get_text() for label in ax.get_yticklabels()]
+    assert sorted(rows) == sorted(counts.obs["cluster"].unique())
+    first = counts.obs["mixvi"][counts.obs["cluster"] == rows[0]]
+    assert shares[0, 0] == pytest.approx((first == ax.get_xticklabels()[0].get_text()).mean())
+    with pytest.raises(ValueError, match="no column 'cell_type'"):
+        pl.confusion(counts, "cell_type")
+
+
+def test_images_are_means_and_draws_of_each_cluster(tmp_path):
+    digits = datasets.digits()
+    model = fitted("GMVAE", digits, train={"max_epochs": 20})
+    axes = pl.images(model, n_samples=3, show=False)
+    assert axes.shape == (3, 4)
+    drawn = model.sample(pl.MEAN_OF, component="1", seed=0, give_mean=True).X
+    np.testing.assert_allclose(axes[1, 0].images[0].get_array(), drawn.mean(0).reshape(8, 8), rtol=1e-5)
+    np.testing.assert_allclose(axes[1, 2].images[0].get_array(), drawn[1].reshape(8, 8), rtol=1e-5)
+    assert pl.images(fitted("VAE", digits, train={"max_epochs": 2}), show=False).shape == (1, 9)
+    with pytest.raises(ValueError, match="64 pixels do not fill 8 x 9"):
+        pl.images(model, shape=(8, 9))

@@ -13,12 +13,14 @@ import igraph
 import numpy as np
 import pandas as pd
 import scanpy as sc
-from scipy.sparse import csr_matrix, triu
+from scipy.sparse import csr_matrix, diags, identity, triu
+from scipy.sparse.linalg import cg
 
 N_NEIGHBORS = 15
 RESOLUTIONS = (1e-3, 50.0)  # between one community and one for a handful of cells
 LEIDEN_ITERATIONS = 2
 SEARCH_STEPS = 24  # halves the log range of resolutions to a millionth
+SPREAD = 0.99  # share of its label that a cell passes on
 
 
 def leiden(latent: np.ndarray, resolution: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -40,49 +42,132 @@ def leiden(latent: np.ndarray, resolution: float = 1.0, seed: int = 0) -> np.nda
     return _Communities(neighbor_graph(latent, seed), seed).at(resolution)
 
 
-def partition(
-    latent: np.ndarray,
-    n_clusters: int | None = None,
-    labels: np.ndarray | None = None,
-    n_classes: int = 0,
-    seed: int = 0,
-) -> np.ndarray:
-    """Split cells into as many parts as asked for, without a look at anything but the latent space.
+def partition(graph: csr_matrix, n_clusters: int | None = None, seed: int = 0) -> np.ndarray:
+    """Split cells into as many parts as asked for, without a look at anything but their neighbour graph.
 
     Leiden's resolution is searched for exactly ``n_clusters`` communities; where it jumps over that number, the next
-    finer partition is merged along its strongest connections. Labelled cells, if any, are parts of their own.
+    finer partition is merged along its strongest connections.
 
     Parameters
     ----------
-    latent
-        (n, d) latent means.
+    graph
+        (n, n) weighted neighbour graph.
     n_clusters
         Number of parts; ``None`` takes the communities at resolution 1.
-    labels
-        (n,) class of each labelled cell, -1 where there is none. Class l is part l, and only the other parts come
-        from the communities, those of the unlabelled cells.
-    n_classes
-        Number of classes l; with 0, labels are not looked at.
     seed
-        Of the graph's layout and of Leiden.
+        Of Leiden.
 
     Returns
     -------
-    (n,) part of each cell; -1 for unlabelled cells when the classes leave no further part.
+    (n,) part of each cell, 0 the largest.
     """
-    if n_classes == 0:
-        return _partition(latent, n_clusters, seed)
-    part = labels.copy()
-    free = labels < 0
-    if n_clusters is not None and n_clusters > n_classes and free.any():
-        part[free] = n_classes + _partition(latent[free], n_clusters - n_classes, seed)
+    if n_clusters == 1 or graph.nnz == 0:
+        return np.zeros(graph.shape[0], dtype=int)
+    communities = _Communities(graph, seed)
+    if n_clusters is None:
+        return communities.at(1.0)
+    low, high = np.log(RESOLUTIONS)
+    finer = None
+    for _ in range(SEARCH_STEPS):
+        middle = (low + high) / 2
+        part = communities.at(np.exp(middle))
+        k = part.max() + 1
+        if k == n_clusters:
+            return part
+        if k > n_clusters:
+            high, finer = middle, part
+        else:
+            low = middle
+    if finer is None:
+        finer = communities.at(RESOLUTIONS[1])
+    return merge(finer, graph, n_clusters)
+
+
+def partition_with_classes(
+    graph: csr_matrix, labels: np.ndarray, n_classes: int, communities: np.ndarray | None = None
+) -> np.ndarray:
+    """Split cells into the classes that some of them are labelled with, and parts that no class reaches.
+
+    Labels spread over the graph (`spread`). Where there are to be more parts than classes, those communities that have
+    the fewest labels for their size become parts of their own.
+
+    Parameters
+    ----------
+    graph
+        (n, n) weighted neighbour graph.
+    labels
+        (n,) class of each labelled cell, -1 where there is none.
+    n_classes
+        Number of classes l.
+    communities
+        (n,) community of each cell, k in all, of which k - l are to be parts; ``None`` stops at the classes.
+
+    Returns
+    -------
+    (n,) part of each cell: class l is part l, and further ones, the largest first, come after. -1 where there is no
+    further part and no label reaches.
+    """
+    labelled = labels >= 0
+    reach = spread(graph, labels, n_classes)
+    part = np.where(reach.any(1), reach.argmax(1), -1)
+    part[labelled] = labels[labelled]
+    if communities is None or labelled.all():
+        return part
+    size, found = np.bincount(communities), np.bincount(communities[labelled], minlength=communities.max() + 1)
+    expected = size * labelled.mean()
+    lack = (expected - found) / np.sqrt(np.maximum(expected, 1e-12))  # in standard deviations of a Poisson count
+    new = np.sort(np.argsort(-lack, kind="stable")[: max(len(size) - n_classes, 0)])
+    for i, k in enumerate(new[lack[new] >= 0]):
+        part[(communities == k) & ~labelled] = n_classes + i
     return part
 
 
+def spread(graph: csr_matrix, labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """How strongly each class reaches each cell over the graph, when labels spread along its edges (Zhou 2004).
+
+    Parameters
+    ----------
+    graph
+        (n, n) weighted neighbour graph.
+    labels
+        (n,) class of each labelled cell, -1 where there is none.
+    n_classes
+        Number of classes l.
+
+    Returns
+    -------
+    (n, l) shares, rows summing to 1; zeros where no label reaches.
+
+    References
+    ----------
+    Zhou, Bousquet, Lal, Weston and Schoelkopf 2004, Learning with local and global consistency, NIPS.
+    """
+    n = len(labels)
+    scale = diags(np.maximum(np.asarray(graph.sum(1)).ravel(), 1e-12) ** -0.5)
+    system = identity(n) - SPREAD * (scale @ graph @ scale)
+    start = np.zeros((n, n_classes))
+    start[np.flatnonzero(labels >= 0), labels[labels >= 0]] = 1
+    reach = np.column_stack([cg(system, column, rtol=1e-6)[0] for column in start.T]).clip(min=0)
+    return reach / np.maximum(reach.sum(1, keepdims=True), 1e-300)
+
+
+def neighbor_shares(part: np.ndarray, graph: csr_matrix, n_parts: int) -> np.ndarray:
+    """Share of each part (n, K) among a cell and its neighbours: what the graph says of it, unsure at the borders.
+
+    Cells of no part (n,), -1 or beyond K, have no say; where there are no others, the row is 0.
+    """
+    rows = np.flatnonzero((part >= 0) & (part < n_parts))
+    member = csr_matrix((np.ones(len(rows)), (rows, part[rows])), shape=(len(part), n_parts))
+    reach = (graph @ member + member).toarray()
+    return reach / np.maximum(reach.sum(1, keepdims=True), 1e-300)
+
+
 def neighbor_graph(latent: np.ndarray, seed: int = 0) -> csr_matrix:
-    """Scanpy's weighted neighbour graph (n, n) of a latent space (n, d)."""
+    """Scanpy's weighted neighbour graph (n, n) of a latent space (n, d); fewer than three cells have no neighbours."""
     cells = ad.AnnData(np.asarray(latent, dtype=np.float32))
     n_neighbors = min(N_NEIGHBORS, cells.n_obs - 1)
+    if n_neighbors < 2:
+        return csr_matrix((cells.n_obs, cells.n_obs))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # umap's word on its own seed and threads
         sc.pp.neighbors(cells, n_neighbors=n_neighbors, use_rep="X", random_state=seed)
@@ -149,30 +234,6 @@ def merge(part: np.ndarray, graph: csr_matrix, n_clusters: int) -> np.ndarray:
     part, values = pd.factorize(part)
     group = merge_tree(part, graph, [str(k) for k in range(len(values))]).cut(min(n_clusters, len(values)))
     return _by_size(group.to_numpy()[part])
-
-
-def _partition(latent: np.ndarray, n_clusters: int | None, seed: int) -> np.ndarray:
-    if n_clusters == 1 or len(latent) < 3:
-        return np.zeros(len(latent), dtype=int)
-    graph = neighbor_graph(latent, seed)
-    communities = _Communities(graph, seed)
-    if n_clusters is None:
-        return communities.at(1.0)
-    low, high = np.log(RESOLUTIONS)
-    finer = None
-    for _ in range(SEARCH_STEPS):
-        middle = (low + high) / 2
-        part = communities.at(np.exp(middle))
-        k = part.max() + 1
-        if k == n_clusters:
-            return part
-        if k > n_clusters:
-            high, finer = middle, part
-        else:
-            low = middle
-    if finer is None:
-        finer = communities.at(RESOLUTIONS[1])
-    return merge(finer, graph, n_clusters)
 
 
 class _Communities:

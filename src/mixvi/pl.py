@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import scanpy as sc
 from anndata import AnnData
 from matplotlib.axes import Axes
@@ -13,6 +14,9 @@ from scipy.cluster.hierarchy import dendrogram
 if TYPE_CHECKING:
     from mixvi.cluster import MergeTree
     from mixvi.model._base import LatentModel
+    from mixvi.model._gmvae import GMVAE
+
+MEAN_OF = 200  # images
 
 
 def umap(
@@ -106,6 +110,125 @@ def merge_tree(tree: "MergeTree", ax: Axes | None = None, show: bool | None = No
     ax.yaxis.set_label_position("right")  # beside the names
     _finish(show, save, ax)
     return ax
+
+
+def weights(model: "GMVAE", ax: Axes | None = None, show: bool | None = None, save: Path | None = None) -> Axes:
+    """Share of the cells in each cluster (bars), and the weight of its component in the prior (dots).
+
+    Parameters
+    ----------
+    model
+        A trained GMVAE.
+    ax, show, save
+        As in `merge_tree`.
+    """
+    names = model.cluster_names
+    if ax is None:
+        _, ax = plt.subplots(figsize=(1.5 + 0.35 * len(names), 3), layout="constrained")
+    share = pd.Series(model.predict()).value_counts(normalize=True).reindex(names, fill_value=0)
+    ax.bar(names, share, color="0.75", label="cells")
+    prior = model.module.prior.log_weights().exp()[: len(names)]
+    ax.plot(names, prior.detach().cpu(), "o", ms=5, color="C0", label="weight")
+    ax.set(xlabel="cluster", ylabel="share")
+    ax.tick_params(axis="x", rotation=0 if max(map(len, names)) < 4 else 90)
+    ax.legend(frameon=False)
+    _finish(show, save, ax)
+    return ax
+
+
+def confusion(
+    adata: AnnData,
+    labels: str,
+    key: str = "mixvi",
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: Path | None = None,
+) -> Axes:
+    """Where the cells of each label went: one row a label, summing to 1, in the order that brings out the diagonal.
+
+    Parameters
+    ----------
+    adata
+        Annotated by ``model.annotate()``.
+    labels
+        Column of ``.obs``.
+    key
+        The ``key_added`` of that call.
+    ax, show, save
+        As in `merge_tree`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column.
+    """
+    for column in (labels, key):
+        if column not in adata.obs:
+            raise ValueError(f"There is no column {column!r} in .obs; there are {list(adata.obs)}.")
+    table = pd.crosstab(adata.obs[labels], adata.obs[key], normalize="index")
+    table = table.iloc[table.to_numpy().argmax(1).argsort(kind="stable")]
+    if ax is None:
+        width, height = (0.4 * n for n in table.shape[::-1])
+        _, ax = plt.subplots(figsize=(width + 3, height + 1.2), layout="constrained")
+    picture = ax.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    ax.set(xticks=range(table.shape[1]), yticks=range(table.shape[0]), xlabel="cluster", ylabel=labels)
+    ax.set_xticklabels(table.columns, rotation=0 if max(map(len, map(str, table.columns))) < 4 else 90)
+    ax.set_yticklabels(table.index)
+    ax.figure.colorbar(picture, ax=ax, label="share of the label's cells")
+    _finish(show, save, ax)
+    return ax
+
+
+def images(
+    model: "LatentModel",
+    n_samples: int = 8,
+    shape: tuple[int, int] | None = None,
+    seed: int = 0,
+    show: bool | None = None,
+    save: Path | None = None,
+) -> np.ndarray:
+    """Images that a model generates: one row a cluster, first their mean, then single ones.
+
+    Parameters
+    ----------
+    model
+        Trained on images, one a cell.
+    n_samples
+        Images a row, beside the mean.
+    shape
+        Height and width in pixels; ``None`` takes a square.
+    seed
+        Of the draws.
+    show, save
+        As in `umap`.
+
+    Returns
+    -------
+    Axes (rows, n_samples + 1).
+
+    Raises
+    ------
+    ValueError
+        If the pixels do not fill that shape.
+    """
+    n_pixels = model.adata.n_vars
+    shape = shape or (round(n_pixels**0.5),) * 2
+    if shape[0] * shape[1] != n_pixels:
+        raise ValueError(f"{n_pixels} pixels do not fill {shape[0]} x {shape[1]}; give the shape (height, width).")
+    names = getattr(model, "cluster_names", [None])
+    figure, axes = plt.subplots(
+        len(names), n_samples + 1, figsize=(0.7 * (n_samples + 1) + 0.5, 0.7 * len(names) + 0.3), squeeze=False
+    )
+    for row, name in zip(axes, names, strict=True):
+        drawn = model.sample(max(MEAN_OF, n_samples), component=name, seed=seed, give_mean=True).X
+        for ax, pixels in zip(row, [drawn.mean(0), *drawn[:n_samples]], strict=True):
+            ax.imshow(pixels.reshape(shape), cmap="gray_r", vmin=0)
+            ax.set(xticks=[], yticks=[])
+        if name is not None:
+            row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    axes[0, 0].set_title("mean", fontsize="small")
+    _finish(show, save)
+    return axes
 
 
 def _finish(show: bool | None, save: Path | None, ax: Axes | None = None) -> None:

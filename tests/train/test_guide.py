@@ -1,7 +1,6 @@
 """The graph's word on each cell reaches that cell, whatever the order, and stays outside the bound."""
 
 import numpy as np
-import pytest
 import torch
 
 from mixvi.train import MixviPlan
@@ -10,11 +9,12 @@ from tests.model.helpers import build, fitted
 
 
 def test_weights_find_their_cells():
-    rows, part = torch.tensor([2, 5, 7, 9, 11]), torch.tensor([0, -1, 2, 1, 3])
-    guide = Guide.to_parts(rows, part, 3, weight=4.0)
-    asked = torch.tensor([[9], [1], [7], [5], [2], [11], [100]])
-    expected = torch.zeros(7, 3)
-    expected[0, 1] = expected[2, 2] = expected[4, 0] = 4.0
+    shares = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0.25, 0.75], [0, 1, 0]])
+    guide = Guide.to_shares(torch.tensor([2, 5, 7, 9]), shares, weight=4.0)
+    asked = torch.tensor([[9], [1], [7], [5], [2], [100]])
+    expected = torch.zeros(6, 3)
+    expected[0, 1] = expected[4, 0] = 4.0
+    expected[2, 1:] = torch.tensor([1.0, 3.0])
     torch.testing.assert_close(guide.of(asked), expected)
 
 
@@ -29,12 +29,12 @@ def test_guidance_starts_when_components_are_placed_and_is_no_part_of_the_bound(
     assert "guide_train" not in plain.history
 
 
-@pytest.mark.parametrize(("labelled", "n_clusters"), [(1, None), (1, 3), (2, None), (2, 3)])
-def test_where_every_part_is_a_class_nothing_guides(counts, labelled, n_clusters):
+def test_labelled_cells_are_not_guided(counts):
     counts.obs["label"] = counts.obs["cluster"].astype(str)
-    counts.obs.loc[counts.obs_names[np.arange(counts.n_obs) % labelled > 0], "label"] = "?"
+    assert "guide_train" not in fitted("GMVAE", counts, {"labels_key": "label"}, n_clusters=None).history
+    counts.obs.loc[counts.obs_names[::2], "label"] = "?"
     setup = {"labels_key": "label", "unlabeled_category": "?"}
-    assert "guide_train" not in fitted("GMVAE", counts, setup, n_clusters=n_clusters).history
+    assert "guide_train" in fitted("GMVAE", counts, setup, n_clusters=None).history
 
 
 def test_a_checkpoint_keeps_the_guide(counts):
@@ -43,7 +43,7 @@ def test_a_checkpoint_keeps_the_guide(counts):
     before.on_save_checkpoint(checkpoint)
     after.on_load_checkpoint(checkpoint)
     assert after.guide is None
-    before.guide = Guide.to_parts(torch.arange(4), torch.tensor([1, 0, 2, 1]), 3, weight=2.0)
+    before.guide = Guide.to_shares(torch.arange(4), torch.eye(3)[[1, 0, 2, 1]], weight=2.0)
     before.on_save_checkpoint(checkpoint)
     after.on_load_checkpoint(checkpoint)
     for kept, given in zip(after.guide, before.guide, strict=True):

@@ -150,6 +150,7 @@ class LatentModel(InferenceModel):
         component: int | str | None = None,
         indices: Sequence[int] | None = None,
         seed: int | None = None,
+        give_mean: bool = False,
     ) -> AnnData:
         """Draw new cells from the model.
 
@@ -166,6 +167,8 @@ class LatentModel(InferenceModel):
             Rows whose library sizes and conditions may be taken, those of one batch, say; ``None`` is all.
         seed
             Of the draw; ``None`` goes on with torch's own state.
+        give_mean
+            Draw z alone, and give the mean of x at it.
 
         Returns
         -------
@@ -181,7 +184,8 @@ class LatentModel(InferenceModel):
             index = None if component is None else self._component_index(component)
 
             def draw(cells: Cells) -> Tensor:
-                return self.module.sample(cells, self._draw_latent(cells, index))
+                z = self._draw_latent(cells, index)
+                return self.module.decode(z, cells).mean if give_mean else self.module.sample(cells, z)
 
             x = self._collect(draw, None, rows, None)
         obs = self.adata.obs.iloc[rows][self._covariate_keys()].reset_index(drop=True)

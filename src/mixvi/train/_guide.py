@@ -13,11 +13,10 @@ class Guide(NamedTuple):
     weight: Tensor  # (m, K)
 
     @classmethod
-    def to_parts(cls, rows: Tensor, part: Tensor, n_components: int, weight: float) -> "Guide":
-        """Each cell to the component of its own part (m,) alone; not at all where that is negative or has none."""
-        has_part = (part >= 0) & (part < n_components)
-        one_hot = torch.nn.functional.one_hot(part[has_part], n_components)
-        return cls(rows[has_part], weight * one_hot.float())
+    def to_shares(cls, rows: Tensor, shares: Tensor, weight: float) -> "Guide":
+        """Each cell to the components by its shares (m, K); not at all where these are 0."""
+        some = shares.any(1)
+        return cls(rows[some], weight * shares[some])
 
     def of(self, rows: Tensor) -> Tensor:
         """The weights of the cells with the given row numbers (n, 1), in any order: (n, K)."""

@@ -9,15 +9,18 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from scvi import REGISTRY_KEYS, settings
 from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mixvi.cluster import partition
+from mixvi.cluster import neighbor_shares
+from mixvi.consensus import MAX_VALUES, place
 from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.mixtures import MixturePrior
+from mixvi.module.rows import dense
 from mixvi.train._guide import Guide
 
 logger = logging.getLogger(__name__)
@@ -34,10 +37,11 @@ class MixviPlan(TrainingPlan):
     step is taken on each. What is logged of it is the mean over its cells.
 
     Until ``n_epochs_pretrain`` the components stay on top of each other, so that the model is the VAE it contains.
-    Then the latents of the training cells are partitioned (`mixvi.cluster.partition`), each component takes the mean,
-    spread and share of one part, and everything is trained jointly, while each cell is guided to the component of its
-    part: ``guidance`` times -log r_part is added to its loss. At the end components are sorted by size. Components of
-    labelled classes are placed on the labelled cells and stay first.
+    Then the neighbour graph of the training cells' latents is partitioned (`mixvi.cluster.partition`), each component
+    takes the mean, spread and share of one part, and everything is trained jointly, while each cell is guided to the
+    components of its neighbours: ``guidance`` times -sum_k s_k log r_k is added to its loss, s_k the share of part k
+    among the cell and its neighbours. At the end components are sorted by size. Labels spread over the graph
+    (`mixvi.cluster.partition_with_classes`); labelled cells are not guided, and their components stay first.
 
     Parameters
     ----------
@@ -183,7 +187,7 @@ class MixviPlan(TrainingPlan):
         n_labels, n_wanted = self.module.layout.n_labels, self.prior.n_wanted
         logger.info("Placing clusters on a neighbour graph; the first time in a session takes half a minute.")
         n_threads = torch.get_num_threads()
-        part = partition(loc.numpy(), n_wanted, label.numpy(), n_labels, seed)
+        part, graph = place(loc.numpy(), self._counts(rows), label.numpy(), n_labels, n_wanted, seed)
         torch.set_num_threads(n_threads)  # numba, below scanpy, sets OpenMP's for the whole process
         n_parts = max(part.max() + 1, n_labels)
         if n_wanted is not None and n_parts < n_wanted:
@@ -200,8 +204,9 @@ class MixviPlan(TrainingPlan):
             torch.stack([cells.float().mean() for cells in parts]).to(self.device),
         )
         if self.guidance:
-            part = torch.from_numpy(part).long().masked_fill(label >= 0, -1)  # a label says more
-            guide = Guide.to_parts(torch.from_numpy(rows[: len(part)]), part, self.prior.n_room, self.guidance)
+            shares = torch.from_numpy(neighbor_shares(part, graph, self.prior.n_room)).float()
+            shares[label >= 0] = 0  # a label says more
+            guide = Guide.to_shares(torch.from_numpy(rows[: len(part)]), shares, self.guidance)
             self.guide = guide.to(self.device) if len(guide.rows) else None  # none: every cell has a label
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
@@ -221,6 +226,13 @@ class MixviPlan(TrainingPlan):
         size[~self.prior.active.cpu()] = -1
         size[: self.module.layout.n_labels] = torch.inf
         self.prior.reorder(size.argsort(descending=True, stable=True).to(self.device))
+
+    def _counts(self, rows: np.ndarray) -> csr_matrix | None:
+        """The rows (m, g) as they are, where they are counts that no condition shifts, and not too many."""
+        layout = self.module.layout
+        if self.module.likelihood.support != "count" or layout.n_conditions or len(rows) * layout.n_genes > MAX_VALUES:
+            return None
+        return csr_matrix(self._pass(rows, lambda cells: dense(cells.x)).numpy())
 
     def _posterior_and_label(self, cells: Cells) -> Tensor:
         qz = self.module.encode(cells)

@@ -1,0 +1,140 @@
+"""Partitions that several views of the same cells agree on: the latent space, and counts without a model.
+
+No one graph of cells is best on all data. Each view is partitioned on its own, a further partition is drawn from what
+they agree on, and that one is taken whose clusters stand apart most where no model has had a hand.
+"""
+
+import warnings
+
+import anndata as ad
+import numpy as np
+import scanpy as sc
+from scipy.sparse import csr_matrix
+from sklearn.cluster import KMeans
+from sklearn.metrics import silhouette_score
+
+from mixvi.cluster import neighbor_graph, partition, partition_with_classes
+
+N_COMPONENTS = 30
+THETA = 100.0  # inverse overdispersion of the null model of Pearson residuals, scanpy's default
+MIN_CELLS = 100  # fewer do not bear several partitions
+MAX_VALUES = 100_000_000  # of the dense residuals: 50,000 cells of 2,000 genes, 0.8 GB
+MAX_JUDGED = 10_000  # cells whose silhouettes are looked at, which takes all pairs of them
+
+
+def place(
+    latent: np.ndarray,
+    counts: csr_matrix | None,
+    labels: np.ndarray,
+    n_classes: int,
+    n_clusters: int | None = None,
+    seed: int = 0,
+) -> tuple[np.ndarray, csr_matrix]:
+    """Split cells into parts for the components of a mixture.
+
+    Parameters
+    ----------
+    latent
+        (n, d) latent means.
+    counts
+        (n, g), to be looked at beside the latent space; ``None`` leaves it at that.
+    labels
+        (n,) class of each labelled cell, -1 where there is none.
+    n_classes
+        Number of classes; with 0, labels are not looked at.
+    n_clusters
+        Number of parts; ``None`` takes as many as Leiden finds at resolution 1, or the classes if there are any.
+    seed
+        Of graphs, Leiden and k-means.
+
+    Returns
+    -------
+    (n,) part of each cell, -1 for none, and the (n, n) neighbour graph that all views have in common.
+    """
+    plain = [] if counts is None or len(latent) < MIN_CELLS else count_components(counts, seed)
+    views = [latent, *plain]
+    graphs = [neighbor_graph(view, seed) for view in views]
+    graph = sum(graphs) / len(graphs)
+
+    def parts(k: int | None) -> np.ndarray:
+        return consensus(views, graphs, plain, k, seed) if plain else partition(graph, k, seed)
+
+    if n_classes == 0:
+        return parts(n_clusters), graph
+    communities = parts(n_clusters) if n_clusters is not None and n_clusters > n_classes else None
+    return partition_with_classes(graph, labels, n_classes, communities), graph
+
+
+def count_components(counts: csr_matrix, seed: int = 0) -> list[np.ndarray]:
+    """Up to 30 principal components each (n, p) of log-normalised counts and of their Pearson residuals.
+
+    None of both where the residuals, which are dense, would not fit (``MAX_VALUES``).
+
+    References
+    ----------
+    Lause, Berens and Kobak 2021, Analytic Pearson residuals for normalization of single-cell RNA-seq UMI data.
+    """
+    counts = counts[:, np.asarray(counts.sum(0)).ravel() > 0]
+    n_components = min(N_COMPONENTS, min(counts.shape) - 1)
+    if n_components < 2 or np.prod(counts.shape, dtype=float) > MAX_VALUES:
+        return []
+    log, residuals = (ad.AnnData(counts.astype(np.float32)) for _ in range(2))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Some cells have zero counts", category=UserWarning)
+        warnings.filterwarnings("ignore", message="invalid value encountered", category=RuntimeWarning)
+        sc.pp.normalize_total(log, target_sum=1e4)
+        sc.pp.log1p(log)
+        sc.experimental.pp.normalize_pearson_residuals(residuals, theta=THETA)
+    residuals.X = np.nan_to_num(residuals.X)  # of cells without a count
+    for view in (log, residuals):
+        sc.pp.pca(view, n_comps=n_components, random_state=seed)
+    return [log.obsm["X_pca"], residuals.obsm["X_pca"]]
+
+
+def consensus(
+    views: list[np.ndarray], graphs: list[csr_matrix], judges: list[np.ndarray], n_clusters: int | None, seed: int = 0
+) -> np.ndarray:
+    """Leiden on each view and on what all agree on: of these, the partition with the widest silhouettes.
+
+    What they agree on is the mean graph, each edge weighted by the squared share of the partitions, by Leiden and by
+    k-means, that leave its ends together (co-association: Fred and Jain 2005).
+
+    Parameters
+    ----------
+    views
+        Of n cells, (n, d) each.
+    graphs
+        Their neighbour graphs (n, n).
+    judges
+        The views in which silhouettes are looked at; their mean counts.
+    n_clusters
+        Number of parts; ``None`` takes as many as Leiden finds at resolution 1.
+    seed
+        Of Leiden, k-means and of the cells looked at.
+
+    Returns
+    -------
+    (n,) part of each cell, 0 the largest.
+
+    References
+    ----------
+    Fred and Jain 2005, Combining multiple clusterings using evidence accumulation.
+    Rousseeuw 1987, Silhouettes: a graphical aid to the interpretation and validation of cluster analysis.
+    """
+    found = [partition(graph, n_clusters, seed) for graph in graphs]
+    round_ones = [
+        KMeans(part.max() + 1, n_init=10, random_state=seed).fit_predict(view)
+        for view, part in zip(views, found, strict=True)
+    ]
+    edges = (sum(graphs) / len(graphs)).tocoo()
+    together = np.mean([part[edges.row] == part[edges.col] for part in found + round_ones], axis=0)
+    agreed = csr_matrix((edges.data * together**2, (edges.row, edges.col)), edges.shape)
+    found.append(partition(agreed, n_clusters, seed))
+
+    def width(part: np.ndarray) -> float:
+        size = min(len(part), MAX_JUDGED)
+        if not 1 < part.max() + 1 < size:
+            return -1.0
+        return np.mean([silhouette_score(view, part, sample_size=size, random_state=seed) for view in judges])
+
+    return max(found, key=width)
