@@ -1,0 +1,83 @@
+"""What several views agree on, and which of their partitions is taken."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+from sklearn.datasets import make_blobs
+from sklearn.decomposition import PCA
+from sklearn.metrics import adjusted_rand_score, silhouette_score
+
+from mixvi import cluster, consensus, datasets
+
+
+@pytest.fixture(scope="module")
+def views():
+    """One view that tells four blobs apart, one that tells only two, one of noise; and the blobs."""
+    sharp, y = make_blobs(300, 5, centers=4, cluster_std=0.8, random_state=1)
+    blurred, _ = make_blobs([np.sum(y % 2 == 0), np.sum(y % 2 == 1)], 5, cluster_std=0.8, random_state=2)
+    half = np.empty_like(blurred)
+    half[np.argsort(y % 2, kind="stable")] = blurred
+    noise = np.random.default_rng(0).normal(size=(300, 5))
+    return [sharp, half, noise], y
+
+
+def test_the_partition_that_stands_apart_most_is_taken(views):
+    (sharp, half, noise), y = views
+    graphs = [cluster.neighbor_graph(view) for view in (noise, half, sharp)]
+    part = consensus.consensus([noise, half, sharp], graphs, [sharp], 4)
+    assert adjusted_rand_score(part, y) == 1
+    by_noise = consensus.consensus([noise, half, sharp], graphs, [noise], 4)
+    assert silhouette_score(noise, by_noise) >= silhouette_score(noise, part)
+    assert (np.diff(np.bincount(part)) <= 0).all()
+
+
+def test_an_open_number_of_parts_is_found(views):
+    (sharp, half, _), _ = views
+    graphs = [cluster.neighbor_graph(view) for view in (sharp, half)]
+    part = consensus.consensus([sharp, half], graphs, [sharp], None)
+    assert 1 < part.max() + 1 < 20
+
+
+def test_views_of_counts_are_those_of_scanpy():
+    cells = datasets.pbmc68k_reduced()
+    counts = csr_matrix(cells.X)
+    log, residuals = consensus.count_components(counts)
+    assert log.shape == residuals.shape == (cells.n_obs, consensus.N_COMPONENTS)
+    x = counts.toarray().astype(float)
+    x = x[:, x.sum(0) > 0]
+    total, bound = x.sum(1, keepdims=True), len(x) ** 0.5
+    mean = total * x.sum(0) / x.sum()
+    by_hand = (
+        np.log1p(1e4 * x / total),
+        np.clip((x - mean) / np.sqrt(mean + mean**2 / consensus.THETA), -bound, bound),
+    )
+    for values, found in zip(by_hand, (log, residuals), strict=True):
+        expected = PCA(5, svd_solver="full").fit_transform(values)
+        for k in range(5):
+            assert abs(np.corrcoef(expected[:, k], found[:, k])[0, 1]) > 0.999
+
+
+def test_cells_and_genes_without_a_count_do_no_harm(monkeypatch):
+    counts = np.random.default_rng(0).poisson(1.0, (200, 40)).astype(float)
+    counts[3] = 0
+    counts[:, 7] = 0
+    assert all(np.isfinite(view).all() for view in consensus.count_components(csr_matrix(counts)))
+    monkeypatch.setattr(consensus, "MAX_VALUES", 100)
+    assert consensus.count_components(csr_matrix(counts)) == []
+
+
+def test_without_counts_it_is_the_partition_of_the_latent_space(views):
+    (sharp, *_), _ = views
+    nothing = np.full(300, -1)
+    part, graph = consensus.place(sharp, None, nothing, 0, 4, seed=3)
+    np.testing.assert_array_equal(part, cluster.partition(graph, 4, 3))
+    assert abs(graph - cluster.neighbor_graph(sharp, 3)).sum() == 0
+
+
+def test_counts_tell_apart_what_the_latent_space_has_lost():
+    cells = datasets.blobs(400, 60, n_clusters=3, kind="count")
+    truth, lost = cells.obs["cluster"], np.random.default_rng(0).normal(size=(400, 5))
+    part, _ = consensus.place(lost, csr_matrix(cells.X), np.full(400, -1), 0, 3)
+    assert adjusted_rand_score(truth, part) > 0.95
+    alone, _ = consensus.place(lost, None, np.full(400, -1), 0, 3)
+    assert adjusted_rand_score(truth, alone) < 0.1
