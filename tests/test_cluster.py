@@ -122,8 +122,9 @@ def test_a_wrong_label_is_kept_and_does_not_spread_far(four_blobs):
     np.testing.assert_array_equal(part[1:], y[1:])
 
 
-def test_shares_are_those_of_a_cell_and_its_neighbours():
-    graph = csr_matrix(np.array([[0, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]], dtype=float))
-    shares = cluster.neighbor_shares(np.array([0, 0, 1, -1]), graph, 2)
-    np.testing.assert_allclose(shares, [[2 / 3, 1 / 3], [1, 0], [1 / 2, 1 / 2], [0, 0]])
-    np.testing.assert_allclose(cluster.neighbor_shares(np.array([0, 0, 1, -1]), graph, 1)[:, 0], [1, 1, 1, 0])
+def test_shares_are_half_a_cells_own_and_half_its_neighbours():
+    graph = csr_matrix(np.array([[0, 3, 1, 0, 2], [3, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0] * 5, [2, 0, 0, 0, 0]], float))
+    shares = cluster.neighbor_shares(np.array([0, 0, 1, 1, -1]), graph, 2)
+    np.testing.assert_allclose(shares, [[1 / 2 + 3 / 8, 1 / 8], [1, 0], [1 / 2, 1 / 2], [0, 1], [1, 0]])
+    beyond = cluster.neighbor_shares(np.array([0, 0, 1, 1, -1]), graph, 1)
+    np.testing.assert_allclose(beyond[:, 0], [1, 1, 1, 0, 1])

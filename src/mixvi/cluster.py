@@ -152,14 +152,15 @@ def spread(graph: csr_matrix, labels: np.ndarray, n_classes: int) -> np.ndarray:
 
 
 def neighbor_shares(part: np.ndarray, graph: csr_matrix, n_parts: int) -> np.ndarray:
-    """Share of each part (n, K) among a cell and its neighbours: what the graph says of it, unsure at the borders.
+    """What the graph says of each cell (n, K): half its own part, half those of its neighbours; unsure at the borders.
 
-    Cells of no part (n,), -1 or beyond K, have no say; where there are no others, the row is 0.
+    Of cells of no part (n,), -1 or beyond K, only the neighbours speak, and where there are none, the row is 0.
     """
     rows = np.flatnonzero((part >= 0) & (part < n_parts))
-    member = csr_matrix((np.ones(len(rows)), (rows, part[rows])), shape=(len(part), n_parts))
-    reach = (graph @ member + member).toarray()
-    return reach / np.maximum(reach.sum(1, keepdims=True), 1e-300)
+    own = csr_matrix((np.ones(len(rows)), (rows, part[rows])), shape=(len(part), n_parts))
+    reach = (graph @ own).toarray()
+    shares = reach / np.maximum(reach.sum(1, keepdims=True), 1e-300) + own.toarray()
+    return shares / np.maximum(shares.sum(1, keepdims=True), 1e-300)
 
 
 def neighbor_graph(latent: np.ndarray, seed: int = 0) -> csr_matrix:
