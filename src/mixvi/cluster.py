@@ -84,12 +84,13 @@ def partition(graph: csr_matrix, n_clusters: int | None = None, seed: int = 0) -
 
 
 def partition_with_classes(
-    graph: csr_matrix, labels: np.ndarray, n_classes: int, communities: np.ndarray | None = None
+    graph: csr_matrix, labels: np.ndarray, n_classes: int, communities: np.ndarray | None = None, seed: int = 0
 ) -> np.ndarray:
     """Split cells into the classes that some of them are labelled with, and parts that no class reaches.
 
-    Labels spread over the graph (`spread`). Where there are to be more parts than classes, those communities that have
-    the fewest labels for their size become parts of their own.
+    Labels spread over the graph (`spread`), and a cell's own shares are multiplied by the mean ones of its community
+    (Leiden at resolution 1), so that few labels do not lose themselves. Where there are to be more parts than classes,
+    those ``communities`` that have the fewest labels for their size become parts of their own.
 
     Parameters
     ----------
@@ -101,6 +102,8 @@ def partition_with_classes(
         Number of classes l.
     communities
         (n,) community of each cell, k in all, of which k - l are to be parts; ``None`` stops at the classes.
+    seed
+        Of Leiden.
 
     Returns
     -------
@@ -109,6 +112,7 @@ def partition_with_classes(
     """
     labelled = labels >= 0
     reach = spread(graph, labels, n_classes)
+    reach *= pd.DataFrame(reach).groupby(partition(graph, seed=seed)).transform("mean").to_numpy()
     part = np.where(reach.any(1), reach.argmax(1), -1)
     part[labelled] = labels[labelled]
     if communities is None or labelled.all():

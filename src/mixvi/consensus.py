@@ -62,7 +62,7 @@ def place(
     if n_classes == 0:
         return parts(n_clusters), graph
     communities = parts(n_clusters) if n_clusters is not None and n_clusters > n_classes else None
-    return partition_with_classes(graph, labels, n_classes, communities), graph
+    return partition_with_classes(graph, labels, n_classes, communities, seed), graph
 
 
 def count_components(counts: csr_matrix, seed: int = 0) -> list[np.ndarray]:

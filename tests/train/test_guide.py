@@ -9,12 +9,14 @@ from tests.model.helpers import build, fitted
 
 
 def test_weights_find_their_cells():
-    shares = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0.25, 0.75], [0, 1, 0]])
-    guide = Guide.to_shares(torch.tensor([2, 5, 7, 9]), shares, weight=4.0)
-    asked = torch.tensor([[9], [1], [7], [5], [2], [100]])
-    expected = torch.zeros(6, 3)
-    expected[0, 1] = expected[4, 0] = 4.0
-    expected[2, 1:] = torch.tensor([1.0, 3.0])
+    shares = torch.tensor([[1.0, 0, 0], [0, 0, 0], [1, 0, 0], [0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]])
+    guide = Guide.to_shares(torch.tensor([2, 5, 7, 9, 10, 12]), shares, weight=4.0)
+    asked = torch.tensor([[9], [1], [7], [5], [2], [12], [100]])
+    expected = torch.zeros(7, 3)
+    rare = (5 / 3) ** 0.5  # three components, of 3, 1 and 1 cells
+    expected[0, :2] = torch.tensor([2.0, 2 * rare])
+    expected[2, 0] = expected[4, 0] = 4.0
+    expected[5, 2] = 4 * rare
     torch.testing.assert_close(guide.of(asked), expected)
 
 

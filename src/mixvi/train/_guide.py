@@ -14,9 +14,15 @@ class Guide(NamedTuple):
 
     @classmethod
     def to_shares(cls, rows: Tensor, shares: Tensor, weight: float) -> "Guide":
-        """Each cell to the components by its shares (m, K); not at all where these are 0."""
+        """Each cell to the components by its shares (m, K); not at all where these are 0.
+
+        A component of fewer cells than the mean pulls harder, by the root of the ratio, so that it is not swallowed.
+        """
         some = shares.any(1)
-        return cls(rows[some], weight * shares[some])
+        rows, shares = rows[some], shares[some]
+        size = shares.sum(0)  # (K,)
+        rare = (size[size > 0].mean() / size.clamp(min=1)).clamp(min=1).sqrt()
+        return cls(rows, weight * shares * rare)
 
     def of(self, rows: Tensor) -> Tensor:
         """The weights of the cells with the given row numbers (n, 1), in any order: (n, K)."""
