@@ -196,7 +196,7 @@ def images(
     n_samples
         Images a row, beside the mean.
     shape
-        Height and width in pixels; ``None`` takes a square.
+        Height and width in pixels; ``None`` takes ``adata.uns["image_shape"]``, or a square.
     seed
         Of the draws.
     show, save
@@ -212,7 +212,7 @@ def images(
         If the pixels do not fill that shape.
     """
     n_pixels = model.adata.n_vars
-    shape = shape or (round(n_pixels**0.5),) * 2
+    shape = tuple(shape or model.adata.uns.get("image_shape", (round(n_pixels**0.5),) * 2))
     if shape[0] * shape[1] != n_pixels:
         raise ValueError(f"{n_pixels} pixels do not fill {shape[0]} x {shape[1]}; give the shape (height, width).")
     names = getattr(model, "cluster_names", [None])

@@ -21,8 +21,8 @@ from mixvi.module.likelihoods import LIKELIHOODS
 class GMVAE(EvidenceMixin):
     """Gaussian-mixture variational autoencoder: the components of its prior are the clusters.
 
-    Training starts as a VAE. Half-way the neighbour graph of the latent space is cut into communities (Leiden), each
-    component takes the place of one, and all is trained on together.
+    Training starts as a VAE. Half-way the cells are partitioned by neighbour graphs (`mixvi.consensus.place`), each
+    component takes the place of one part, and all is trained on together.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ class GMVAE(EvidenceMixin):
         Registered with `setup_anndata`. Batch and covariates are conditioned on, so clusters need not follow them;
         labelled classes become the first components, under their own names.
     n_clusters
-        Number of clusters. ``None``: the number of classes if there are labels, else as many as Leiden communities at
-        resolution 1 on the latent neighbour graph (at most 64).
+        Number of clusters. ``None``: the number of classes if there are labels, else as many as Leiden finds at
+        resolution 1 (at most 64).
     n_latent
         Width d of the latent space.
     n_hidden, n_layers, dropout_rate
