@@ -37,9 +37,9 @@ class MixviPlan(TrainingPlan):
     step is taken on each. What is logged of it is the mean over its cells.
 
     Until ``n_epochs_pretrain`` the components stay on top of each other, so that the model is the VAE it contains.
-    Then the training cells are partitioned by neighbour graphs (`mixvi.consensus.place`), each component takes the mean,
-    spread and share of one part, and everything is trained jointly, while each cell is guided to the
-    components its part and its neighbours stand for: ``guidance`` times -sum_k s_k log r_k is added, s_k from
+    Then the training cells are partitioned by neighbour graphs (`mixvi.consensus.place`), each component takes the
+    mean, spread and share of one part, and everything is trained jointly, while each cell is guided to the components
+    that its part and its neighbours stand for: ``guidance`` times -sum_k s_k log r_k is added to its loss, s_k from
     `mixvi.cluster.neighbor_shares`. At the end components are sorted by size. Labels spread over the graph
     (`mixvi.cluster.partition_with_classes`); labelled cells are not guided, and their components stay first.
 
