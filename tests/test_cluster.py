@@ -111,6 +111,17 @@ def test_cells_that_no_label_reaches_are_of_no_class_or_of_a_new_part(four_blobs
     part = cluster.partition_with_classes(graph, labels, 2, cluster.partition(graph, 4))
     np.testing.assert_array_equal(part[y < 2], y[y < 2])
     assert adjusted_rand_score(part, y) == 1
+    three = np.where(y < 2, y, 2)  # two communities have labels, one has none, and two new parts are asked for
+    two_in_one = cluster.partition_with_classes(graph, np.where(y == 0, labels, -1), 1, three)
+    assert set(two_in_one[y > 0]) == {1, 2}
+
+
+def test_new_parts_are_as_many_as_asked_for(four_blobs):
+    graph, y = four_blobs
+    labels = np.where((y < 3) & (np.arange(300) % 3 == 0), 0, -1)  # one class in three of four communities
+    part = cluster.partition_with_classes(graph, labels, 1, cluster.partition(graph, 4))
+    assert set(part[y < 3]) == {0}
+    assert set(part[y == 3]) == {1, 2, 3}
 
 
 def test_a_wrong_label_is_kept_and_does_not_spread_far(four_blobs):

@@ -90,7 +90,8 @@ def partition_with_classes(
 
     Labels spread over the graph (`spread`), and a cell's own shares are multiplied by the mean ones of its community
     (Leiden at resolution 1), so that few labels do not lose themselves. Where there are to be more parts than classes,
-    those ``communities`` that have the fewest labels for their size become parts of their own.
+    those ``communities`` that have the fewest labels for their size become parts of their own; if these are too few, the
+    cells in them are partitioned anew.
 
     Parameters
     ----------
@@ -120,9 +121,14 @@ def partition_with_classes(
     size, found = np.bincount(communities), np.bincount(communities[labelled], minlength=communities.max() + 1)
     expected = size * labelled.mean()
     lack = (expected - found) / np.sqrt(np.maximum(expected, 1e-12))  # in standard deviations of a Poisson count
-    new = np.sort(np.argsort(-lack, kind="stable")[: max(len(size) - n_classes, 0)])
-    for i, k in enumerate(new[lack[new] >= 0]):
-        part[(communities == k) & ~labelled] = n_classes + i
+    n_new = max(len(size) - n_classes, 0)
+    new = np.argsort(-lack, kind="stable")[:n_new]
+    new = new[lack[new] >= 0]
+    cells = np.flatnonzero(np.isin(communities, new) & ~labelled)
+    if len(cells):
+        one_each = len(np.unique(communities[cells])) == n_new
+        inside = communities[cells] if one_each else partition(graph[cells][:, cells], n_new, seed)
+        part[cells] = n_classes + _by_size(inside)
     return part
 
 
