@@ -2,9 +2,9 @@
 
     MIXVI_DATA_DIR=... uv run python benchmarks/images.py --set mnist --clusters 10 20 0 --labels 100 0.05 --seeds 5
 
-``--clusters``: all 70,000 images and no label. Accuracy is that of ``predict()``: under the best one-to-one match for as
-many clusters as classes, by the label of the majority otherwise; 0 infers the number. ``--labels``: so many labels (or
-that share), the same of each class and drawn by the seed, among the 60,000 training images; accuracy on the 10,000
+``--clusters``: all 70,000 images and no label. Accuracy is that of ``predict()``: under the best one-to-one match for
+as many clusters as classes, by the label of the majority otherwise; 0 infers the number. ``--labels``: so many labels
+(or that share), the same of each class and drawn by the seed, among the 60,000 training images; accuracy on the 10,000
 others. Adds a line to benchmarks/results/images_*.csv for each result, goes on where it ended, and writes .md.
 """
 
