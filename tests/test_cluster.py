@@ -39,6 +39,22 @@ def test_more_parts_than_communities_are_not_promised_but_fewer_are_merged():
     np.testing.assert_array_equal(merged, np.repeat([0, 0, 1], [6, 5, 4]))
 
 
+def test_the_number_of_parts_is_what_the_graph_shows(four_blobs):
+    graph, y = four_blobs
+    fine = 2 * y + np.arange(300) % 2  # each blob cut in two at random
+    assert adjusted_rand_score(cluster.merge(fine, graph), y) == 1
+    np.testing.assert_array_equal(cluster.merge(np.zeros(300, int), graph), np.zeros(300))
+    ring = np.kron(np.eye(3), np.ones((10, 10)))  # three cliques; between two of them a part of what chance would put
+    for share, n_left in ((0.9 * cluster.JOINED, 3), (1.1 * cluster.JOINED, 2)):
+        linked, sizes = ring.copy(), np.repeat([0, 1, 2], 10)
+        edges = 0.0
+        for _ in range(50):  # edges change the expectation in turn
+            expected = (100 + edges) ** 2 / (300 + 2 * edges)
+            edges = share * expected
+        linked[:10, 10:20] = linked[10:20, :10] = edges / 100
+        assert len(np.unique(cluster.merge(sizes, csr_matrix(linked)))) == n_left
+
+
 def test_the_merge_tree_joins_what_touches():
     sizes = (6, 5, 4, 4)
     graph = csr_matrix(block_diag([np.ones((k, k)) - np.eye(k) for k in sizes])).tolil()

@@ -20,6 +20,7 @@ N_NEIGHBORS = 15
 RESOLUTIONS = (1e-3, 50.0)  # between one community and one for a handful of cells
 LEIDEN_ITERATIONS = 2
 SEARCH_STEPS = 24  # halves the log range of resolutions to a millionth
+JOINED = 1 / 3  # of the edges expected: parts with more between them are one
 SPREAD = 0.99  # share of its label that a cell passes on
 
 
@@ -90,8 +91,8 @@ def partition_with_classes(
 
     Labels spread over the graph (`spread`), and a cell's own shares are multiplied by the mean ones of its community
     (Leiden at resolution 1), so that few labels do not lose themselves. Where there are to be more parts than classes,
-    those ``communities`` that have the fewest labels for their size become parts of their own; if these are too few, the
-    cells in them are partitioned anew.
+    those ``communities`` that have the fewest labels for their size become parts of their own; if these are too few,
+    the cells in them are partitioned anew.
 
     Parameters
     ----------
@@ -240,11 +241,28 @@ def merge_tree(part: np.ndarray, graph: csr_matrix, names: Sequence[str]) -> Mer
     return MergeTree(list(names), linkage, np.array(connectivity))
 
 
-def merge(part: np.ndarray, graph: csr_matrix, n_clusters: int) -> np.ndarray:
-    """Merge parts pairwise until ``n_clusters`` are left, each time the pair with the most edges for its sizes."""
+def merge(part: np.ndarray, graph: csr_matrix, n_clusters: int | None = None) -> np.ndarray:
+    """Merge parts pairwise, each time the pair with the most edges for its sizes.
+
+    Parameters
+    ----------
+    part
+        (n,) part of each cell.
+    graph
+        (n, n) neighbour graph.
+    n_clusters
+        How many to leave; ``None`` leaves those of which no pair has more than a third (``JOINED``) of the edges that
+        chance would put between two parts of their sizes.
+
+    Returns
+    -------
+    (n,) part of each cell, 0 the largest.
+    """
     part, values = pd.factorize(part)
-    group = merge_tree(part, graph, [str(k) for k in range(len(values))]).cut(min(n_clusters, len(values)))
-    return _by_size(group.to_numpy()[part])
+    tree = merge_tree(part, graph, [str(k) for k in range(len(values))])
+    if n_clusters is None:
+        n_clusters = len(values) - np.append(tree.connectivity > JOINED, False).argmin()
+    return _by_size(tree.cut(min(n_clusters, len(values))).to_numpy()[part])
 
 
 class _Communities:

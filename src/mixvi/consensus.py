@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 
-from mixvi.cluster import neighbor_graph, partition, partition_with_classes
+from mixvi.cluster import merge, neighbor_graph, partition, partition_with_classes
 
 N_COMPONENTS = 30
 THETA = 100.0  # inverse overdispersion of the null model of Pearson residuals, scanpy's default
@@ -43,7 +43,8 @@ def place(
     n_classes
         Number of classes; with 0, labels are not looked at.
     n_clusters
-        Number of parts; ``None`` takes as many as Leiden finds at resolution 1, or the classes if there are any.
+        Number of parts; ``None`` takes the classes if there are any, and else as many as the graph shows: those that
+        Leiden finds at resolution 1, merged while two of them hang together (`mixvi.cluster.merge`).
     seed
         Of graphs, Leiden and k-means.
 
@@ -57,7 +58,8 @@ def place(
     graph = sum(graphs) / len(graphs)
 
     def parts(k: int | None) -> np.ndarray:
-        return consensus(views, graphs, plain, k, seed) if plain else partition(graph, k, seed)
+        part = consensus(views, graphs, plain, k, seed) if plain else partition(graph, k, seed)
+        return part if k is not None else merge(part, graph)
 
     if n_classes == 0:
         return parts(n_clusters), graph

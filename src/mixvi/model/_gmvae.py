@@ -30,8 +30,8 @@ class GMVAE(EvidenceMixin):
         Registered with `setup_anndata`. Batch and covariates are conditioned on, so clusters need not follow them;
         labelled classes become the first components, under their own names.
     n_clusters
-        Number of clusters. ``None``: the number of classes if there are labels, else as many as Leiden finds at
-        resolution 1 (at most 64).
+        Number of clusters. ``None``: the number of classes if there are labels, else as many as the neighbour graph
+        shows (`mixvi.cluster.merge`), at most 64.
     n_latent
         Width d of the latent space.
     n_hidden, n_layers, dropout_rate
