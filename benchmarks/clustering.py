@@ -155,13 +155,18 @@ def write_summary(frame, name):
     lines = [f"| ARI, mean (min) over seeds | {' | '.join(sets)} | mean | seeds |", "|---" * (len(sets) + 3) + "|"]
     for method in order:
         row = by_set.loc[method]
-        cells = [f"{row['mean', s]:.3f} ({row['min', s]:.3f})" for s in sets]
-        n_seeds = int(row["count"].min())
-        lines.append(f"| {method} | {' | '.join(cells)} | **{row['mean'].mean():.3f}** | {n_seeds} |")
+        cells = [f"{row['mean', s]:.3f} ({row['min', s]:.3f})".replace("nan (nan)", "-") for s in sets]
+        n_seeds = sorted({int(n) for n in row["count"].fillna(0)})
+        seeds = " to ".join(map(str, dict.fromkeys((n_seeds[0], n_seeds[-1]))))
+        mean = f"**{row['mean'].mean():.3f}**" if n_seeds[0] else "-"
+        lines.append(f"| {method} | {' | '.join(cells)} | {mean} | {seeds} |")
     columns = ["found", "NMI", "accuracy", "majority", "confidence", "ECE", "seconds"]
     means = table.groupby("method")[columns].mean().loc[order]
     lines += ["", f"| mean over sets and seeds | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    lines += [f"| {method} | {' | '.join(f'{value:.3g}' for value in row)} |" for method, row in means.iterrows()]
+    lines += [
+        f"| {method} | {' | '.join(f'{value:.3g}' for value in row)} |".replace("nan", "-")
+        for method, row in means.iterrows()
+    ]
     if len(kang := frame[frame["set"] == KANG]):
         lines += ["", "| Kang, control cells, 10 clusters | majority label, mean | min | types of no cluster | seeds |"]
         lines += ["|---|---|---|---|---|"]
