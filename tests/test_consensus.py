@@ -31,6 +31,15 @@ def test_the_partition_that_stands_apart_most_is_taken(views):
     assert (np.diff(np.bincount(part)) <= 0).all()
 
 
+def test_as_many_parts_as_asked_for_come_before_wide_silhouettes(views, monkeypatch):
+    (sharp, *_), y = views
+    graph = cluster.neighbor_graph(sharp)
+    answers = iter([y // 2 + 0, cluster.partition(graph, 5), cluster.partition(graph, 5)])
+    monkeypatch.setattr(consensus, "partition", lambda *_: next(answers))
+    part = consensus.consensus([sharp, sharp], [graph, graph], [sharp], 5)
+    assert part.max() + 1 == 5
+
+
 def test_an_open_number_of_parts_is_found(views):
     (sharp, half, _), _ = views
     graphs = [cluster.neighbor_graph(view) for view in (sharp, half)]

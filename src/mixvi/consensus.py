@@ -139,4 +139,7 @@ def consensus(
             return -1.0
         return np.mean([silhouette_score(view, part, sample_size=size, random_state=seed) for view in judges])
 
-    return max(found, key=width)
+    def rank(part: np.ndarray) -> tuple[int, float]:
+        return (part.max() if n_clusters is not None else 0, width(part))  # as many as asked for come first
+
+    return max(found, key=rank)
