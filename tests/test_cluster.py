@@ -149,6 +149,14 @@ def test_a_wrong_label_is_kept_and_does_not_spread_far(four_blobs):
     np.testing.assert_array_equal(part[1:], y[1:])
 
 
+def test_a_community_backs_its_labels(monkeypatch):
+    reach = np.array([[0.4, 0.6], [0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.0, 0.0]])
+    monkeypatch.setattr(cluster, "spread", lambda *_: reach.copy())
+    monkeypatch.setattr(cluster, "partition", lambda *_, **__: np.array([0, 0, 0, 1, 2]))
+    part = cluster.partition_with_classes(csr_matrix((5, 5)), np.full(5, -1), 2)
+    np.testing.assert_array_equal(part, [0, 0, 0, 1, -1])
+
+
 def test_shares_are_half_a_cells_own_and_half_its_neighbours():
     graph = csr_matrix(np.array([[0, 3, 1, 0, 2], [3, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0] * 5, [2, 0, 0, 0, 0]], float))
     shares = cluster.neighbor_shares(np.array([0, 0, 1, 1, -1]), graph, 2)
