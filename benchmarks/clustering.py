@@ -185,7 +185,7 @@ def write_summary(frame, name):
             x = np.full(len(values), j + (i - len(order) / 2) * 0.09)
             ax.plot(x, values, "o", ms=4, color=f"C{i}", label=method if j == 0 else None)
     ax.set(xticks=range(len(sets)), ylabel="adjusted Rand index", ylim=(0, 1))
-    ax.set_xticklabels([s.replace("_", " ") for s in sets])
+    ax.set_xticklabels([s.replace("_", "\n") for s in sets])
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(RESULTS / f"{name}.png", dpi=120)
 
