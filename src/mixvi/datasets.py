@@ -93,10 +93,11 @@ def blobs(
     n_conditions: int = 1,
     kind: Literal["real", "count"] = "real",
     seed: int = 0,
+    separation: float = 6.0,
 ) -> AnnData:
     """A toy of known truth: a Gaussian mixture in a plane, seen through a random linear map.
 
-    Cluster centres stand on a circle, six standard deviations from their neighbours. Each condition adds a shift of
+    Cluster centres stand on a circle, some standard deviations from their neighbours. Each condition adds a shift of
     its own to all its cells, of about half the spread between clusters. Clusters and conditions are independent.
 
     Parameters
@@ -108,6 +109,9 @@ def blobs(
         from the softmax of the map.
     seed
         Of everything.
+    separation
+        Standard deviations between neighbouring centres: at 6, about 3 cells in 1,000 are nearer to another centre
+        than to their own; at 10, none is.
 
     Returns
     -------
@@ -126,7 +130,7 @@ def blobs(
     cluster = rng.integers(n_clusters, size=n_cells)
     condition = rng.integers(n_conditions, size=n_cells)
     angle = 2 * np.pi * cluster / n_clusters
-    radius = 0.0 if n_clusters == 1 else 3 / np.sin(np.pi / n_clusters)
+    radius = 0.0 if n_clusters == 1 else separation / 2 / np.sin(np.pi / n_clusters)
     z = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1) + rng.normal(size=(n_cells, 2))
     map_, shift = rng.normal(size=(2, n_genes)), rng.normal(size=(n_conditions, n_genes))
     signal = z @ map_ / np.sqrt(2) + (radius / 2) * shift[condition] * (n_conditions > 1)

@@ -7,6 +7,7 @@ from mixvi.data._columns import (
     check_free,
     check_layer,
     check_levels,
+    own_columns,
     stand_in,
 )
 from mixvi.data._labels import LabelsField
@@ -34,6 +35,7 @@ __all__ = [
     "choose_likelihood",
     "describe",
     "from_zarr",
+    "own_columns",
     "stand_in",
     "to_zarr",
     "write_blocks",

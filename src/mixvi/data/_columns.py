@@ -63,6 +63,15 @@ def check_levels(obs: pd.DataFrame, levels: Mapping[str, np.ndarray]) -> None:
             )
 
 
+def own_columns(adata: AnnData, rows: np.ndarray) -> pd.DataFrame:
+    """``.obs`` of these rows, without what scvi-tools has written there; cells that come several times get numbers."""
+    obs = adata.obs.iloc[rows]
+    obs = obs[[column for column in obs if not str(column).startswith("_scvi_")]].copy()
+    if not obs.index.is_unique:
+        obs.index = [f"{name}-{i}" for i, name in enumerate(obs.index)]
+    return obs
+
+
 def annotation_keys(adata: AnnData, key_added: str) -> list[tuple[str, str]]:
     """What there is of all that ``annotate`` may write, as (attribute, key): ``("obsm", "X_mixvi")``."""
     places = [

@@ -14,13 +14,12 @@ from scvi import settings
 from torch import Tensor
 
 from mixvi import cluster
-from mixvi.data import annotation_keys, as_positions, check_free, check_target, write_blocks
-from mixvi.model._inference import InferenceModel
+from mixvi.data import annotation_keys, as_positions, check_free, check_target, own_columns, write_blocks
+from mixvi.model._conditions import ConditionedModel
 from mixvi.module._elbo import Cells
-from mixvi.module.likelihoods import LIKELIHOODS
 
 
-class LatentModel(InferenceModel):
+class LatentModel(ConditionedModel):
     """Abstract: getters and ``annotate``, for every model of the package, on top of what streams cells through it."""
 
     def get_latent_representation(
@@ -97,6 +96,7 @@ class LatentModel(InferenceModel):
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         library_size: float | None = None,
+        transform_batch: str | None = None,
         batch_size: int | None = None,
         path: str | PathLike | None = None,
     ) -> np.ndarray | None:
@@ -109,6 +109,8 @@ class LatentModel(InferenceModel):
         library_size
             Count models: give every cell this total (1e4, say; under ``"zinb"`` before zeros are added), in place of
             its own.
+        transform_batch
+            CVAE and GMVAE: the batch that every cell is to look as if it came from; ``None`` keeps its own.
         path
             A new ``.h5ad`` or ``.zarr``: write the matrix there block by block, as ``.X`` beside the ``.obs`` of the
             cells and the ``.var`` of the genes, instead of returning it.
@@ -121,27 +123,26 @@ class LatentModel(InferenceModel):
         Raises
         ------
         ValueError
-            If ``library_size`` is given and the model is not one of counts, or has size factors; if ``path`` exists or
-            ends otherwise.
+            If ``library_size`` is given and the model is not one of counts, or has size factors; if the batch is not
+            known; if ``path`` exists or ends otherwise.
         """
-        if library_size is not None and LIKELIHOODS[self.likelihood_].support != "count":
-            raise ValueError(f"library_size={library_size} has no meaning under likelihood={self.likelihood_!r}.")
-        if library_size is not None and self.module.layout.size_factor:
-            raise ValueError(f"library_size={library_size} has no meaning beside size factors; leave it out.")
+        sized = self._sized(library_size)
+        put = None if transform_batch is None else self._under(transform_batch)
 
         def mean(cells: Cells) -> Tensor:
-            if library_size is not None:
-                cells = cells._replace(library=torch.full_like(cells.library, library_size))
-            return self.module.decode(self.module.encode(cells).loc, cells).mean
+            z, others = self.module.encode(cells).loc, cells
+            if put is not None:
+                others = cells._replace(c=put(cells.c))
+                z = self.module.prior.move(z, cells.c, others.c)
+            return self.module.decode(z, sized(others)).mean
 
         if path is None:
             return self._collect(mean, adata, indices, batch_size)
         path = check_target(path)
         self._registered(adata)
         cells = self.adata if adata is None else adata
-        obs = cells.obs.iloc[as_positions(indices, cells.n_obs)]
-        obs = obs[[column for column in obs if not str(column).startswith("_scvi_")]]
-        skeleton = AnnData(obs=obs.copy(), var=cells.var.copy())
+        obs = own_columns(cells, as_positions(indices, cells.n_obs))
+        skeleton = AnnData(obs=obs, var=cells.var.copy())
         write_blocks(path, skeleton, self._blocks(mean, adata, indices, batch_size))
 
     def sample(

@@ -1,21 +1,26 @@
 """Conditional variational autoencoder for AnnData."""
 
 import logging
+from itertools import product
 
+import pandas as pd
+import torch
 from anndata import AnnData
 from torch import Tensor
 
 from mixvi._version import __version__
+from mixvi.model._conditional import ConditionalMixin, ConditionPrior
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._unclustered import UnclusteredMixin
 from mixvi.module._cvae import CVAEModule
 from mixvi.module._elbo import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
+from mixvi.module.priors import ConditionalNormal
 
 logger = logging.getLogger(__name__)
 
 
-class CVAE(UnclusteredMixin, EvidenceMixin):
+class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin):
     """Conditional variational autoencoder: encoder and decoder see batch and covariates, so z need not hold them.
 
     Parameters
@@ -32,13 +37,17 @@ class CVAE(UnclusteredMixin, EvidenceMixin):
     learned_prior
         ``False``: one prior N(0, I) for all conditions, and z forgets them (batch removal). ``True``: a normal for
         each condition, and z keeps them.
+    decode_condition
+        With a learned prior: whether the decoder sees the condition too. ``False`` leaves z alone to tell conditions
+        apart, so that one decoder serves all of them.
     registry
         Used by ``load``.
 
     Raises
     ------
     ValueError
-        If the likelihood cannot describe the data; it says which cell and gene, and what to do.
+        If the likelihood cannot describe the data (it says which cell and gene, and what to do), or
+        ``decode_condition=False`` comes without ``learned_prior=True``: then nothing but the encoder would see c.
 
     Examples
     --------
@@ -64,17 +73,51 @@ class CVAE(UnclusteredMixin, EvidenceMixin):
         dropout_rate: float = 0.1,
         likelihood: str = "auto",
         learned_prior: bool = False,
+        decode_condition: bool = True,
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
         layout = self._layout()
         if not layout.n_conditions:
             logger.warning("CVAE has no batch and no covariate to condition on: it is a plain VAE.")
+        if not (decode_condition or learned_prior):
+            raise ValueError(
+                "decode_condition=False leaves the condition to the prior, and that of learned_prior=False does not "
+                "see it: give learned_prior=True too, or use mixvi.VAE."
+            )
         self.likelihood_ = likelihood = self._likelihood(likelihood)
         hidden = self._hidden(n_latent, n_hidden, n_layers, dropout_rate)
-        self.module = CVAEModule(layout, LIKELIHOODS[likelihood], n_latent, hidden, learned_prior)
+        part = LIKELIHOODS[likelihood]
+        self.module = CVAEModule(layout, part, n_latent, hidden, learned_prior, decode_condition)
         self.mixvi_version_ = __version__
         self.init_params_ = self._get_init_params(locals())
+
+    def condition_prior(self) -> ConditionPrior:
+        """Place of each condition in the latent space, p(z | c) = N(loc, scale^2), with ``learned_prior=True``.
+
+        Returns
+        -------
+        `ConditionPrior`: one row for each category of the batch, or for each combination of the categories of batch
+        and covariates; continuous covariates are 0.
+
+        Raises
+        ------
+        ValueError
+            If the prior is the same for all conditions, or there is none.
+        """
+        if not isinstance(self.module.prior, ConditionalNormal):
+            raise ValueError("This CVAE has one prior for all conditions; make it with learned_prior=True.")
+        levels = {key: list(values) for key, values in self._conditions() if values is not None}
+        if not levels:
+            raise ValueError("This CVAE has no categorical condition to place; there is no batch and no covariate.")
+        self._check_trained()
+        nothing = torch.zeros(1, self.module.layout.n_conditions, device=self.device)
+        named = [dict(zip(levels, values, strict=True)) for values in product(*levels.values())]
+        with torch.inference_mode():
+            pz = self.module.prior.given(torch.cat([self._under(condition)(nothing) for condition in named]))
+        rows = pd.MultiIndex.from_frame(pd.DataFrame(named))
+        rows = rows.get_level_values(0) if len(levels) == 1 else rows
+        return ConditionPrior(*(pd.DataFrame(value.cpu().numpy(), rows) for value in (pz.loc, pz.scale)))
 
     def _draw_latent(self, cells: Cells, component: None) -> Tensor:
         return self.module.prior.sample(cells.c)

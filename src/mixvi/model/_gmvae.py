@@ -12,13 +12,14 @@ from torch import Tensor
 
 from mixvi._version import __version__
 from mixvi.cluster import MergeTree, merge_tree, neighbor_graph
+from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.module._elbo import Cells
 from mixvi.module._gmvae import GMVAEModule
 from mixvi.module.likelihoods import LIKELIHOODS
 
 
-class GMVAE(EvidenceMixin):
+class GMVAE(ConditionalMixin, EvidenceMixin):
     """Gaussian-mixture variational autoencoder: the components of its prior are the clusters.
 
     Training starts as a VAE. Half-way the cells are partitioned by neighbour graphs (`mixvi.consensus.place`), each

@@ -176,14 +176,15 @@ class RegisteredModel(BaseModelClass):
         keys = [*single, *(args["categorical_covariate_keys"] or []), *(args["continuous_covariate_keys"] or [])]
         return list(dict.fromkeys(keys))
 
-    def _levels(self) -> dict[str, np.ndarray]:
-        """Known categories of each categorical column the model conditions on."""
+    def _conditions(self) -> list[tuple[str, np.ndarray | None]]:
+        """What c is made of, in its order: columns of ``.obs`` with their categories, ``None`` for a continuous one."""
         fields = {key: field["state_registry"] for key, field in self.registry_["field_registries"].items()}
-        levels = dict(fields.get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("mappings", {}))
-        if REGISTRY_KEYS.BATCH_KEY in fields:
-            batch = fields[REGISTRY_KEYS.BATCH_KEY]
-            levels[batch["original_key"]] = batch["categorical_mapping"]
-        return levels
+        batch, covariates = (fields.get(key, {}) for key in (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY))
+        return [
+            *([(batch["original_key"], batch["categorical_mapping"])] if batch else []),
+            *((key, covariates["mappings"][key]) for key in covariates.get("field_keys", [])),
+            *((key, None) for key in fields.get(REGISTRY_KEYS.CONT_COVS_KEY, {}).get("columns", [])),
+        ]
 
     def _hidden(self, n_latent: int, n_hidden: int, n_layers: int, dropout_rate: float) -> Hidden:
         """The hidden layers, once their sizes make sense."""
@@ -231,7 +232,7 @@ class RegisteredModel(BaseModelClass):
             return self.adata_manager
         args = self.registry_["setup_args"]
         cells = stand_in(adata, self.get_var_names(), args, NO_LABEL)
-        check_levels(cells.obs, self._levels())
+        check_levels(cells.obs, {key: levels for key, levels in self._conditions() if levels is not None})
         manager = self._manager(cells, args, self.registry_)
         check_support(self._describe(manager), self.likelihood_, LIKELIHOODS[self.likelihood_].support)
         return manager

@@ -126,6 +126,7 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         steps_an_epoch = max(int((train_size or 0.9) * self.adata.n_obs / batch_size), 1)
         plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
         plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size}
+        plan_kwargs.setdefault("fresh", not self.is_trained_)
         plan_kwargs |= {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("gradient_clip_")}
         kwargs["datasplitter_kwargs"] = {"data_path": data_path, **(kwargs.get("datasplitter_kwargs") or {})}
         by_steps = plan_kwargs.get("n_steps_kl_warmup")

@@ -14,7 +14,8 @@ class CVAEModule(ELBOModule):
 
         generative   p(x, z | c) = p(z | c) p(x | z, c)
                      p(z | c)    = N(0, I)                 "forget c": what c explains is left to the decoder
-                                or N(m(c), diag s(c)^2)    "keep c": each condition has its place (learned prior)
+                                or N(m(c), diag s(c)^2)    "keep c": each condition has its place (learned prior);
+                                                           then the decoder may be p(x | z), z holding all there is
         inference    q(z | x, c) = N(m(x, c), diag s(x, c)^2)
 
         ELBO(x | c) = E_q[ log p(x | z, c) ] - kl_z
@@ -28,11 +29,12 @@ class CVAEModule(ELBOModule):
         n_latent: int = 10,
         hidden: Hidden = Hidden(),
         learned_prior: bool = False,
+        decode_condition: bool = True,
     ):
         prior = ConditionalNormal(layout.n_conditions, n_latent) if learned_prior else StandardNormal(n_latent)
         super().__init__(
             layout,
             encoder=NormalEncoder(layout.n_genes, layout.n_conditions, n_latent, hidden),
             prior=prior,
-            likelihood=likelihood(layout, n_latent, hidden),
+            likelihood=likelihood(layout if decode_condition else layout.without_conditions(), n_latent, hidden),
         )

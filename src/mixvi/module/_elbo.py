@@ -42,6 +42,10 @@ class Layout(NamedTuple):
         """Width q of the conditions."""
         return self.batch_levels + sum(self.covariate_levels) + self.n_continuous
 
+    def without_conditions(self) -> "Layout":
+        """The same, for a part that does not see c."""
+        return self._replace(batch_levels=0, covariate_levels=(), n_continuous=0)
+
 
 class Cells(NamedTuple):
     """A minibatch of n cells. Matrices with genes may be CSR (`mixvi.module.rows`)."""
@@ -122,8 +126,8 @@ class ELBOModule(BaseModuleClass):
     @property
     def factors(self) -> Factors:
         """What the joint p and the posterior q factorise into; without c where nothing is registered."""
-        generative = (*self.prior.generative, "p(x | z, c)")
-        inference = ("q(z | x, c)", *self.prior.inference)
+        decoder = "p(x | z, c)" if self.likelihood.trunk.n_conditions else "p(x | z)"
+        generative, inference = (*self.prior.generative, decoder), ("q(z | x, c)", *self.prior.inference)
         if self.layout.n_conditions == 0:
             generative, inference = (tuple(f.replace(", c", "") for f in part) for part in (generative, inference))
         return Factors(generative, inference)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from mixvi.module._elbo import Cells, Layout
 
 
+EDGE = 0.05  # keeps links finite
+
+
 class Likelihood(nn.Module):
     """p(x | z, c): a trunk on (z, c) and a head of its own."""
 
@@ -38,6 +41,30 @@ class Likelihood(nn.Module):
     def prepare(x: Tensor) -> Tensor:
         """What the encoders see of x (n, g)."""
         return x
+
+    @staticmethod
+    def scaled(cells: "Cells") -> Tensor:
+        """X (n, g) on the scale of what the decoder gives: shares of the library, of counts."""
+        return dense(cells.x)
+
+    @property
+    @abstractmethod
+    def head(self) -> nn.Linear:
+        """What turns features of the trunk into the mean of x, before its link."""
+
+    @staticmethod
+    @abstractmethod
+    def link(mean: Tensor) -> Tensor:
+        """Means (..., g) of scaled x as what the head would have to give."""
+
+    @torch.no_grad()
+    def add_effects(self, mean: Tensor, effects: Tensor, c_mean: Tensor) -> None:
+        """Start with an intercept for each condition: (c - c_mean) @ effects (q, g), around the mean (g,)."""
+        q = self.trunk.n_conditions
+        if q and not self.trunk.is_linear:
+            linked = self.link(mean + effects) - self.link(mean)
+            self.head.weight[:, self.trunk.n_out - q :] = linked.t()
+            self.head.bias.sub_(c_mean @ linked)
 
     @abstractmethod
     def forward(self, z: Tensor, cells: "Cells") -> Distribution:
@@ -69,6 +96,16 @@ class Normal(Likelihood):
         self.loc = nn.Linear(self.trunk.n_out, layout.n_genes)
         log_sigma = torch.tensor(1.0 if sigma is None else float(sigma)).log()
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)
+
+    @property
+    def head(self) -> nn.Linear:
+        """See `Likelihood.head`."""
+        return self.loc
+
+    @staticmethod
+    def link(mean: Tensor) -> Tensor:
+        """The identity."""
+        return mean
 
     def forward(self, z: Tensor, cells: "Cells") -> Distribution:
         """See the class."""
@@ -105,6 +142,16 @@ class Bernoulli(Likelihood):
         super().__init__(layout, n_latent, hidden)
         self.logits = nn.Linear(self.trunk.n_out, layout.n_genes)
 
+    @property
+    def head(self) -> nn.Linear:
+        """See `Likelihood.head`."""
+        return self.logits
+
+    @staticmethod
+    def link(mean: Tensor) -> Tensor:
+        """Log odds."""
+        return mean.clamp(EDGE, 1 - EDGE).logit()
+
     def forward(self, z: Tensor, cells: "Cells") -> Distribution:
         """See the class."""
         return torch.distributions.Bernoulli(logits=self.logits(self.trunk(z, cells.c)), validate_args=False)
@@ -136,6 +183,21 @@ class CountLikelihood(Likelihood):
     def prepare(x: Tensor) -> Tensor:
         """Counts enter the encoders on the log scale."""
         return map_entries(torch.log1p, x)
+
+    @staticmethod
+    def scaled(cells: "Cells") -> Tensor:
+        """Shares of the library."""
+        return dense(cells.x) / cells.library
+
+    @property
+    def head(self) -> nn.Linear:
+        """See `Likelihood.head`."""
+        return self.rho
+
+    @staticmethod
+    def link(mean: Tensor) -> Tensor:
+        """Logs of shares, of which EDGE of an even one is added."""
+        return (mean.clamp(min=0) + EDGE / mean.shape[-1]).log()
 
     def shares(self, h: Tensor) -> Tensor:
         """Rho (..., n, g) from the features of the trunk."""

@@ -101,6 +101,10 @@ class MixturePrior(Prior):
         pz, _ = self.given(cells, mean=True)
         return (self.log_weights() - _component_kl(qz, pz)).softmax(-1)
 
+    def move(self, z: Tensor, c: Tensor, other: Tensor) -> Tensor:
+        """Z itself: components know of no condition."""
+        return z
+
     def log_density(self) -> Tensor:
         """Log Dirichlet(pi | alpha) up to its constant, a scalar: the prior of the weights."""
         return (self.concentration - 1) * (self.log_weights() * self.active).sum()

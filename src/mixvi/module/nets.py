@@ -19,16 +19,20 @@ class Hidden(NamedTuple):
 class Trunk(nn.Module):
     """Hidden layers that see the conditions: x (..., n, n_in), c (n, q) -> (..., n, n_out); x may be CSR.
 
-    Without hidden layers the trunk is the plain concatenation ``[x, c]``, so that a linear head on it is linear in x.
+    What comes out ends in c itself, so that a linear head on it gives each condition an intercept of its own. Without
+    hidden layers the trunk is the plain ``[x, c]``. With ``n_conditions=0`` it looks past c, whatever its width. With
+    ``discounts`` the first hidden layer is one that discounts.
     """
 
-    def __init__(self, n_in: int, n_conditions: int, hidden: Hidden):
+    def __init__(self, n_in: int, n_conditions: int, hidden: Hidden, discounts: bool = False):
         super().__init__()
         widths = [n_in, *[hidden.n_hidden] * hidden.n_layers]
         self.layers = nn.ModuleList(
-            Layer(width, n_conditions, hidden.n_hidden, hidden.dropout_rate) for width in widths[:-1]
+            Layer(width, n_conditions, hidden.n_hidden, hidden.dropout_rate, discounts and i == 0)
+            for i, width in enumerate(widths[:-1])
         )
-        self.n_out = hidden.n_hidden if self.layers else n_in + n_conditions
+        self.n_conditions = n_conditions
+        self.n_out = (hidden.n_hidden if self.layers else n_in) + n_conditions
 
     @property
     def is_linear(self) -> bool:
@@ -37,24 +41,27 @@ class Trunk(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """Shared features of a cell."""
-        if self.is_linear:
-            return torch.cat([dense(x), c.expand(*x.shape[:-1], -1)], dim=-1)
         for layer in self.layers:
             x = layer(x, c)
-        return x
+        return torch.cat([dense(x), c[..., : self.n_conditions].expand(*x.shape[:-1], -1)], dim=-1)
 
 
 class Layer(nn.Module):
     """Linear in [x, c], then batch norm, ReLU and dropout, with the constants of scvi-tools' hidden layers.
 
-    The weight has a row for each input, so that what a sparse x picks are whole runs of memory.
+    The weight has a row for each input, so that what a sparse x picks are whole runs of memory. One that discounts is
+    linear in x - (c - c_mean) @ effects instead, x less what conditions add to it, and has no weights for c: with these
+    it could see like cells of two conditions as anything. Effects (q, n_in) are read off the data.
     """
 
-    def __init__(self, n_in: int, n_conditions: int, n_out: int, dropout_rate: float):
+    def __init__(self, n_in: int, n_conditions: int, n_out: int, dropout_rate: float, discounts: bool = False):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_in, n_out))
         self.bias = nn.Parameter(torch.empty(n_out))
-        self.condition = nn.Parameter(torch.empty(n_out, n_conditions)) if n_conditions else None
+        discounts = discounts and n_conditions > 0
+        self.condition = nn.Parameter(torch.empty(n_out, n_conditions)) if n_conditions and not discounts else None
+        self.register_buffer("effects", torch.zeros(n_conditions, n_in) if discounts else None)
+        self.register_buffer("c_mean", torch.zeros(n_conditions) if discounts else None)
         bound = (n_in + n_conditions) ** -0.5  # torch's own for one matrix on [x, c]
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
@@ -66,6 +73,8 @@ class Layer(nn.Module):
         h = linear(x, self.weight, self.bias)
         if self.condition is not None:
             h = h + c @ self.condition.t()
+        if self.effects is not None:
+            h = h - (c - self.c_mean) @ (self.effects @ self.weight)
         return self.dropout(self.norm(h.flatten(0, -2)).view_as(h).relu())
 
 

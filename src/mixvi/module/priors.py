@@ -3,7 +3,7 @@
 ``Prior.kl(qz, z, cells)`` gives the terms of KL( q(z, ... | x, c) || p(z, ... | c) ) by name, each (n,) in nats;
 ``Prior.log_ratio(qz, z, cells)`` is log p(z, ... | c) - log q(z, ... | x, c) at draws z ~ q, for importance weights;
 ``Prior.components(cells)`` is p(z | c) as a mixture of normals; ``Prior.sample(c, component)`` draws z (n, d) for
-conditions c (n, q).
+conditions c (n, q); ``Prior.move(z, c, other)`` takes z from one condition to another.
 """
 
 from abc import abstractmethod
@@ -52,6 +52,10 @@ class Prior(nn.Module):
         """One z (n, d) for each row of c (n, q)."""
 
     @abstractmethod
+    def move(self, z: Tensor, c: Tensor, other: Tensor) -> Tensor:
+        """Where z (n, d) of conditions c (n, q) would be under others (n, q): the same place in p(z | other)."""
+
+    @abstractmethod
     def log_density(self) -> Tensor:
         """Log density of the prior's own parameters, a scalar; 0 where they have no prior."""
 
@@ -76,6 +80,10 @@ class Flat(Prior):
     def sample(self, c: Tensor, component: int | None = None) -> Tensor:
         """Not possible: a flat prior has no mass to draw from."""
         raise ValueError(_IMPROPER)
+
+    def move(self, z: Tensor, c: Tensor, other: Tensor) -> Tensor:
+        """Z itself: it knows of no condition."""
+        return z
 
     def log_density(self) -> Tensor:
         """Nothing to learn here has a prior."""
@@ -108,6 +116,10 @@ class StandardNormal(Prior):
         """Z ~ N(0, I)."""
         _refuse(component, "one standard normal")
         return torch.randn(c.shape[0], self.n_latent, device=c.device, dtype=c.dtype)
+
+    def move(self, z: Tensor, c: Tensor, other: Tensor) -> Tensor:
+        """Z itself: it knows of no condition."""
+        return z
 
     def log_density(self) -> Tensor:
         """Nothing to learn here has a prior."""
@@ -148,6 +160,11 @@ class ConditionalNormal(Prior):
         """Z ~ p(z | c)."""
         _refuse(component, "one normal a condition")
         return self.given(c).sample()
+
+    def move(self, z: Tensor, c: Tensor, other: Tensor) -> Tensor:
+        """As many standard deviations from the mean of p(z | other) as from that of p(z | c)."""
+        here, there = self.given(c), self.given(other)
+        return there.loc + there.scale * (z - here.loc) / here.scale
 
     def log_density(self) -> Tensor:
         """Nothing to learn here has a prior."""

@@ -21,6 +21,7 @@ from mixvi.consensus import MAX_VALUES, place
 from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.rows import dense
+from mixvi.train._effects import Looked, some_cells, start_from
 from mixvi.train._guide import Guide
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class MixviPlan(TrainingPlan):
         negative number leaves them where they are (a model that is trained further).
     guidance
         Weight of the graph's word on a cell's component, in the joint phase; 0 leaves all to the bound.
+    fresh
+        Whether the model is new: what conditions do to the values is then looked at first (`start_from`).
     n_importance_samples
         Draws z for each cell and step; more than one trains the importance-weighted bound.
     batch_size
@@ -73,6 +76,7 @@ class MixviPlan(TrainingPlan):
         *,
         n_epochs_pretrain: int = 0,
         guidance: float = GUIDANCE,
+        fresh: bool = False,
         n_importance_samples: int = 1,
         batch_size: int = 128,
         gradient_clip_val: float | None = None,
@@ -85,7 +89,7 @@ class MixviPlan(TrainingPlan):
         self.automatic_optimization = False
         self.batch_size = batch_size
         self.clip = {"gradient_clip_val": gradient_clip_val, "gradient_clip_algorithm": gradient_clip_algorithm}
-        self.n_importance_samples = n_importance_samples
+        self.n_importance_samples, self.fresh = n_importance_samples, fresh
         self.n_epochs_pretrain, self.guidance = n_epochs_pretrain, guidance
         self.guide: Guide | None = None
         self.prior = module.prior if isinstance(module.prior, MixturePrior) else None
@@ -146,9 +150,11 @@ class MixviPlan(TrainingPlan):
             scheduler.step(self.trainer.callback_metrics[self.lr_scheduler_metric])
 
     def on_train_start(self) -> None:
-        """Hold the components still; the optimizer knows their parameters already."""
+        """Start from what conditions do; hold the components still, whose parameters the optimizer knows already."""
         if self.trainer.world_size > 1:  # processes start from one seed, but each needs noise of its own
             torch.manual_seed(torch.initial_seed() + self.global_rank)
+        if self.fresh and self.trainer.global_step == 0 and self.module.layout.n_conditions:
+            self._start()
         if self.guide is not None:  # a checkpoint is read before the plan comes to its device
             self.guide = self.guide.to(self.device)
         early = self.current_epoch - self.n_epochs_pretrain
@@ -176,6 +182,16 @@ class MixviPlan(TrainingPlan):
     def _hold(self, still: bool) -> None:
         for parameter in self.prior.component_parameters():
             parameter.requires_grad_(not still)
+
+    def _start(self) -> None:
+        """From what conditions do to some of the training cells."""
+        q, g, seed = self.module.layout.n_conditions, self.module.layout.n_genes, settings.seed or 0
+        rows = self.trainer.datamodule.some_training_rows(some_cells(g), seed)
+
+        def looked(cells: Cells) -> Tensor:
+            return torch.cat([cells.c, dense(cells.seen), self.module.likelihood.scaled(cells)], -1)
+
+        start_from(self.module, Looked(*self._pass(rows, looked).split([q, g, g], -1)), seed)
 
     def _place(self) -> None:
         """The M-step of a mixture, from the partition: mean, total variance and share of the cells of each part."""

@@ -1,0 +1,99 @@
+"""What cells would look like under another condition."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from mixvi.data import as_positions, own_columns
+from mixvi.model._base import LatentModel
+from mixvi.model._conditions import Condition
+from mixvi.module._elbo import Cells
+
+
+class ConditionPrior(NamedTuple):
+    """Place of each condition in the latent space, one row a condition."""
+
+    loc: pd.DataFrame  # (conditions, d)
+    scale: pd.DataFrame  # (conditions, d)
+
+
+class ConditionalMixin(LatentModel):
+    """Abstract: `predict_counterfactual`, for models whose decoder or prior sees batch and covariates."""
+
+    def predict_counterfactual(
+        self,
+        adata: AnnData | None = None,
+        condition: Condition | None = None,
+        from_: Condition | None = None,
+        indices: Sequence[int] | None = None,
+        give_mean: bool = True,
+        library_size: float | None = None,
+        seed: int | None = None,
+        batch_size: int | None = None,
+    ) -> AnnData:
+        """Predict what cells would look like under another condition: encode with their own, decode with that one.
+
+        It is the model's extrapolation, not a measurement: it holds as far as cells of one kind answer as the others
+        did. `mixvi.perturb.evaluate` says how far that was on conditions that were measured.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in `get_latent_representation`.
+        condition
+            The other condition: a value of the batch column, or ``{column: value}`` for any of the registered
+            covariates. What is not named stays as it is.
+        from_
+            Take only cells of this condition, given in the same way; ``None`` takes all.
+        give_mean
+            The mean of p(x | z, c) at the mean of q(z | x, c); ``False`` draws z and x instead, which keeps the
+            spread of real cells.
+        library_size
+            Count models: give every cell this total (1e4, say, for normalised expression) in place of its own.
+        seed
+            Of the draws; ``None`` goes on with torch's own state.
+
+        Returns
+        -------
+        One row a cell, in the order of the input: ``.X`` (n, g) as in `get_reconstruction`; ``.obs`` that of the
+        cells, but for the new condition; ``.var`` that of the genes; ``.obsm["X_mixvi"]`` z (n, d) under the new
+        condition.
+
+        Raises
+        ------
+        ValueError
+            If a condition is not known, no cell is of ``from_``, or ``library_size`` has no meaning.
+        """
+        sized = self._sized(library_size)
+        if condition is None:
+            raise ValueError(f"condition is missing; the model is conditioned on {list(dict(self._conditions()))}.")
+        changes, put = self._named(condition), self._under(condition)
+        self._registered(adata)
+        cells = self.adata if adata is None else adata
+        rows = as_positions(indices, cells.n_obs)
+        if from_ is not None:
+            for key, value in self._named(from_).items():
+                rows = rows[(cells.obs[key].iloc[rows] == value).to_numpy()]
+            if not len(rows):
+                raise ValueError(f"No cell is of from_={from_!r}.")
+
+        def predict(mine: Cells) -> Tensor:
+            qz, others = self.module.encode(mine), mine._replace(c=put(mine.c))
+            z = self.module.prior.move(qz.loc if give_mean else qz.rsample(), mine.c, others.c)
+            px = self.module.decode(z, sized(others))
+            return torch.cat([z, px.mean if give_mean else px.sample()], -1)
+
+        with torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            found = self._collect(predict, adata, rows, batch_size)
+        d = found.shape[1] - cells.n_vars
+        obs, layer = own_columns(cells, rows), self.registry_["setup_args"]["layer"]
+        for key, value in changes.items():
+            obs[key] = pd.Categorical([value] * len(obs)) if isinstance(value, str) else value
+        layers = {layer: found[:, d:]} if layer else None  # ready to be given back to the model
+        return AnnData(found[:, d:], obs=obs, var=cells.var.copy(), obsm={"X_mixvi": found[:, :d]}, layers=layers)

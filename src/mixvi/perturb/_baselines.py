@@ -1,0 +1,145 @@
+"""The simple answers that every prediction is shown beside: arrays in, arrays out, under a thin rim for AnnData."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from anndata import AnnData
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+
+from mixvi.perturb._predictor import Predictor, Treatment, expression
+
+N_COMPONENTS = 50
+MOST = 2.0  # times the mean shift
+
+
+class Training(NamedTuple):
+    """What a baseline learns from: n cells, and the mean of each type that is there in both conditions."""
+
+    x: np.ndarray  # (n, g) expression
+    cell_type: np.ndarray  # (n,)
+    is_control: np.ndarray  # (n,) bool
+    control: dict[str, np.ndarray]  # type: (g,)
+    shift: dict[str, np.ndarray]  # type: (g,) stimulated less control
+
+
+def no_change(x: np.ndarray, training: Training) -> np.ndarray:
+    """The control cells (m, g) themselves."""
+    return x
+
+
+def mean_shift(x: np.ndarray, training: Training) -> np.ndarray:
+    """Plus the mean difference of stimulated and control cells, each type counting the same."""
+    return x + np.mean(list(training.shift.values()), axis=0)
+
+
+def nearest_shift(x: np.ndarray, training: Training) -> np.ndarray:
+    """Plus the difference of the type whose control mean is nearest."""
+    mean = x.mean(0)
+    nearest = min(training.control, key=lambda name: ((training.control[name] - mean) ** 2).sum())
+    return x + training.shift[nearest]
+
+
+def scaled_shift(x: np.ndarray, training: Training) -> np.ndarray:
+    """Plus the mean difference times what fits the type: its distance of control means to the mean, at most doubled.
+
+    The factor is that of a line through the training types: size of the shift along the mean shift, over how far a
+    type lies along it before.
+    """
+    direction = np.mean(list(training.shift.values()), axis=0)
+    norm = max((direction**2).sum(), 1e-12)
+    names = list(training.shift)
+    place = np.array([training.control[name] @ direction / norm for name in names])
+    size = np.array([training.shift[name] @ direction / norm for name in names])
+    slope, level = np.polyfit(place, size, 1) if len(names) > 1 and np.ptp(place) > 0 else (0.0, size.mean())
+    return x + np.clip(level + slope * (x.mean(0) @ direction / norm), 0, MOST) * direction
+
+
+def pca_arithmetic(x: np.ndarray, training: Training) -> np.ndarray:
+    """Latent arithmetic on 50 principal components of the training cells."""
+    pca = _pca(training.x)
+    shift = np.mean(list(training.shift.values()), axis=0) @ pca.components_.T
+    return pca.inverse_transform(pca.transform(x) + shift)
+
+
+def ridge(x: np.ndarray, training: Training) -> np.ndarray:
+    """Plus a shift that ridge regression reads off each cell's 50 principal components, learned from control cells."""
+    pca = _pca(training.x)
+    rows = training.is_control & np.isin(training.cell_type, list(training.shift))
+    target = np.stack([training.shift[name] for name in training.cell_type[rows]])
+    return x + Ridge().fit(pca.transform(training.x[rows]), target).predict(pca.transform(x))
+
+
+BASELINES: dict[str, Callable[[np.ndarray, Training], np.ndarray]] = {
+    "no change": no_change,
+    "mean shift": mean_shift,
+    "nearest type's shift": nearest_shift,
+    "scaled shift": scaled_shift,
+    "PCA arithmetic": pca_arithmetic,
+    "ridge": ridge,
+}
+
+
+class Baseline(Predictor):
+    """One of `BASELINES`, with what it learned from; made by `fit_baseline`."""
+
+    def __init__(self, name: str, training: Training, treatment: Treatment, layer: str | None):
+        self.name, self.training, self.treatment, self.layer = name, training, treatment, layer
+
+    def predict(self, adata: AnnData, cell_type: str | None = None, n_samples: int = 1, seed: int = 0) -> AnnData:
+        """One cell for each control cell, type by type; nothing is drawn. See `Predictor.predict`."""
+        rows = self.treatment.control_rows(adata.obs, cell_type)
+        x = expression(adata[rows], self.layer)
+        types = adata.obs[self.treatment.cell_type_key].to_numpy()[rows]
+        for name in set(types):
+            x[types == name] = BASELINES[self.name](x[types == name], self.training)
+        return self._answer(x, adata, rows)
+
+
+def fit_baseline(
+    name: str,
+    adata: AnnData,
+    condition_key: str,
+    control: str,
+    stimulated: str,
+    cell_type_key: str,
+    layer: str | None = None,
+) -> Baseline:
+    """Learn a simple prediction, to be shown beside that of a model.
+
+    Parameters
+    ----------
+    name
+        ``"no change"``; ``"mean shift"`` of all types; ``"nearest type's shift"``; ``"scaled shift"``: the mean shift
+        times one factor a type; ``"PCA arithmetic"``; ``"ridge"``: a shift for each cell.
+    adata
+        Cells to learn from, in both conditions.
+    condition_key, control, stimulated, cell_type_key
+        As in `fit_shift`.
+    layer
+        Layer with the values; ``None`` is ``.X``. Counts are log-normalised (`expression`).
+
+    Raises
+    ------
+    ValueError
+        If the name is not known, or no type has cells in both conditions.
+    KeyError
+        If a column does not exist.
+    """
+    if name not in BASELINES:
+        raise ValueError(f"{name!r} is not a baseline; there are {list(BASELINES)}.")
+    treatment = Treatment(condition_key, control, stimulated, cell_type_key)
+    treatment.check(adata.obs, both=True)
+    x = expression(adata, layer)
+    cell_type, condition = adata.obs[cell_type_key].to_numpy(), adata.obs[condition_key].to_numpy()
+    control_mean, stimulated_mean = (
+        {one: x[(cell_type == one) & (condition == value)].mean(0) for one in treatment.types(adata.obs)}
+        for value in (control, stimulated)
+    )
+    shift = {one: stimulated_mean[one] - mean for one, mean in control_mean.items()}
+    return Baseline(name, Training(x, cell_type, condition == control, control_mean, shift), treatment, layer)
+
+
+def _pca(x: np.ndarray) -> PCA:
+    return PCA(min(N_COMPONENTS, *(size - 1 for size in x.shape)), random_state=0).fit(x)

@@ -1,0 +1,52 @@
+"""The prediction of a model that was told the condition: encode with control, decode with stimulated."""
+
+import numpy as np
+from anndata import AnnData
+
+from mixvi.model._conditional import ConditionalMixin
+from mixvi.module.likelihoods import LIKELIHOODS
+from mixvi.perturb._predictor import Predictor, Treatment, log_normalize
+
+
+class Counterfactual(Predictor):
+    """A conditional model as a predictor, made by `fit_counterfactual`."""
+
+    def __init__(self, model: ConditionalMixin, treatment: Treatment):
+        self.model, self.treatment = model, treatment
+
+    def predict(self, adata: AnnData, cell_type: str | None = None, n_samples: int = 1, seed: int = 0) -> AnnData:
+        """`predict_counterfactual` of control cells, drawn where values are counts. See `Predictor.predict`."""
+        treatment = self.treatment
+        rows = np.repeat(treatment.control_rows(adata.obs, cell_type), n_samples)
+        counts = LIKELIHOODS[self.model.likelihood_].support == "count"
+        found = self.model.predict_counterfactual(
+            adata, {treatment.condition_key: treatment.stimulated}, indices=rows, give_mean=not counts, seed=seed
+        )
+        x = log_normalize(found.X) if counts else found.X
+        return self._answer(x, adata, rows, X_mixvi=found.obsm["X_mixvi"])
+
+
+def fit_counterfactual(
+    model: ConditionalMixin, condition_key: str, control: str, stimulated: str, cell_type_key: str
+) -> Counterfactual:
+    """A trained CVAE or GMVAE that is conditioned on ``condition_key``, with the same ``predict`` as all predictors.
+
+    Parameters
+    ----------
+    model
+        Trained, with the condition registered (``batch_key`` or a covariate).
+    condition_key, control, stimulated, cell_type_key
+        As in `fit_shift`.
+
+    Raises
+    ------
+    ValueError
+        If the model is not conditioned on the column, or does not know one of the conditions.
+    KeyError
+        If a column does not exist.
+    """
+    for value in (control, stimulated):
+        model._named({condition_key: value})
+    treatment = Treatment(condition_key, control, stimulated, cell_type_key)
+    treatment.check(model.adata.obs)
+    return Counterfactual(model, treatment)
