@@ -68,24 +68,17 @@ def write_summary(table, args):
         "|---" * (len(COLUMNS) + 2) + "|",
     ]
     for name in mean.index:
-        figures = " | ".join(
-            f"{mean.loc[name, key]:.4f}" if key[0] == "mse" else f"{mean.loc[name, key]:.3f}" for key in COLUMNS
-        )
-        lines.append(f"| {name} | {figures} | {seeds[name]} |")
+        figures = [f"{mean.loc[name, key]:.{4 if key[0] == 'mse' else 3}f}" for key in COLUMNS]
+        lines.append(f"| {name} | {' | '.join(figures)} | {seeds[name]} |")
     by_type = table.groupby(["metric", "genes", "held_out", "prediction"])["value"].mean().unstack()
     models = [name for name in RUNS if name in by_type]
     for name in models:
         lines.append("")
         for key in (("pearson of change", "all"), ("pearson of change", "top 100"), ("energy distance", "all")):
-            values = by_type.loc[key]
-            baselines = values.drop(columns=models)
-            better = (
-                values[name] < baselines.min(axis=1)
-                if key[0] == "energy distance"
-                else values[name] > baselines.max(axis=1)
-            )
+            values = by_type.loc[key] * (-1 if key[0] == "energy distance" else 1)
+            better = values[name] > values.drop(columns=models).max(axis=1)
             lines.append(
-                f"- {name}: {' '.join(key)}, better than every baseline in {better.sum()} of {len(better)} types"
+                f"- {name}: {' '.join(key)} better than any baseline's in {better.sum()} of {len(better)} types"
             )
     (RESULTS / "perturbation.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
