@@ -94,9 +94,8 @@ def leave_one_out(
         treated = (adata.obs[condition_key] == stimulated).to_numpy()
         observed, before = adata[inside & treated], adata[inside & (adata.obs[condition_key] == control).to_numpy()]
         seen = adata[~(inside & treated)].copy()
-        predictors = {
-            name: _fit(model_class, seen, treatment, setup or {}, model or {}, train or {}, shift or {}, seed)
-        }
+        fitted = _fit(model_class, seen, setup or {}, model or {}, train or {}, seed)
+        predictors = {name: _predictor(fitted, treatment, shift or {})}
         predictors |= {name: fit_baseline(name, seen, *treatment, layer=layer) for name in baselines}
         predictions = {name: one.predict(before, None, n_samples, seed) for name, one in predictors.items()}
         table = evaluate(predictions, observed, before, layer, seed=seed)
@@ -108,7 +107,7 @@ def leave_one_out(
     return pd.concat(tables, ignore_index=True)
 
 
-def _fit(model_class, seen: AnnData, treatment: Treatment, setup, model, train, shift, seed: int) -> Predictor:
+def _fit(model_class: type[LatentModel], seen: AnnData, setup, model, train, seed: int) -> LatentModel:
     before, settings.seed = settings.seed, seed
     try:
         model_class.setup_anndata(seen, **setup)
@@ -116,10 +115,13 @@ def _fit(model_class, seen: AnnData, treatment: Treatment, setup, model, train, 
         fitted.train(**{"enable_progress_bar": False} | dict(train))
     finally:
         settings.seed = before
-    conditioned = treatment.condition_key in dict(fitted._conditions())
-    if conditioned and isinstance(fitted, ConditionalMixin):
-        return fit_counterfactual(fitted, *treatment)
-    return fit_shift(fitted, *treatment, **shift)
+    return fitted
+
+
+def _predictor(model: LatentModel, treatment: Treatment, shift: Mapping[str, Any]) -> Predictor:
+    if treatment.condition_key in dict(model._conditions()) and isinstance(model, ConditionalMixin):
+        return fit_counterfactual(model, *treatment)
+    return fit_shift(model, *treatment, **shift)
 
 
 def _groups(obs: pd.DataFrame, treatment: Treatment, key: str, groups: Sequence[str] | None) -> list:
