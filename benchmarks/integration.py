@@ -108,7 +108,7 @@ def main():
 
 def write_summary(table, adata):
     lines = [
-        f"Three chemistries, {adata.n_obs:,} cells x {adata.n_vars:,} genes, {EPOCHS} epochs; scib-metrics, not rescaled.",
+        f"Three chemistries, {adata.n_obs:,} cells x {adata.n_vars:,} genes, {EPOCHS} epochs; scib-metrics.",
         "",
         "| method | total, mean | total, min | batch correction | bio conservation | seconds | seeds |",
         "|---|---|---|---|---|---|---|",

@@ -66,7 +66,7 @@ def test_images_are_means_and_draws_of_each_cluster(tmp_path):
     model = fitted("GMVAE", digits, train={"max_epochs": 20})
     axes = pl.images(model, n_samples=3, show=False)
     assert axes.shape == (3, 4)
-    drawn = model.sample(pl.MEAN_OF, component="1", seed=0, give_mean=True).X
+    drawn = model.sample(pl._models.MEAN_OF, component="1", seed=0, give_mean=True).X
     np.testing.assert_allclose(axes[1, 0].images[0].get_array(), drawn.mean(0).reshape(8, 8), rtol=1e-5)
     np.testing.assert_allclose(axes[1, 2].images[0].get_array(), drawn[1].reshape(8, 8), rtol=1e-5)
     assert pl.images(fitted("VAE", digits, train={"max_epochs": 2}), show=False).shape == (1, 9)

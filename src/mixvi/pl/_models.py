@@ -1,4 +1,4 @@
-"""Plots, with scanpy's habits: they return axes, and take ``show`` and ``save``."""
+"""Plots of what models found."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,8 @@ import scanpy as sc
 from anndata import AnnData
 from matplotlib.axes import Axes
 from scipy.cluster.hierarchy import dendrogram
+
+from mixvi.pl._figure import finish
 
 if TYPE_CHECKING:
     from mixvi.cluster import MergeTree
@@ -53,7 +55,7 @@ def umap(
     titles = {None: "latent space", key: "cluster", f"{key}_confidence": "confidence"}
     for ax, panel in zip(axes, panels, strict=True):
         sc.pl.umap(cells, color=panel, ax=ax, show=False, frameon=False, title=titles.get(panel, labels))
-    _finish(show, save)
+    finish(show, save)
     return axes
 
 
@@ -85,7 +87,7 @@ def training(model: "LatentModel", show: bool | None = None, save: Path | None =
         title = "negative ELBO" if term == "elbo" else term.replace("_", " ")
         ax.set(title=title, xlabel="epoch", ylabel="nats per cell")
     axes[0].legend(frameon=False)
-    _finish(show, save)
+    finish(show, save)
     return axes
 
 
@@ -108,7 +110,7 @@ def merge_tree(tree: "MergeTree", ax: Axes | None = None, show: bool | None = No
     ax.set(xlabel="1 / (1 + edges over expected)", title="merge tree")
     ax.set_ylabel("cluster")
     ax.yaxis.set_label_position("right")  # beside the names
-    _finish(show, save, ax)
+    finish(show, save, ax)
     return ax
 
 
@@ -132,7 +134,7 @@ def weights(model: "GMVAE", ax: Axes | None = None, show: bool | None = None, sa
     ax.set(xlabel="cluster", ylabel="share")
     ax.tick_params(axis="x", rotation=0 if max(map(len, names)) < 4 else 90)
     ax.legend(frameon=False)
-    _finish(show, save, ax)
+    finish(show, save, ax)
     return ax
 
 
@@ -175,7 +177,7 @@ def confusion(
     ax.set_xticklabels(table.columns, rotation=0 if max(map(len, map(str, table.columns))) < 4 else 90)
     ax.set_yticklabels(table.index)
     ax.figure.colorbar(picture, ax=ax, label="share of the label's cells")
-    _finish(show, save, ax)
+    finish(show, save, ax)
     return ax
 
 
@@ -227,15 +229,5 @@ def images(
         if name is not None:
             row[0].set_ylabel(name, rotation=0, ha="right", va="center")
     axes[0, 0].set_title("mean", fontsize="small")
-    _finish(show, save)
+    finish(show, save)
     return axes
-
-
-def _finish(show: bool | None, save: Path | None, ax: Axes | None = None) -> None:
-    figure = plt.gcf() if ax is None else ax.figure
-    if save is not None:
-        figure.savefig(save, dpi=120)
-    if show or (show is None and save is None):
-        plt.show()
-    elif save is not None:
-        plt.close(figure)

@@ -1,0 +1,17 @@
+"""What all plots end with."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+
+def finish(show: bool | None, save: Path | None, ax: Axes | None = None) -> None:
+    """Save or show the figure of the axes, or the current one: by default show it if it is not saved."""
+    figure = plt.gcf() if ax is None else ax.figure
+    if save is not None:
+        figure.savefig(save, dpi=120)
+    if show or (show is None and save is None):
+        plt.show()
+    elif save is not None:
+        plt.close(figure)
