@@ -218,3 +218,11 @@ def test_real_files_of_a_folder(data_dir):
     assert set(datasets.kang().obs["condition"]) == {"control", "stimulated"}
     assert datasets.mnist().shape == (70_000, 784)
     assert datasets.fashion_mnist().obs["item"].value_counts().eq(7000).all()
+
+
+def test_three_chemistries_come_from_the_folder_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIXVI_DATA_DIR", str(tmp_path))
+    with pytest.raises(ValueError, match="MIXVI_DATA_DIR"):
+        datasets.pbmc_3tech()
+    datasets.blobs(20, 5, kind="count").write_h5ad(tmp_path / "pbmc_3tech.h5ad")
+    assert datasets.pbmc_3tech().shape == (20, 5)

@@ -181,6 +181,28 @@ def kang() -> AnnData:
     return adata
 
 
+def pbmc_3tech() -> AnnData:
+    """Peripheral blood cells of three chemistries of 10x Genomics: 3' version 1, 3' version 2 and 5'.
+
+    Returns
+    -------
+    5,700 cells x 3,965 genes: ``.X`` raw counts; ``.obs["batch"]`` the chemistry; ``.obs["cell_type"]``, with
+    ``"unassigned"`` for those without.
+
+    Raises
+    ------
+    ValueError
+        If ``pbmc_3tech.h5ad`` is not in the folder that ``MIXVI_DATA_DIR`` names: there is no public file of these
+        cells together.
+    """
+    if (path := _local("pbmc_3tech.h5ad")) is not None:
+        return ad.read_h5ad(path)
+    raise ValueError(
+        "pbmc_3tech.h5ad has no public address. Put it, or any .h5ad of that name with raw counts, .obs['batch'] and "
+        ".obs['cell_type'], into a folder and name that in MIXVI_DATA_DIR."
+    )
+
+
 def mnist() -> AnnData:
     """70,000 images of handwritten digits, 28 x 28 (LeCun 1998).
 
