@@ -25,6 +25,7 @@ import mixvi
 RESULTS = Path(__file__).parent / "results"
 FIGURES = ["Total", "Batch correction", "Bio conservation"]
 EPOCHS = 120
+NET = {"n_layers": 2, "n_latent": 30}  # of all models
 
 
 def load():
@@ -53,21 +54,21 @@ def harmony(adata):
 
 def scvi_(adata):
     scvi.model.SCVI.setup_anndata(adata, layer="counts", batch_key="batch")
-    model = scvi.model.SCVI(adata, n_layers=2, n_latent=30, gene_likelihood="nb")
+    model = scvi.model.SCVI(adata, **NET, gene_likelihood="nb")
     model.train(EPOCHS, enable_progress_bar=False)
     return model.get_latent_representation()
 
 
 def cvae(adata):
     mixvi.CVAE.setup_anndata(adata, layer="counts", batch_key="batch")
-    model = mixvi.CVAE(adata)
+    model = mixvi.CVAE(adata, **NET)
     model.train(EPOCHS, enable_progress_bar=False)
     return model.get_latent_representation()
 
 
 def gmvae(adata):
     mixvi.GMVAE.setup_anndata(adata, layer="counts", batch_key="batch")
-    model = mixvi.GMVAE(adata)
+    model = mixvi.GMVAE(adata, **NET)
     model.train(EPOCHS, enable_progress_bar=False)
     return model.get_latent_representation()
 
