@@ -77,3 +77,8 @@ def test_energy_distance_of_the_same_population_is_zero_on_average(rng):
 def test_distances_of_many_cells_are_those_of_a_sample(rng):
     distances, n = metrics.cell_distances(rng.normal(size=(1500, 2)), rng.normal(size=(40, 2)))
     assert (distances.shape, n) == ((1040, 1040), 1000)
+
+
+def test_overlap_is_a_share_where_genes_are_alike(rng):
+    x, y = (np.repeat(rng.normal(size=(20, 1)) + k, 6, axis=1) for k in (0, 3))
+    assert metrics.de_overlap(Trio(moments(y), moments(y), moments(x)), 2) == 1

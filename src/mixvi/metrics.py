@@ -83,8 +83,10 @@ def de_overlap(trio: Trio, n_top: int = N_TOP) -> np.ndarray:
     tops = []
     for side in (trio.observed, trio.predicted):
         t = de_statistic(side, trio.control)
-        nth = -np.partition(-np.abs(t), n_top - 1, axis=-1)[..., [n_top - 1]]
-        tops.append(np.sign(t) * (np.abs(t) >= nth))
+        top = np.argsort(-np.abs(t), axis=-1, kind="stable")[..., :n_top]
+        sign = np.zeros_like(t)
+        np.put_along_axis(sign, top, np.take_along_axis(np.sign(t), top, -1), -1)
+        tops.append(sign)
     return (tops[0] * tops[1] > 0).sum(-1) / n_top
 
 

@@ -99,13 +99,14 @@ def test_covariates_are_exchanged_by_name(rng):
     toy = datasets.blobs(300, 20, n_clusters=2, n_conditions=3)
     toy.obs["site"], toy.obs["age"] = rng.choice(["north", "south"], 300), rng.normal(size=300)
     setup = {"batch_key": "condition", "categorical_covariate_keys": ["site"], "continuous_covariate_keys": ["age"]}
-    model = fitted("CVAE", toy, setup=setup)
+    model = fitted("CVAE", toy, setup=setup, train={"train_size": 1.0})
     put = model._under({"site": "south", "age": 0.5})
     found = []
     model._collect(lambda cells: found.append(put(cells.c)) or cells.library, None, None, None)
     c = found[0].numpy()
     np.testing.assert_array_equal(c[:, :3], np.eye(3)[toy.obs["condition"].cat.codes])
-    np.testing.assert_array_equal(c[:, 3:], np.tile([0, 1, 0.5], (300, 1)))
+    age = (0.5 - toy.obs["age"].mean()) / toy.obs["age"].std(ddof=0)
+    np.testing.assert_allclose(c[:, 3:], np.tile([0, 1, age], (300, 1)), atol=1e-5)
     found = model.predict_counterfactual(condition={"site": "south", "age": 0.5}, from_={"site": "north"})
     assert set(found.obs["site"]) == {"south"}
     assert (found.obs["age"] == 0.5).all()

@@ -1,5 +1,6 @@
 """Predictions of perturbed cells against answers that are known."""
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +9,7 @@ from sklearn.decomposition import PCA
 
 import mixvi
 from mixvi import datasets, perturb
-from tests.model.helpers import QUICK, fitted
+from tests.model.helpers import fitted
 
 TREATMENT = ("condition", "condition 0", "condition 1", "cluster")
 FEW = {"max_epochs": 3, "accelerator": "cpu"}
@@ -140,8 +141,19 @@ def test_evaluate_says_which_prediction_is_right(toy):
     assert wide.loc["mse", "right"] < wide.loc["mse", "none"] / 10
     distance = table[table["metric"] == "energy distance"].set_index("prediction")["value"]
     assert distance["right"] < distance["none"] / 10
-    inside = table[(table["metric"] == "mse")].eval("low <= high")
-    assert inside.all()
+    assert table.eval("low <= value <= high").all()
+
+
+def test_predictions_are_compared_on_the_scale_of_the_real_cells():
+    counts = datasets.blobs(60, 30, kind="count")
+    log = ad.AnnData(perturb.expression(counts), var=counts.var)
+    table = perturb.evaluate({"counts": counts, "log": log}, counts, counts[:30])
+    pd.testing.assert_series_equal(
+        *(table[table["prediction"] == name]["value"].reset_index(drop=True) for name in ("counts", "log"))
+    )
+    means = ad.AnnData(counts.X + 0.5, var=counts.var)
+    with pytest.raises(ValueError, match="not on the scale"):
+        perturb.evaluate({"means": means}, counts, counts)
 
 
 def test_bootstrap_interval_holds_the_truth(rng):
@@ -149,7 +161,7 @@ def test_bootstrap_interval_holds_the_truth(rng):
     hits = 0
     for seed in range(40):
         draw = np.random.default_rng(seed)
-        make = lambda n, at: datasets.ad.AnnData(draw.normal(size=(n, 5)) + at)  # noqa: B023, E731
+        make = lambda n, at: ad.AnnData(draw.normal(size=(n, 5)) + at)  # noqa: B023, E731
         table = perturb.evaluate({"one": make(200, 1.0)}, make(200, 0.0), make(200, 2.0), n_top=5, seed=seed)
         row = table[(table["metric"] == "mse") & (table["genes"] == "all")].iloc[0]
         hits += row["low"] <= 1.0 + 2 / 200 <= row["high"]
@@ -211,4 +223,78 @@ def test_what_cannot_be_learned_is_said(toy):
     apart = toy[rows(toy, "blob 0", "condition 0") | rows(toy, "blob 1", "condition 1")].copy()
     with pytest.raises(ValueError, match="nothing to learn the effect from"):
         perturb.fit_baseline("mean shift", apart, *TREATMENT)
-    assert QUICK["max_epochs"] > 0
+
+
+def test_every_cell_takes_its_own_step_in_blocks_too(toy):
+    """1,400 rows are decoded in two blocks."""
+    model = fitted("AE", toy, linear=True, n_latent=4, train={"max_epochs": 200})
+    steps, indices = np.random.default_rng(0).normal(size=(1400, 4)), np.resize(np.arange(600), 1400)
+    found = perturb._arithmetic.decoded(model, toy, indices, steps)
+    expected = model.get_latent_representation(indices=indices) + steps
+    np.testing.assert_allclose(found["X_mixvi"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_local_steps_are_balanced_too(toy):
+    """The step of a type of few cells counts as much as that of others: with two types, a plane through both."""
+    toy.X[rows(toy, "blob 0", "condition 1")] += 5
+    few = toy[(toy.obs["cluster"] != "blob 0") | (np.arange(600) % 4 == 0)].copy()
+    model = fitted("AE", few, linear=True, n_latent=2, train={"max_epochs": 200})
+    odd = perturb.fit_shift(model, *TREATMENT).by_type["blob 0"]
+    z = model.get_latent_representation(indices=np.flatnonzero(rows(few, "blob 0", "condition 0"))).mean(0)
+    errors = [
+        np.linalg.norm(perturb.fit_shift(model, *TREATMENT, balance=balance, local=True).local.predict(z[None]) - odd)
+        for balance in (True, False)
+    ]
+    assert errors[0] < errors[1]
+
+
+def test_models_that_do_not_draw_give_each_cell_once(toy):
+    model = fitted("VAE", toy)
+    found = perturb.fit_shift(model, *TREATMENT).predict(toy, "blob 0", n_samples=5)
+    assert found.n_obs == rows(toy, "blob 0", "condition 0").sum()
+
+
+def test_a_layer_is_looked_at_instead_of_x(toy):
+    moved = toy.copy()
+    moved.layers["values"], moved.X = toy.X.copy(), np.zeros_like(toy.X)
+    plain, layered = (
+        perturb.fit_baseline("mean shift", cells, *TREATMENT, layer=layer).predict(cells, "blob 0")
+        for cells, layer in ((toy, None), (moved, "values"))
+    )
+    np.testing.assert_array_equal(plain.X, layered.X)
+    one, two = (
+        perturb.evaluate({"a": plain}, cells[:50], cells[50:], layer)["value"]
+        for cells, layer in ((toy, None), (moved, "values"))
+    )
+    pd.testing.assert_series_equal(one, two)
+
+
+def test_scaled_shift_grows_with_the_size_that_training_types_suggest(toy):
+    direction = np.linspace(1, 2, 30)
+    for k in range(3):  # the further along the shift a type is before, the further it goes
+        toy.X[(toy.obs["cluster"] == f"blob {k}").to_numpy()] = k * direction
+        toy.X[rows(toy, f"blob {k}", "condition 1")] += (1 + 0.5 * k) * direction
+    seen = toy[~rows(toy, "blob 2", "condition 1")]
+    found = perturb.fit_baseline("scaled shift", seen, *TREATMENT).predict(toy, "blob 2")
+    np.testing.assert_allclose(found.X[0], (2 + 2) * direction, rtol=1e-3)
+
+
+def test_cells_without_a_type_are_predicted_too(toy):
+    toy.obs["cluster"] = toy.obs["cluster"].where(np.arange(600) % 7 > 0)
+    found = perturb.fit_baseline("mean shift", toy, *TREATMENT).predict(toy)
+    before = toy[toy.obs["condition"] == "condition 0"]
+    assert (np.abs(found.X - before.X).sum(1) > 0.1).all()
+
+
+def test_counts_under_a_likelihood_of_real_values_are_refused():
+    toy = datasets.blobs(300, 30, n_clusters=2, n_conditions=2, kind="count")
+    model = fitted("AE", toy, linear=True, n_latent=2, train={"max_epochs": 5})
+    with pytest.raises(ValueError, match="Log-normalise"):
+        perturb.fit_shift(model, *TREATMENT)
+
+
+def test_files_are_read_where_cells_are_backed(toy, tmp_path):
+    toy.write_h5ad(tmp_path / "toy.h5ad")
+    backed = ad.read_h5ad(tmp_path / "toy.h5ad", backed="r")
+    found = perturb.fit_baseline("mean shift", backed, *TREATMENT).predict(backed, "blob 0")
+    np.testing.assert_allclose(found.X, perturb.fit_baseline("mean shift", toy, *TREATMENT).predict(toy, "blob 0").X)

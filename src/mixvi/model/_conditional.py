@@ -38,7 +38,7 @@ class ConditionalMixin(LatentModel):
         """Predict what cells would look like under another condition: encode with their own, decode with that one.
 
         It is the model's extrapolation, not a measurement: it holds as far as cells of one kind answer as the others
-        did. `mixvi.perturb.evaluate` says how far that was on conditions that were measured.
+        did. `mixvi.perturb.fit_counterfactual` and ``evaluate`` say how far that was on conditions that were measured.
 
         Parameters
         ----------

@@ -44,9 +44,14 @@ class ConditionedModel(InferenceModel):
     def _under(self, condition: Condition) -> Callable[[Tensor], Tensor]:
         """What puts c (n, q) under a condition; what that does not name stays as it is."""
         named, columns, values = self._named(condition), [], []
-        start = 0
+        start = n_continuous = 0
         for key, levels in self._conditions():
-            code = [named.get(key)] if levels is None else [level == named.get(key) for level in levels]
+            if levels is None:
+                mean, scale = self.module.continuous[:, n_continuous].tolist()
+                code = [(named.get(key, mean) - mean) / scale]
+                n_continuous += 1
+            else:
+                code = [level == named.get(key) for level in levels]
             if key in named:
                 columns += range(start, start + len(code))
                 values += map(float, code)

@@ -98,7 +98,7 @@ class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin):
         Returns
         -------
         `ConditionPrior`: one row for each category of the batch, or for each combination of the categories of batch
-        and covariates; continuous covariates are 0.
+        and covariates; continuous covariates are at their mean.
 
         Raises
         ------

@@ -75,7 +75,7 @@ class RegisteredModel(BaseModelClass):
         size_factor_key
             Column of ``.obs``: positive size factors to use in place of total counts.
         categorical_covariate_keys, continuous_covariate_keys
-            Further columns of ``.obs`` to condition on (CVAE, GMVAE). Scale continuous ones to about unit variance.
+            Further columns of ``.obs`` to condition on (CVAE, GMVAE). Continuous ones are standardised for the model.
         source_registry
             Used by ``load``.
 

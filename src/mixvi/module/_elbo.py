@@ -53,7 +53,7 @@ class Cells(NamedTuple):
     x: Tensor  # (n, g) as registered: what the likelihood scores
     seen: Tensor  # (n, g) what the encoders see of it
     library: Tensor  # (n, 1) total count, or the registered size factor
-    c: Tensor  # (n, q) one-hot batch and covariates, then continuous covariates; q >= 0
+    c: Tensor  # (n, q) one-hot batch and covariates, then standardised continuous ones; q >= 0
     y: Tensor  # (n, l) one-hot label, a row of zeros where unlabelled; l >= 0
     guide: Tensor  # (n, k) how strongly training pulls the cell to each component; k >= 0
 
@@ -78,6 +78,10 @@ class ELBOModule(BaseModuleClass):
         self.encoder = encoder
         self.prior = prior
         self.likelihood = likelihood
+        plain = torch.tensor([[0.0], [1.0]]).repeat(
+            1, layout.n_continuous
+        )  # mean and scale, known once training starts
+        self.register_buffer("continuous", plain if layout.n_continuous else None)
 
     def read(self, tensors: dict[str, Tensor]) -> Cells:
         """Cells as the loader gives them, under scvi-tools' names, as `Cells`."""
@@ -90,7 +94,8 @@ class ELBOModule(BaseModuleClass):
         for i, levels in enumerate(self.layout.covariate_levels):
             conditions.append(_one_hot(tensors[REGISTRY_KEYS.CAT_COVS_KEY][:, [i]], levels, nothing))
         if self.layout.n_continuous:
-            conditions.append(tensors[REGISTRY_KEYS.CONT_COVS_KEY].to(nothing))
+            mean, scale = self.continuous.to(nothing)
+            conditions.append((tensors[REGISTRY_KEYS.CONT_COVS_KEY].to(nothing) - mean) / scale)
         y = nothing
         if self.layout.n_labels:  # the unlabelled category comes last and has no column
             y = _one_hot(tensors[REGISTRY_KEYS.LABELS_KEY], self.layout.n_labels + 1, nothing)[:, :-1]

@@ -52,9 +52,8 @@ class Likelihood(nn.Module):
     def head(self) -> nn.Linear:
         """What turns features of the trunk into the mean of x, before its link."""
 
-    @staticmethod
     @abstractmethod
-    def link(mean: Tensor) -> Tensor:
+    def link(self, mean: Tensor) -> Tensor:
         """Means (..., g) of scaled x as what the head would have to give."""
 
     @torch.no_grad()
@@ -63,8 +62,9 @@ class Likelihood(nn.Module):
         q = self.trunk.n_conditions
         if q and not self.trunk.is_linear:
             linked = self.link(mean + effects) - self.link(mean)
-            self.head.weight[:, self.trunk.n_out - q :] = linked.t()
-            self.head.bias.sub_(c_mean @ linked)
+            weight = self.head.weight[:, self.trunk.n_out - q :]
+            self.head.bias.add_((weight - linked.t()) @ c_mean)
+            weight.copy_(linked.t())
 
     @abstractmethod
     def forward(self, z: Tensor, cells: "Cells") -> Distribution:
@@ -102,8 +102,7 @@ class Normal(Likelihood):
         """See `Likelihood.head`."""
         return self.loc
 
-    @staticmethod
-    def link(mean: Tensor) -> Tensor:
+    def link(self, mean: Tensor) -> Tensor:
         """The identity."""
         return mean
 
@@ -147,8 +146,7 @@ class Bernoulli(Likelihood):
         """See `Likelihood.head`."""
         return self.logits
 
-    @staticmethod
-    def link(mean: Tensor) -> Tensor:
+    def link(self, mean: Tensor) -> Tensor:
         """Log odds."""
         return mean.clamp(EDGE, 1 - EDGE).logit()
 
@@ -194,10 +192,10 @@ class CountLikelihood(Likelihood):
         """See `Likelihood.head`."""
         return self.rho
 
-    @staticmethod
-    def link(mean: Tensor) -> Tensor:
-        """Logs of shares, of which EDGE of an even one is added."""
-        return (mean.clamp(min=0) + EDGE / mean.shape[-1]).log()
+    def link(self, mean: Tensor) -> Tensor:
+        """Logs of shares, or what softplus takes there, of a mean with EDGE of an even share more."""
+        mean = mean.clamp(min=0) + EDGE / mean.shape[-1]
+        return mean + (-torch.expm1(-mean)).log() if self.free else mean.log()
 
     def shares(self, h: Tensor) -> Tensor:
         """Rho (..., n, g) from the features of the trunk."""

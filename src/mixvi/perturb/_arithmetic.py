@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
 from sklearn.linear_model import Ridge
@@ -11,8 +10,7 @@ from sklearn.linear_model import Ridge
 from mixvi.data import own_columns
 from mixvi.model._base import LatentModel
 from mixvi.module._elbo import Cells
-from mixvi.module.likelihoods import LIKELIHOODS
-from mixvi.perturb._predictor import Predictor, Treatment, log_normalize
+from mixvi.perturb._predictor import Predictor, Treatment, check_scale, draws, log_normalize
 
 PENALTY = 10.0  # on slopes, beside the squared error of as many cells as there are
 
@@ -47,7 +45,7 @@ class Shift(Predictor):
         Models of counts draw z and x, which gives predicted cells the spread of real ones; others give the mean of x
         at the mean of z. ``.obsm["X_mixvi"]`` is z + delta (m, d).
         """
-        rows = np.repeat(self.treatment.control_rows(adata.obs, cell_type), n_samples)
+        rows = np.repeat(self.treatment.control_rows(adata.obs, cell_type), n_samples if draws(self.model) else 1)
         step = self.delta
         if self.local is not None:
             step = self.local.predict(self.model.get_latent_representation(adata, rows))
@@ -108,6 +106,8 @@ def fit_shift(
             f"The {type(model).__name__} is conditioned on {condition_key!r}, so that its latent space forgets it; use "
             "mixvi.perturb.fit_counterfactual, or a model without it."
         )
+    check_scale(model)
+    model._registered(None)
     treatment, obs = Treatment(condition_key, control, stimulated, cell_type_key), model.adata.obs
     treatment.check(obs, both=True)
     z = model.get_latent_representation()
@@ -122,8 +122,8 @@ def fit_shift(
     if not local:
         return Shift(model, treatment, delta, by_type)
     rows = np.flatnonzero(np.isin(cell_type, types) & (condition == control))
-    size = pd.Series(cell_type[rows]).value_counts()
-    weight = len(rows) / len(size) / size.loc[cell_type[rows]].to_numpy() if balance else None
+    _, which, size = np.unique(cell_type[rows].astype(str), return_inverse=True, return_counts=True)
+    weight = len(rows) / len(size) / size[which] if balance else None
     own = np.stack([by_type[name] for name in cell_type[rows]])
     return Shift(model, treatment, delta, by_type, Ridge(PENALTY).fit(z[rows], own, weight))
 
@@ -161,6 +161,7 @@ def remove_batch(model: LatentModel, batch_key: str, cell_type_key: str) -> AnnD
             f"The {type(model).__name__} is conditioned on {batch_key!r}: its latent space is free of it already, and "
             "get_reconstruction(transform_batch=) gives the values."
         )
+    model._registered(None)
     obs = model.adata.obs
     for key in (batch_key, cell_type_key):
         if key not in obs:
@@ -191,8 +192,7 @@ def decoded(
     give_mean: bool | None = None,
 ) -> dict[str, np.ndarray]:
     """Cells (m, g) decoded after a step (d,) or (m, d), and where that led (m, d); ``None``: see `Shift.predict`."""
-    counts = LIKELIHOODS[model.likelihood_].support == "count"
-    give_mean = not counts if give_mean is None else give_mean
+    give_mean = not draws(model) if give_mean is None else give_mean
     steps, done = torch.as_tensor(np.broadcast_to(step, (len(rows), np.shape(step)[-1])).copy()).float(), 0
 
     def decode(cells: Cells) -> torch.Tensor:
@@ -208,4 +208,4 @@ def decoded(
         found = model._collect(decode, adata, rows, None)
     d = found.shape[1] - adata.n_vars
     x = found[:, d:]
-    return {"x": log_normalize(x) if counts and not give_mean else x, "X_mixvi": found[:, :d]}
+    return {"x": log_normalize(x) if draws(model) and not give_mean else x, "X_mixvi": found[:, :d]}

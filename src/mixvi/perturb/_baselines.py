@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
-from mixvi.perturb._predictor import Predictor, Treatment, expression
+from mixvi.perturb._predictor import Predictor, Treatment, expression, is_counts
 
 N_COMPONENTS = 50
 MOST = 2.0  # times the mean shift
@@ -84,16 +85,17 @@ BASELINES: dict[str, Callable[[np.ndarray, Training], np.ndarray]] = {
 class Baseline(Predictor):
     """One of `BASELINES`, with what it learned from; made by `fit_baseline`."""
 
-    def __init__(self, name: str, training: Training, treatment: Treatment, layer: str | None):
-        self.name, self.training, self.treatment, self.layer = name, training, treatment, layer
+    def __init__(self, name: str, training: Training, treatment: Treatment, layer: str | None, counts: bool):
+        self.name, self.training, self.treatment = name, training, treatment
+        self.layer, self.counts = layer, counts
 
     def predict(self, adata: AnnData, cell_type: str | None = None, n_samples: int = 1, seed: int = 0) -> AnnData:
         """One cell for each control cell, type by type; nothing is drawn. See `Predictor.predict`."""
         rows = self.treatment.control_rows(adata.obs, cell_type)
-        x = expression(adata[rows], self.layer)
-        types = adata.obs[self.treatment.cell_type_key].to_numpy()[rows]
-        for name in set(types):
-            x[types == name] = BASELINES[self.name](x[types == name], self.training)
+        x = expression(adata[rows], self.layer, self.counts)
+        types, _ = pd.factorize(adata.obs[self.treatment.cell_type_key].to_numpy()[rows], use_na_sentinel=False)
+        for one in range(types.max() + 1):
+            x[types == one] = BASELINES[self.name](x[types == one], self.training)
         return self._answer(x, adata, rows)
 
 
@@ -131,14 +133,16 @@ def fit_baseline(
         raise ValueError(f"{name!r} is not a baseline; there are {list(BASELINES)}.")
     treatment = Treatment(condition_key, control, stimulated, cell_type_key)
     treatment.check(adata.obs, both=True)
-    x = expression(adata, layer)
+    counts = is_counts(adata, layer)
+    x = expression(adata, layer, counts)
     cell_type, condition = adata.obs[cell_type_key].to_numpy(), adata.obs[condition_key].to_numpy()
     control_mean, stimulated_mean = (
         {one: x[(cell_type == one) & (condition == value)].mean(0) for one in treatment.types(adata.obs)}
         for value in (control, stimulated)
     )
     shift = {one: stimulated_mean[one] - mean for one, mean in control_mean.items()}
-    return Baseline(name, Training(x, cell_type, condition == control, control_mean, shift), treatment, layer)
+    training = Training(x, cell_type, condition == control, control_mean, shift)
+    return Baseline(name, training, treatment, layer, counts)
 
 
 def _pca(x: np.ndarray) -> PCA:

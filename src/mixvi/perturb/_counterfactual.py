@@ -4,8 +4,7 @@ import numpy as np
 from anndata import AnnData
 
 from mixvi.model._conditional import ConditionalMixin
-from mixvi.module.likelihoods import LIKELIHOODS
-from mixvi.perturb._predictor import Predictor, Treatment, log_normalize
+from mixvi.perturb._predictor import Predictor, Treatment, check_scale, draws, log_normalize
 
 
 class Counterfactual(Predictor):
@@ -17,8 +16,8 @@ class Counterfactual(Predictor):
     def predict(self, adata: AnnData, cell_type: str | None = None, n_samples: int = 1, seed: int = 0) -> AnnData:
         """`predict_counterfactual` of control cells, drawn where values are counts. See `Predictor.predict`."""
         treatment = self.treatment
-        rows = np.repeat(treatment.control_rows(adata.obs, cell_type), n_samples)
-        counts = LIKELIHOODS[self.model.likelihood_].support == "count"
+        counts = draws(self.model)
+        rows = np.repeat(treatment.control_rows(adata.obs, cell_type), n_samples if counts else 1)
         found = self.model.predict_counterfactual(
             adata, {treatment.condition_key: treatment.stimulated}, indices=rows, give_mean=not counts, seed=seed
         )
@@ -45,8 +44,10 @@ def fit_counterfactual(
     KeyError
         If a column does not exist.
     """
+    check_scale(model)
     for value in (control, stimulated):
         model._named({condition_key: value})
     treatment = Treatment(condition_key, control, stimulated, cell_type_key)
-    treatment.check(model.adata.obs)
+    if model.adata is not None:
+        treatment.check(model.adata.obs)
     return Counterfactual(model, treatment)

@@ -9,9 +9,11 @@ from anndata import AnnData
 
 from mixvi import metrics
 from mixvi.metrics import Trio, moments
-from mixvi.perturb._predictor import expression
+from mixvi.perturb._predictor import TARGET_SUM, expression, is_counts
 
 INTERVAL = (2.5, 97.5)  # percentiles
+MOST = np.log1p(TARGET_SUM)  # that a log-normalised value can be
+RANGES = {"pearson of change": (-1, 1), "r2 of means": (0, 1), "r2 of variances": (0, 1), "de overlap": (0, 1)}
 
 
 def evaluate(
@@ -39,13 +41,14 @@ def evaluate(
     Parameters
     ----------
     predictions
-        By name: what `Predictor.predict` gave.
+        By name: what `Predictor.predict` gave, or other cells with such values in ``.X``. Where the real cells have
+        counts, that is log(1 + counts per 10,000), or whole counts.
     observed, control
         The real stimulated cells of the same kind, and the control cells; n x g with the same genes.
     layer
         Layer of these two with the values; ``None`` is ``.X``. Counts are log-normalised (`expression`).
     n_top
-        Number of differentially expressed genes; all there are, if these are fewer.
+        Number of differentially expressed genes, at most half of all genes.
     n_resamples
         Bootstrap samples of the cells of all three.
     seed
@@ -53,40 +56,51 @@ def evaluate(
 
     Returns
     -------
-    One row a figure: ``prediction``, ``metric``, ``genes`` (``"all"`` or ``"top 100"``), ``value``, and ``low`` and
-    ``high``, the bootstrap's 95 % interval: how far the figure depends on which cells were measured.
+    One row a figure: ``prediction``, ``metric``, ``genes`` (``"all"`` or ``"top 100"``, with ``n_top``), ``value``, and
+    ``low`` and ``high``: 95 % of the bootstrap's figures, moved so that their mean is the value, because cells that are
+    drawn again are noisier than those measured. It says how far the figure depends on which cells were measured.
 
     Raises
     ------
     ValueError
-        If genes differ, or there are fewer than two cells of one kind.
+        If genes differ, there are fewer than two cells of one kind, or predictions are not on the scale of real cells.
     """
     _check(predictions, observed, control)
-    n_top = min(n_top, observed.n_vars)
-    rng = np.random.default_rng(seed)
-    real, before = expression(observed, layer), expression(control, layer)
+    n_top = max(min(n_top, observed.n_vars // 2), 1)
+    rng, of_counts = np.random.default_rng(seed), is_counts(observed, layer) or is_counts(control, layer)
+    real, before = (expression(cells, layer, of_counts) for cells in (observed, control))
     weights_real, weights_before = (metrics.resampling(len(x), n_resamples, rng) for x in (real, before))
     sides = moments(real), moments(before)
     resampled_sides = moments(real, weights_real), moments(before, weights_before)
     top = metrics.de_genes(*sides, n_top)
     rows = []
     for name, predicted in predictions.items():
-        x = expression_of(predicted)
+        x = _log_normalised(name, predicted) if of_counts else expression(predicted, counts=False)
         weights = metrics.resampling(len(x), n_resamples, rng)
         trio, resampled = Trio(moments(x), *sides), Trio(moments(x, weights), *resampled_sides)
         for metric, genes, of in _figures(top, n_top):
-            rows.append([name, metric, genes, float(of(trio)), *np.percentile(of(resampled), INTERVAL)])
+            rows.append([name, metric, genes, *_interval(metric, float(of(trio)), of(resampled))])
         distances, n = metrics.cell_distances(x, real, seed)
         pairs = tuple(metrics.resampling(size, n_resamples, rng) for size in (n, len(distances) - n))
-        spread = metrics.energy_distance(distances, n, pairs)
-        value = metrics.energy_distance(distances, n)
-        rows.append([name, "energy distance", "all", value, *np.percentile(spread, INTERVAL)])
+        value, spread = metrics.energy_distance(distances, n), metrics.energy_distance(distances, n, pairs)
+        rows.append([name, "energy distance", "all", *_interval("energy distance", float(value), spread)])
     return pd.DataFrame(rows, columns=["prediction", "metric", "genes", "value", "low", "high"])
 
 
-def expression_of(predicted: AnnData) -> np.ndarray:
-    """Values (m, g) of a prediction, which are expression already."""
-    return np.asarray(predicted.X)
+def _log_normalised(name: str, predicted: AnnData) -> np.ndarray:
+    x = expression(predicted)
+    if x.max() > MOST:
+        raise ValueError(
+            f"{name!r} has values up to {x.max():.4g}, and log(1 + counts per 10,000) cannot exceed {MOST:.3g}: it is "
+            "not on the scale of the real cells. Use predict of mixvi.perturb, or log-normalise it "
+            "(sc.pp.normalize_total to 1e4, sc.pp.log1p)."
+        )
+    return x
+
+
+def _interval(metric: str, value: float, resampled: np.ndarray) -> tuple[float, float, float]:
+    low, high = np.percentile(resampled, INTERVAL) - resampled.mean() + value
+    return value, *np.clip([low, high], *RANGES.get(metric, (-np.inf, np.inf)))
 
 
 def _figures(top: np.ndarray, n_top: int):

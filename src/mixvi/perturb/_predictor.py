@@ -10,6 +10,8 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
 from mixvi.data import check_layer, describe, own_columns
+from mixvi.model._base import LatentModel
+from mixvi.module.likelihoods import LIKELIHOODS
 
 TARGET_SUM = 1e4
 MIN_CELLS = 10
@@ -103,7 +105,7 @@ class Predictor(ABC):
         return AnnData(x.astype(np.float32), obs=obs, var=adata.var.copy(), obsm=obsm)
 
 
-def expression(adata: AnnData, layer: str | None = None) -> np.ndarray:
+def expression(adata: AnnData, layer: str | None = None, counts: bool | None = None) -> np.ndarray:
     """Values that predictions are compared in: log(1 + counts per 10,000) of counts, others as they are.
 
     Parameters
@@ -112,17 +114,36 @@ def expression(adata: AnnData, layer: str | None = None) -> np.ndarray:
         n cells x g genes.
     layer
         Layer to look at; ``None`` is ``.X``.
+    counts
+        Whether these are counts; ``None`` has a look (`is_counts`).
 
     Returns
     -------
     (n, g), dense.
     """
-    check_layer(adata, layer)
-    x = adata.X if layer is None else adata.layers[layer]
-    x = x.tocsr() if issparse(x) else np.asarray(x)
-    if describe(x, "adata", adata.obs_names, adata.var_names).kind == "count":
+    x = _matrix(adata, layer)
+    if is_counts(adata, layer) if counts is None else counts:
         return log_normalize(x)
-    return np.asarray(x.toarray() if issparse(x) else x, dtype=np.float32)
+    return np.array(x.toarray() if issparse(x) else x, dtype=np.float32)
+
+
+def is_counts(adata: AnnData, layer: str | None = None) -> bool:
+    """Whether all values are whole and not negative, and some above 1."""
+    return describe(_matrix(adata, layer), "adata", adata.obs_names, adata.var_names).kind == "count"
+
+
+def draws(model: LatentModel) -> bool:
+    """Whether a model predicts by drawing cells: those of counts do."""
+    return LIKELIHOODS[model.likelihood_].support == "count"
+
+
+def check_scale(model: LatentModel) -> None:
+    """Make sure that a model of real values was not given counts: it would predict on another scale than others."""
+    if model.adata is not None and not draws(model) and model._describe(model.adata_manager).kind == "count":
+        raise ValueError(
+            f"The {type(model).__name__} has likelihood={model.likelihood_!r} and was given counts. Log-normalise them "
+            "(sc.pp.normalize_total to 1e4, sc.pp.log1p), or use likelihood='nb'."
+        )
 
 
 def log_normalize(counts: np.ndarray | csr_matrix) -> np.ndarray:
@@ -131,3 +152,11 @@ def log_normalize(counts: np.ndarray | csr_matrix) -> np.ndarray:
     sc.pp.normalize_total(cells, target_sum=TARGET_SUM)
     sc.pp.log1p(cells)
     return cells.X.toarray()
+
+
+def _matrix(adata: AnnData, layer: str | None) -> np.ndarray | csr_matrix:
+    check_layer(adata, layer)
+    x = adata.X if layer is None else adata.layers[layer]
+    if not isinstance(x, np.ndarray) and not issparse(x):
+        x = x[: adata.n_obs]  # from a file
+    return x.tocsr() if issparse(x) else np.asarray(x)

@@ -1,10 +1,13 @@
 """The held-out protocol: what is predicted has not been seen."""
 
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from scvi import settings
 from scvi.utils import track
@@ -68,7 +71,8 @@ def leave_one_out(
     seed
         Of fits and draws.
     path
-        A ``.csv``: results are kept there group by group, and groups that are in it are not computed again.
+        A ``.csv``: results are kept there group by group, and groups for which it has the model's class and all
+        baselines at this seed are not computed again. It does not know the settings: give others a file of their own.
 
     Returns
     -------
@@ -86,35 +90,43 @@ def leave_one_out(
     hold_out_key = hold_out_key or cell_type_key
     groups = _groups(adata.obs, treatment, hold_out_key, groups)
     path = None if path is None else Path(path)
-    tables = [] if path is None or not path.exists() else [pd.read_csv(path)]
-    done = {(str(row.held_out), row.seed) for table in tables for row in table.itertuples()}
     name, layer = model_class.__name__, (setup or {}).get("layer")
-    for group in track([group for group in groups if (str(group), seed) not in done], description="held out"):
+    tables = [] if path is None or not path.exists() else [pd.read_csv(path, dtype={"held_out": str})]
+    there = {key for table in tables for key in zip(table["held_out"], table["seed"], table["prediction"], strict=True)}
+    missing = [group for group in groups if not {(str(group), seed, one) for one in (name, *baselines)} <= there]
+    for group in track(missing, description="held out"):
         inside = (adata.obs[hold_out_key] == group).to_numpy()
         treated = (adata.obs[condition_key] == stimulated).to_numpy()
         observed, before = adata[inside & treated], adata[inside & (adata.obs[condition_key] == control).to_numpy()]
-        seen = adata[~(inside & treated)].copy()
-        fitted = _fit(model_class, seen, setup or {}, model or {}, train or {}, seed)
+        seen = adata[~(inside & treated)]
+        seen = seen.to_memory() if adata.isbacked else seen.copy()
+        with torch.random.fork_rng():
+            fitted = _fit(model_class, seen, setup or {}, model or {}, train or {}, seed)
         predictors = {name: _predictor(fitted, treatment, shift or {})}
         predictors |= {name: fit_baseline(name, seen, *treatment, layer=layer) for name in baselines}
         predictions = {name: one.predict(before, None, n_samples, seed) for name, one in predictors.items()}
         table = evaluate(predictions, observed, before, layer, seed=seed)
-        table.insert(0, "held_out", group)
+        table.insert(0, "held_out", str(group))
         table.insert(1, "seed", seed)
         tables.append(table)
         if path is not None:
             table.to_csv(path, mode="a", header=not path.exists(), index=False)
-    return pd.concat(tables, ignore_index=True)
+    whole = pd.concat(tables, ignore_index=True)
+    return whole.drop_duplicates([column for column in whole if column not in ("value", "low", "high")], keep="last")
 
 
 def _fit(model_class: type[LatentModel], seen: AnnData, setup, model, train, seed: int) -> LatentModel:
-    before, settings.seed = settings.seed, seed
+    before, states = settings.seed, (random.getstate(), np.random.get_state())
+    settings.seed = seed
     try:
         model_class.setup_anndata(seen, **setup)
         fitted = model_class(seen, **model)
         fitted.train(**{"enable_progress_bar": False} | dict(train))
     finally:
-        settings.seed = before
+        if before is not None:
+            settings.seed = before
+        random.setstate(states[0])
+        np.random.set_state(states[1])
     return fitted
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from mixvi import metrics
 from mixvi.metrics import Trio, moments
-from mixvi.perturb import expression
+from mixvi.perturb import expression, is_counts
 from mixvi.pl._figure import finish
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def predicted_means(
     show, save
         As in `umap`.
     """
-    sides = (np.asarray(predicted.X), expression(observed, layer), expression(control, layer))
+    sides = _expressions(predicted, observed, control, layer)
     trio = Trio(*map(moments, sides))
     top = metrics.de_genes(trio.observed, trio.control, min(metrics.N_TOP, observed.n_vars))
     if ax is None:
@@ -131,11 +131,8 @@ def gene_violin(
             f"There is no gene {gene!r}; there are {observed.n_vars:,}, such as {list(observed.var_names[:3])}."
         )
     j = observed.var_names.get_loc(gene)
-    values = {
-        "control": expression(control, layer)[:, j],
-        "predicted": np.asarray(predicted.X)[:, j],
-        "stimulated": expression(observed, layer)[:, j],
-    }
+    x = _expressions(predicted, observed, control, layer)
+    values = {name: x[i][:, j] for name, i in (("control", 2), ("predicted", 0), ("stimulated", 1))}
     if ax is None:
         _, ax = plt.subplots(figsize=(3.6, 3), layout="constrained")
     bodies = ax.violinplot(list(values.values()), showmeans=True, showextrema=False)
@@ -145,3 +142,8 @@ def gene_violin(
     ax.set_xticklabels(values)
     finish(show, save, ax)
     return ax
+
+
+def _expressions(predicted: AnnData, observed: AnnData, control: AnnData, layer: str | None) -> list[np.ndarray]:
+    counts = is_counts(observed, layer) or is_counts(control, layer)
+    return [expression(predicted, counts=False), *(expression(cells, layer, counts) for cells in (observed, control))]

@@ -36,8 +36,9 @@ def start_from(module: ELBOModule, cells: Looked, seed: int = 0) -> None:
 
     A conditional model may give each condition a latent space of its own arrangement: the bound hardly minds, and what
     training finds depends on where it starts. So encoders see values less what the conditions add to them, for good,
-    and the decoder starts with an intercept for each condition.
+    and the decoder starts with an intercept for each condition. Continuous covariates are standardised from here on.
     """
+    cells = _standardise(module, cells)
     group = groups(module.likelihood.link(cells.scaled).numpy(), cells.c.numpy(), seed)
     device, c_mean = next(module.parameters()).device, cells.c.mean(0)
     seen, scaled = (torch.as_tensor(effects(x.numpy(), cells.c.numpy(), group)) for x in (cells.seen, cells.scaled))
@@ -71,3 +72,15 @@ def groups(x: np.ndarray, c: np.ndarray, seed: int = 0) -> np.ndarray:
         rest = z - (c - c.mean(0)) @ effects(z, c, group)
         group = KMeans(N_GROUPS, n_init=1, random_state=seed).fit_predict(rest)
     return group
+
+
+@torch.no_grad()
+def _standardise(module: ELBOModule, cells: Looked) -> Looked:
+    if module.continuous is None:
+        return cells
+    k = module.layout.n_continuous
+    one_hot, raw = cells.c[:, :-k], cells.c[:, -k:]
+    mean, scale = raw.mean(0), raw.std(0, correction=0)
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    module.continuous.copy_(torch.stack([mean, scale]))
+    return cells._replace(c=torch.cat([one_hot, (raw - mean) / scale], -1))

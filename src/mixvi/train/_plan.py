@@ -191,7 +191,8 @@ class MixviPlan(TrainingPlan):
         def looked(cells: Cells) -> Tensor:
             return torch.cat([cells.c, dense(cells.seen), self.module.likelihood.scaled(cells)], -1)
 
-        start_from(self.module, Looked(*self._pass(rows, looked).split([q, g, g], -1)), seed)
+        cells = Looked(*self._pass(rows, looked).split([q, g, g], -1))
+        start_from(self.module, cells, seed)
 
     def _place(self) -> None:
         """The M-step of a mixture, from the partition: mean, total variance and share of the cells of each part."""
