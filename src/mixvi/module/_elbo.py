@@ -78,9 +78,7 @@ class ELBOModule(BaseModuleClass):
         self.encoder = encoder
         self.prior = prior
         self.likelihood = likelihood
-        plain = torch.tensor([[0.0], [1.0]]).repeat(
-            1, layout.n_continuous
-        )  # mean and scale, known once training starts
+        plain = torch.tensor([[0.0], [1.0]]).repeat(1, layout.n_continuous)  # mean and scale, known in training
         self.register_buffer("continuous", plain if layout.n_continuous else None)
 
     def read(self, tensors: dict[str, Tensor]) -> Cells:
