@@ -91,7 +91,7 @@ def de_overlap(trio: Trio, n_top: int = N_TOP) -> np.ndarray:
 
 
 def energy_distance(distances: np.ndarray, n: int, weights: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
-    """2 E|a - b| - E|a - a'| - E|b - b'|, without bias: about 0 for two samples of the same cells (Szekely 2013).
+    """2 E d(a, b) - E d(a, a') - E d(b, b'), without bias: about 0 for two samples of the same cells (Szekely 2013).
 
     Parameters
     ----------

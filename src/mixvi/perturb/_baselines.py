@@ -83,7 +83,7 @@ BASELINES: dict[str, Callable[[np.ndarray, Training], np.ndarray]] = {
 
 
 class Baseline(Predictor):
-    """One of `BASELINES`, with what it learned from; made by `fit_baseline`."""
+    """One of ``BASELINES``, with what it learned from; made by `fit_baseline`."""
 
     def __init__(self, name: str, training: Training, treatment: Treatment, layer: str | None, counts: bool):
         self.name, self.training, self.treatment = name, training, treatment

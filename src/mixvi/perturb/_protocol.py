@@ -63,7 +63,7 @@ def leave_one_out(
     setup, model, train
         Arguments of ``setup_anndata``, of the model and of ``train``.
     baselines
-        Names from `BASELINES`.
+        Names from ``BASELINES``.
     shift
         Further arguments of `fit_shift`.
     n_samples
