@@ -29,7 +29,7 @@ def test_classes_of_the_toy_are_found_with_and_without_conditions(setup):
     adata = datasets.blobs(n_conditions=n_conditions, separation=10)
     mixvi.GMVAE.setup_anndata(adata, **setup)
     model = mixvi.GMVAE(adata, n_clusters=5)
-    model.train(enable_progress_bar=False, accelerator="cpu")
+    model.train(150, enable_progress_bar=False, accelerator="cpu")
     assert adjusted_rand_score(adata.obs["cluster"], model.predict()) == 1.0
 
 
@@ -157,5 +157,5 @@ def test_a_type_of_one_batch_alone_is_not_smeared_away():
     adata = adata[~((adata.obs["cluster"] == "blob 2") & (adata.obs["condition"] == "condition 1"))].copy()
     mixvi.GMVAE.setup_anndata(adata, batch_key="condition")
     model = mixvi.GMVAE(adata, n_clusters=3)
-    model.train(enable_progress_bar=False, accelerator="cpu")
+    model.train(150, enable_progress_bar=False, accelerator="cpu")
     assert adjusted_rand_score(adata.obs["cluster"], model.predict()) > 0.95

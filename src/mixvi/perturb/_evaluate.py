@@ -12,7 +12,7 @@ from mixvi.metrics import Trio, moments
 from mixvi.perturb._predictor import TARGET_SUM, expression, is_counts
 
 INTERVAL = (2.5, 97.5)  # percentiles
-MOST = np.log1p(TARGET_SUM)  # that a log-normalised value can be
+MOST = 2 * np.log1p(TARGET_SUM)  # twice what a log-normalised value can be: baselines add to values
 RANGES = {"pearson of change": (-1, 1), "r2 of means": (0, 1), "r2 of variances": (0, 1), "de overlap": (0, 1)}
 
 
@@ -91,8 +91,8 @@ def _log_normalised(name: str, predicted: AnnData) -> np.ndarray:
     x = expression(predicted)
     if x.max() > MOST:
         raise ValueError(
-            f"{name!r} has values up to {x.max():.4g}, and log(1 + counts per 10,000) cannot exceed {MOST:.3g}: it is "
-            "not on the scale of the real cells. Use predict of mixvi.perturb, or log-normalise it "
+            f"{name!r} has values up to {x.max():.4g}, and log(1 + counts per 10,000) cannot exceed {MOST / 2:.3g}: it "
+            "is not on the scale of the real cells. Use predict of mixvi.perturb, or log-normalise it "
             "(sc.pp.normalize_total to 1e4, sc.pp.log1p)."
         )
     return x
