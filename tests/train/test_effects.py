@@ -88,3 +88,10 @@ def test_intercepts_do_not_move_the_mean_however_often_they_start(counts):
     likelihood.add_effects(mean, effects, c_mean)
     torch.testing.assert_close(likelihood.head.bias, once)
     assert (before - once).abs().max() < 2
+
+
+def test_the_decoder_starts_with_what_conditions_do(counts):
+    model = fitted("CVAE", counts, train={"max_epochs": 1, "plan_kwargs": {"lr": 1e-8}})
+    second = (counts.obs["condition"] == "condition 1").to_numpy()
+    found, real = (np.log(x[second].mean(0) / x[~second].mean(0)) for x in (model.get_reconstruction(), counts.X))
+    assert np.corrcoef(found, real)[0, 1] > 0.9
