@@ -43,7 +43,9 @@ class Trunk(nn.Module):
         """Shared features of a cell."""
         for layer in self.layers:
             x = layer(x, c)
-        return torch.cat([dense(x), c[..., : self.n_conditions].expand(*x.shape[:-1], -1)], dim=-1)
+        if not self.n_conditions:
+            return dense(x)
+        return torch.cat([dense(x), c.expand(*x.shape[:-1], -1)], dim=-1)
 
 
 class Layer(nn.Module):

@@ -25,7 +25,7 @@ class Shift(Predictor):
     by_type
         type: (d,), the steps that it is the mean of: how far types agree.
     local
-        What corrects the step of a cell by its place in the latent space; ``None`` where all cells take the same.
+        What gives each cell a step of its own by its place in the latent space; ``None``: all take ``delta``.
     """
 
     def __init__(

@@ -43,10 +43,10 @@ def nearest_shift(x: np.ndarray, training: Training) -> np.ndarray:
 
 
 def scaled_shift(x: np.ndarray, training: Training) -> np.ndarray:
-    """Plus the mean difference times what fits the type: its distance of control means to the mean, at most doubled.
+    """Plus the mean difference times one factor for the type, between 0 and 2.
 
-    The factor is that of a line through the training types: size of the shift along the mean shift, over how far a
-    type lies along it before.
+    The factor is read off a line through the training types: how far each went along the mean shift, by how far its
+    control cells already lay along it.
     """
     direction = np.mean(list(training.shift.values()), axis=0)
     norm = max((direction**2).sum(), 1e-12)

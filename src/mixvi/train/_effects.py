@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from mixvi.module._elbo import ELBOModule
-from mixvi.module.mixtures import HierarchicalMixture
+from mixvi.module.encoders import Encoder
 
 MAX_CELLS = 10_000
 MAX_VALUES = 100_000_000  # looked at together: 10,000 cells of 10,000 genes
@@ -42,7 +42,7 @@ def start_from(module: ELBOModule, cells: Looked, seed: int = 0) -> None:
     group = groups(module.likelihood.link(cells.scaled).numpy(), cells.c.numpy(), seed)
     device, c_mean = next(module.parameters()).device, cells.c.mean(0)
     seen, scaled = (torch.as_tensor(effects(x.numpy(), cells.c.numpy(), group)) for x in (cells.seen, cells.scaled))
-    for encoder in (module.encoder, *([module.prior.encoder] if isinstance(module.prior, HierarchicalMixture) else [])):
+    for encoder in (part for part in module.modules() if isinstance(part, Encoder)):
         encoder.discount(seen.to(device), c_mean.to(device))
     module.likelihood.add_effects(*(value.to(device) for value in (cells.scaled.mean(0), scaled, c_mean)))
 
