@@ -5,8 +5,6 @@ exp, log, lgamma and digamma written so that the compiler can take 8 or 16 genes
 another of torch's takes as long as a minibatch of 128.
 """
 
-import math
-
 import numpy as np
 import torch
 from numba import njit
@@ -31,7 +29,8 @@ class _Fused(torch.autograd.Function):
     def forward(ctx, x: Tensor, logits: Tensor, library: Tensor, theta: Tensor) -> Tensor:
         log_p, grad_logits, grad_theta = torch.empty(len(logits)), torch.empty_like(logits), torch.empty_like(logits)
         genes = (theta, (theta + EPS).log(), theta / (theta + EPS), theta.lgamma(), theta.digamma())
-        arrays = [values.detach().contiguous().numpy() for values in (logits, library.view(-1), *genes, *_csr(x))] + [
+        cells = (logits, logits.amax(-1), library.view(-1))
+        arrays = [values.detach().contiguous().numpy() for values in (*cells, *genes, *_csr(x))] + [
             values.numpy() for values in (log_p, grad_logits, grad_theta)
         ]
         _negative_binomial(*arrays)
@@ -56,7 +55,7 @@ def _csr(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _exp(x):
     """E^x by halves of a power of two and a polynomial (Cephes expf); 1e-7 relative."""
     x = _f(-87) if x < _f(-87) else x
-    k = math.floor(x * _f(1.44269504) + _f(0.5))
+    k = np.floor(x * _f(1.44269504) + _f(0.5))
     r = x - k * _f(0.693359375) + k * _f(2.12194440e-4)
     p = _f(1.9875691500e-4) * r + _f(1.3981999507e-3)
     p = p * r + _f(8.3334519073e-3)
@@ -109,7 +108,7 @@ def _digamma(y):
 
 @njit(cache=True, fastmath=FLAGS, error_model="numpy")
 def _negative_binomial(
-    logits, library, theta, log_theta, theta_share, lgamma_theta, digamma_theta, offset, gene, value,
+    logits, largest, library, theta, log_theta, theta_share, lgamma_theta, digamma_theta, offset, gene, value,
     log_p, grad_logits, grad_theta,
 ):  # fmt: skip
     """Fill in log p (n,), its gradients by logits (n, g) and, cell by cell, by theta (n, g)."""
@@ -117,12 +116,9 @@ def _negative_binomial(
     rho = np.empty(g, np.float32)
     mu_at, theta_at, lgamma_at, digamma_at = np.empty((4, g), np.float32)
     for i in range(n):
-        top = logits[i, 0]
-        for j in range(g):
-            top = logits[i, j] if logits[i, j] > top else top
         total = _f(0)
         for j in range(g):
-            rho[j] = _exp(logits[i, j] - top)
+            rho[j] = _exp(logits[i, j] - largest[i])
             total += rho[j]
         share, size = _f(1) / total, library[i]
         log_px, sum_grad = _f(0), _f(0)
