@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback
 
 import mixvi
+from mixvi.module import VAEModule
 from tests.model.helpers import build
 
 
@@ -72,3 +73,27 @@ def test_a_checkpoint_that_cannot_be_written_costs_nothing(counts, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         model.train(10, callbacks=[Press(signal.SIGINT, 2)], enable_progress_bar=False, accelerator="cpu")
     assert np.isfinite(model.get_elbo())
+
+
+def test_a_fit_to_all_cells_at_once_ends_and_goes_on(monkeypatch):
+    adata = mixvi.datasets.blobs(300, 20)
+    whole, broken = (build("VAE", adata, linear=True) for _ in range(2))
+    whole.train(enable_progress_bar=False)
+    bound, n_calls = VAEModule.bound, []
+
+    def press(module, cells):
+        n_calls.append(None)
+        if len(n_calls) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return bound(module, cells)
+
+    monkeypatch.setattr(VAEModule, "bound", press)
+    with pytest.raises(KeyboardInterrupt):
+        broken.train(enable_progress_bar=False)
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert len(broken.history["elbo_train"]) == 1
+    assert broken.get_elbo() < whole.get_elbo()
+    broken.train(enable_progress_bar=False)
+    assert len(broken.history["elbo_train"]) > 1
+    assert broken.get_elbo() == pytest.approx(whole.get_elbo(), rel=1e-5)

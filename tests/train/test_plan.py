@@ -128,3 +128,15 @@ def test_sparse_loading(counts):
 def test_a_compiled_step_is_refused(counts):
     with pytest.raises(ValueError, match="compile=True"):
         fitted("VAE", counts, train={"plan_kwargs": {"compile": True}})
+
+
+def test_an_optimizer_that_asks_again_is_refused(counts):
+    plan = {"optimizer": "Custom", "optimizer_creator": torch.optim.LBFGS}
+    with pytest.raises(ValueError, match="L-BFGS asks for the loss several times"):
+        fitted("VAE", counts, train={"plan_kwargs": plan})
+
+
+def test_steps_can_be_logged_too(counts):
+    history = fitted("VAE", counts, train={"plan_kwargs": {"on_step": True}}).history
+    assert {"train_loss_step", "train_loss_epoch", "kl_z_train_epoch"} <= set(history)
+    assert all(np.isfinite(values.to_numpy(dtype=float)).all() for values in history.values())

@@ -59,7 +59,7 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
 
         Ctrl-C and SIGTERM end it between two steps of minibatches: the model stays usable, and a checkpoint is left in
         ``scvi.settings.logging_dir`` that ``ckpt_path=`` goes on from, in this or another session. A fit to all cells
-        at once is only broken off.
+        at once ends after 20 iterations at most, and ``train()`` goes on from there.
 
         Parameters
         ----------
@@ -156,13 +156,8 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
             plan_kwargs=plan_kwargs,
             **kwargs,
         )
-        if interruption.received is not None:
-            logger.warning(
-                "Stopped by %s in epoch %d; the model is usable as it is.%s",
-                interruption.received.name, self.trainer.current_epoch,
-                f" train(..., ckpt_path={str(interruption.path)!r}) goes on from there." if interruption.path else "",
-            )  # fmt: skip
-            raise KeyboardInterrupt if interruption.received == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
+        how = f"train(..., ckpt_path={str(interruption.path)!r}) goes on from there." if interruption.path else ""
+        _pass_on(interruption, self.trainer.current_epoch, how)
 
     def _fits_in_full_batch(self, plan_kwargs: dict | None, kwargs: dict) -> bool:
         plain = set(plan_kwargs or ()) <= {"max_kl_weight", "weight_decay"} and set(kwargs) <= {"enable_progress_bar"}
@@ -175,14 +170,18 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         _, _, device = parse_device_args(accelerator, devices, return_device="torch")
         device = torch.device("cpu") if device.type == "mps" else device  # MPS has no double precision
         self.module.to(device).double()
+        interruption = Interruption()
+        interruption.listen()
         try:
             tensors = CellsDataset(self.adata_manager, device, resident=False)[np.arange(self.adata.n_obs)]
             cells = self.module.read({key: dense(value).double() for key, value in tensors.items()})
             history = fit_full_batch(
                 self.module, cells, max_epochs or MAX_EPOCHS_FULL_BATCH, plan_kwargs.get("max_kl_weight", 1.0),
                 plan_kwargs.get("weight_decay", 0.0), progress=enable_progress_bar, fresh=not self.is_trained_,
+                stop=lambda: interruption.received is not None,
             )  # fmt: skip
         finally:
+            interruption.forget()
             self.module.float()
         earlier = self.history_ if self.is_trained_ else {}
         self.history_ = {
@@ -191,3 +190,13 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         }
         self.train_indices, self.validation_indices = np.arange(self.adata.n_obs), np.arange(0)
         self.is_trained_ = True
+        _pass_on(interruption, len(next(iter(history.values()))), "train() goes on from there.")
+
+
+def _pass_on(interruption: Interruption, epoch: int, how: str) -> None:
+    """Say where a signal ended training, and let it have its usual effect."""
+    if interruption.received is not None:
+        logger.warning(
+            "Stopped by %s in epoch %d; the model is usable as it is. %s", interruption.received.name, epoch, how
+        )
+        raise KeyboardInterrupt if interruption.received == signal.SIGINT else SystemExit(128 + signal.SIGTERM)

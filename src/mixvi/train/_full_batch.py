@@ -30,6 +30,7 @@ def fit_full_batch(
     tolerance: float = 1e-10,
     progress: bool = False,
     fresh: bool = True,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, pd.DataFrame]:
     """Maximise the bound of all cells at once with L-BFGS (Nocedal & Wright 2006, chapter 7; strong Wolfe line search).
 
@@ -54,6 +55,8 @@ def fit_full_batch(
         Show a bar.
     fresh
         The weights are random, and taken for those of the standardised cells; ``False`` goes on from a trained model.
+    stop
+        Asked after each epoch whether to end there.
 
     Returns
     -------
@@ -62,11 +65,11 @@ def fit_full_batch(
     module.train()
     if weight_decay > 0:
         _match_noise(module, cells)
-        rows = _descend(module, cells, max_epochs, kl_weight, weight_decay, tolerance, progress)
+        rows = _descend(module, cells, max_epochs, kl_weight, weight_decay, tolerance, progress, stop)
     else:
         with _standardised(module, cells, fresh) as (standard, log_scale):
             _match_noise(module, standard)
-            rows = _descend(module, standard, max_epochs, kl_weight, 0.0, tolerance, progress, log_scale)
+            rows = _descend(module, standard, max_epochs, kl_weight, 0.0, tolerance, progress, stop, log_scale)
             _match_noise(module, standard)  # of an AE, which was fitted without regard to it
     module.eval()
     history = pd.DataFrame(rows).rename_axis("epoch")
@@ -74,7 +77,7 @@ def fit_full_batch(
 
 
 def _descend(
-    module, cells, max_epochs, kl_weight, weight_decay, tolerance, progress, log_scale=0.0
+    module, cells, max_epochs, kl_weight, weight_decay, tolerance, progress, stop, log_scale=0.0
 ) -> list[dict[str, float]]:
     """L-BFGS down to the tolerance; the terms of the bound after each epoch, of cells times exp(``log_scale``)."""
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -107,7 +110,7 @@ def _descend(
         optimizer.step(loss)
         after = loss().item()
         rows.append({f"{name}_train": term.mean().item() for name, term in terms.items()})
-        if not before - after > tolerance * max(abs(after), NOTHING):
+        if stop() or not before - after > tolerance * max(abs(after), NOTHING):
             return rows
         before = after
     logger.warning("L-BFGS had not converged after %d epochs; train with a larger max_epochs.", max_epochs)

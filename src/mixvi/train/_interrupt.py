@@ -3,6 +3,8 @@
 import logging
 import signal
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -28,23 +30,33 @@ class Interruption(Callback):
         self.path: Path | None = None
         self._before: dict = {}
 
-    def on_train_start(self, trainer: Trainer, plan: LightningModule) -> None:
-        """Listen; only the main thread can."""
+    def listen(self, then: Callable[[], None] = lambda: None) -> None:
+        """Do ``then`` at the first signal, until `forget`; only the main thread can."""
         if threading.current_thread() is not threading.main_thread():
             return
 
         def stop(number, frame):
             self.received = signal.Signals(number)
-            trainer.should_stop = True
-            self._restore()
+            then()
+            self.forget()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not None:  # one that was set from C could not be put back
                 self._before[number] = signal.signal(number, stop)
 
+    def forget(self) -> None:
+        """Listen no longer."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def on_train_start(self, trainer: Trainer, plan: LightningModule) -> None:
+        """Listen."""
+        self.listen(partial(setattr, trainer, "should_stop", True))
+
     def on_train_end(self, trainer: Trainer, plan: LightningModule) -> None:
         """Save what is needed to go on."""
-        self._restore()
+        self.forget()
         if self.received is not None:
             path = Path(trainer.default_root_dir) / CHECKPOINT
             try:
@@ -56,9 +68,4 @@ class Interruption(Callback):
 
     def on_exception(self, trainer: Trainer, plan: LightningModule, exception: BaseException) -> None:
         """Listen no longer."""
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        self.forget()

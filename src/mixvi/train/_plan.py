@@ -67,7 +67,7 @@ class MixviPlan(TrainingPlan):
     Raises
     ------
     ValueError
-        If ``compile`` is asked for.
+        If ``compile`` is asked for, or L-BFGS.
     """
 
     def __init__(
@@ -99,6 +99,8 @@ class MixviPlan(TrainingPlan):
     def configure_optimizers(self) -> dict:
         """As in scvi-tools, less torch's look for a CUDA graph, which takes the CPU as long as a small step."""
         config = super().configure_optimizers()
+        if isinstance(config["optimizer"], torch.optim.LBFGS):
+            raise ValueError("L-BFGS asks for the loss several times a step, which minibatches change; take another.")
         if self.device.type == "cpu":
             config["optimizer"]._accelerator_graph_capture_health_check = _nothing
         return config
@@ -213,13 +215,9 @@ class MixviPlan(TrainingPlan):
             logger.warning("Found %d clusters; the %d largest get a component.", n_parts, self.prior.n_room)
         parts = [torch.as_tensor(part == k) for k in range(min(n_parts, self.prior.n_room))]
         parts = [cells if cells.any() else ~cells for cells in parts]  # a class without a labelled training cell
-        self.prior.place(
-            torch.stack([loc[cells].mean(0) for cells in parts]).to(self.device),
-            torch.stack([(loc[cells].var(0, correction=0) + variance[cells].mean(0)).sqrt() for cells in parts]).to(
-                self.device
-            ),
-            torch.stack([cells.float().mean() for cells in parts]).to(self.device),
-        )
+        spread = [(loc[cells].var(0, correction=0) + variance[cells].mean(0)).sqrt() for cells in parts]
+        found = [loc[cells].mean(0) for cells in parts], spread, [cells.float().mean() for cells in parts]
+        self.prior.place(*(torch.stack(values).to(self.device) for values in found))
         if self.guidance:
             shares = torch.from_numpy(neighbor_shares(part, graph, self.prior.n_room)).float()
             shares[label >= 0] = 0  # a label says more
