@@ -42,6 +42,16 @@ def test_linear_ae_is_pca_and_vector_arithmetic(toy, balance):
     assert set(found.obs["condition"]) == {"condition 1"}
 
 
+def test_without_a_step_predicted_cells_are_the_control_cells(counts):
+    model = fitted("VAE", counts)
+    shift = perturb.fit_shift(model, *TREATMENT)
+    still = perturb.Shift(model, shift.treatment, np.zeros_like(shift.delta), {}).predict(counts, n_samples=2)
+    control = counts[counts.obs["condition"] == "condition 0"]
+    np.testing.assert_allclose(still.X, np.repeat(perturb.expression(control), 2, axis=0), rtol=1e-5, atol=1e-6)
+    moved = shift.predict(counts)
+    assert (perturb.expression(control) != moved.X).any()
+
+
 def test_balance_counts_types_and_not_cells(toy):
     toy.X[rows(toy, "blob 0", "condition 1")] += 5  # one type answers otherwise
     few = toy[~(rows(toy, "blob 0", "condition 0") | rows(toy, "blob 0", "condition 1")) | (np.arange(600) % 4 == 0)]

@@ -12,6 +12,8 @@ from mixvi.data import as_positions, own_columns
 from mixvi.model._base import LatentModel
 from mixvi.model._conditions import Condition
 from mixvi.module._elbo import Cells
+from mixvi.module.quantiles import carry
+from mixvi.module.rows import dense
 
 
 class ConditionPrior(NamedTuple):
@@ -50,8 +52,9 @@ class ConditionalMixin(LatentModel):
         from_
             Take only cells of this condition, given in the same way; ``None`` takes all.
         give_mean
-            The mean of p(x | z, c) at the mean of q(z | x, c); ``False`` draws z and x instead, which keeps the
-            spread of real cells.
+            The mean of p(x | z, c) at the mean z of q(z | x, c); ``False`` gives the values that stand in
+            p(x | z, c) of the new condition where the cell's own stand in that of its own: cells keep their noise,
+            and with it the spread of real ones, and no change of condition is no change.
         library_size
             Count models: give every cell this total (1e4, say, for normalised expression) in place of its own.
         seed
@@ -83,9 +86,11 @@ class ConditionalMixin(LatentModel):
 
         def predict(mine: Cells) -> Tensor:
             qz, others = self.module.encode(mine), mine._replace(c=put(mine.c))
-            z = self.module.prior.move(qz.loc if give_mean else qz.rsample(), mine.c, others.c)
+            z = self.module.prior.move(qz.loc, mine.c, others.c)
             px = self.module.decode(z, sized(others))
-            return torch.cat([z, px.mean if give_mean else px.sample()], -1)
+            if give_mean:
+                return torch.cat([z, px.mean], -1)
+            return torch.cat([z, carry(dense(mine.x), self.module.decode(qz.loc, mine), px)], -1)
 
         with torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:

@@ -10,6 +10,8 @@ from sklearn.linear_model import Ridge
 from mixvi.data import own_columns
 from mixvi.model._base import LatentModel
 from mixvi.module._elbo import Cells
+from mixvi.module.quantiles import carry
+from mixvi.module.rows import dense
 from mixvi.perturb._predictor import Predictor, Treatment, check_scale, draws, log_normalize
 
 PENALTY = 10.0  # on slopes, beside the squared error of as many cells as there are
@@ -40,10 +42,11 @@ class Shift(Predictor):
         self.local = local
 
     def predict(self, adata: AnnData, cell_type: str | None = None, n_samples: int = 1, seed: int = 0) -> AnnData:
-        """Encode, step, decode: z ~ q(z | x, c), x' ~ p(x | z + delta, c). See `Predictor.predict`.
+        """Encode, step, decode: from the mean z of q(z | x, c) to p(x | z + delta, c). See `Predictor.predict`.
 
-        Models of counts draw z and x, which gives predicted cells the spread of real ones; others give the mean of x
-        at the mean of z. ``.obsm["X_mixvi"]`` is z + delta (m, d).
+        Models of counts give the counts that stand in p(x | z + delta, c) where the cell's own stand in p(x | z, c):
+        predicted cells keep the spread and the zeros of real ones, and without a step they are the control cells.
+        Others give the mean. ``.obsm["X_mixvi"]`` is z + delta (m, d).
         """
         rows = np.repeat(self.treatment.control_rows(adata.obs, cell_type), n_samples if draws(self.model) else 1)
         step = self.delta
@@ -197,11 +200,12 @@ def decoded(
 
     def decode(cells: Cells) -> torch.Tensor:
         nonlocal done
-        qz = model.module.encode(cells)
-        z = (qz.loc if give_mean else qz.rsample()) + steps[done : done + len(qz.loc)].to(qz.loc.device)
+        module, z = model.module, model.module.encode(cells).loc
+        moved = z + steps[done : done + len(z)].to(z.device)
         done += len(z)
-        px = model.module.decode(z, cells)
-        return torch.cat([z, px.mean if give_mean else px.sample()], -1)
+        px = module.decode(moved, cells)
+        x = px.mean if give_mean else carry(dense(cells.x), module.decode(z, cells), px)
+        return torch.cat([moved, x], -1)
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)

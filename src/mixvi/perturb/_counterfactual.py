@@ -14,7 +14,7 @@ class Counterfactual(Predictor):
         self.model, self.treatment = model, treatment
 
     def predict(self, adata: AnnData, cell_type: str | None = None, n_samples: int = 1, seed: int = 0) -> AnnData:
-        """`predict_counterfactual` of control cells, drawn where values are counts. See `Predictor.predict`."""
+        """`predict_counterfactual` of control cells, with their own noise if of counts. See `Predictor.predict`."""
         treatment = self.treatment
         counts = draws(self.model)
         rows = np.repeat(treatment.control_rows(adata.obs, cell_type), n_samples if counts else 1)

@@ -84,7 +84,7 @@ class Predictor(ABC):
         cell_type
             The type to predict; ``None`` takes all control cells.
         n_samples
-            Cells to draw for each control cell, of a model whose values are random; others give each cell once.
+            Cells to draw for each control cell, of a model of counts; others give each cell once.
         seed
             Of the draws.
 
