@@ -35,7 +35,7 @@ SETUP = {"batch_key": "condition", "labels_key": "cell_type"}
 def fit(cells, seed, epochs):
     scvi.settings.seed = seed
     mixvi.GMVAE.setup_anndata(cells, **SETUP)
-    model = mixvi.GMVAE(cells)
+    model = mixvi.GMVAE(cells, n_latent=30)
     model.train(epochs, train_size=1.0, enable_progress_bar=False)
     return model
 

@@ -31,12 +31,27 @@ def test_guidance_starts_when_components_are_placed_and_is_no_part_of_the_bound(
     assert "guide_train" not in plain.history
 
 
-def test_labelled_cells_are_not_guided(counts):
+def test_labelled_cells_are_guided_to_their_class_whatever_the_graph_says(counts, monkeypatch):
     counts.obs["label"] = counts.obs["cluster"].astype(str)
-    assert "guide_train" not in fitted("GMVAE", counts, {"labels_key": "label"}, n_clusters=None).history
-    counts.obs.loc[counts.obs_names[::2], "label"] = "?"
+    wrong = counts.obs_names[:3]
+    counts.obs.loc[wrong, "label"] = [
+        {"blob 0": "blob 1", "blob 1": "blob 2", "blob 2": "blob 0"}[a] for a in counts.obs.loc[wrong, "label"]
+    ]
+    counts.obs.loc[counts.obs_names[60:], "label"] = "?"
+    given, to_shares = [], Guide.to_shares
+
+    def spy(rows, shares, weight):
+        given.append((rows.numpy(), shares.numpy()))
+        return to_shares(rows, shares, weight)
+
+    monkeypatch.setattr(Guide, "to_shares", spy)
     setup = {"labels_key": "label", "unlabeled_category": "?"}
-    assert "guide_train" in fitted("GMVAE", counts, setup, n_clusters=None).history
+    model = fitted("GMVAE", counts, setup, train={"train_size": 1.0}, n_clusters=None)
+    ((rows, shares),) = given
+    labels = counts.obs["label"].to_numpy()[rows]
+    own = np.stack([labels == name for name in model.cluster_names], 1)
+    np.testing.assert_array_equal(shares[labels != "?"], own[labels != "?"])
+    assert (shares[labels == "?"].max(1) > 0).all()
 
 
 def test_a_checkpoint_keeps_the_guide(counts):

@@ -14,7 +14,7 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import one_hot, pad
 
 from mixvi.cluster import neighbor_shares
 from mixvi.consensus import MAX_VALUES, place
@@ -42,7 +42,7 @@ class MixviPlan(TrainingPlan):
     mean, spread and share of one part, and everything is trained jointly, while each cell is guided to the components
     that its part and its neighbours stand for: ``guidance`` times -sum_k s_k log r_k is added to its loss, s_k from
     `mixvi.cluster.neighbor_shares`. At the end components are sorted by size. Labels spread over the graph
-    (`mixvi.cluster.partition_with_classes`); labelled cells are not guided, and their components stay first.
+    (`mixvi.cluster.partition_with_classes`); labelled cells are guided to their classes, whose components stay first.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class MixviPlan(TrainingPlan):
         Epochs before the components are placed; 0 places them in the latent space of the untrained encoder, a
         negative number leaves them where they are (a model that is trained further).
     guidance
-        Weight of the graph's word on a cell's component, in the joint phase; 0 leaves all to the bound.
+        Weight of the graph's or the label's word on a cell's component, in the joint phase; 0 leaves all to the bound.
     fresh
         Whether the model is new: what conditions do to the values is then looked at first (`start_from`).
     n_importance_samples
@@ -220,9 +220,9 @@ class MixviPlan(TrainingPlan):
         self.prior.place(*(torch.stack(values).to(self.device) for values in found))
         if self.guidance:
             shares = torch.from_numpy(neighbor_shares(part, graph, self.prior.n_room)).float()
-            shares[label >= 0] = 0  # a label says more
-            guide = Guide.to_shares(torch.from_numpy(rows[: len(part)]), shares, self.guidance)
-            self.guide = guide.to(self.device) if len(guide.rows) else None  # none: every cell has a label
+            labelled = (label[: len(part)] >= 0).nonzero().squeeze(1)
+            shares[labelled] = one_hot(label[labelled], self.prior.n_room).float()  # a label says more
+            self.guide = Guide.to_shares(torch.from_numpy(rows[: len(part)]), shares, self.guidance).to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """With what guides the cells."""
