@@ -51,8 +51,23 @@ def test_values_stay_where_nothing_changes(of):
     torch.manual_seed(0)
     x = of(1.0).sample()
     np.testing.assert_allclose(carry(x, of(1.0), of(1.0)), x, rtol=1e-5, atol=1e-5)
-    x = torch.tensor([[0.0, 1.0, 50.0, 1e5]]).expand(N, 4)  # far out
-    assert torch.isfinite(carry(x, of(1.0), of(2.0))).all()
+    for far in ([0.0, 1.0, 50.0, 1e5], [20.0, 500.0, 500.0, 0.0]):  # what the model holds for impossible
+        x = torch.tensor([far]).expand(N, 4)
+        np.testing.assert_allclose(carry(x, of(1.0), of(1.0)), x)
+        assert torch.isfinite(carry(x, of(1.0), of(2.0))).all()
+
+
+def test_a_count_that_was_sure_to_be_zero_stays_and_does_not_explode():
+    def sure(logit, mu=5.0):
+        return scvi_distributions.ZeroInflatedNegativeBinomial(
+            mu=torch.full((1, 3), mu), theta=torch.ones(1, 3), zi_logits=torch.full((1, 3), logit)
+        )
+
+    x = torch.tensor([[1.0, 3.0, 10.0]])
+    for logit in (17.0, 40.0):
+        assert torch.equal(carry(x, sure(logit), sure(logit)), x)
+        assert (carry(x, sure(logit), sure(-3.0)) <= 10).all()
+    assert (carry(x, sure(40.0, 1e-20), sure(-3.0)) < 100).all()
 
 
 @pytest.mark.parametrize("of", [nb, zinb, poisson])

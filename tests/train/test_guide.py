@@ -54,6 +54,13 @@ def test_labelled_cells_are_guided_to_their_class_whatever_the_graph_says(counts
     assert (shares[labels == "?"].max(1) > 0).all()
 
 
+def test_no_label_is_left_to_train_on(counts):
+    counts.obs["label"] = ["blob 0"] + ["?"] * 119
+    split = {"external_indexing": [np.arange(10, 120), np.arange(10), np.arange(0)]}
+    setup, train = {"labels_key": "label", "unlabeled_category": "?"}, {"datasplitter_kwargs": split}
+    assert fitted("GMVAE", counts, setup, train, n_clusters=None).cluster_names == ["blob 0"]
+
+
 def test_a_checkpoint_keeps_the_guide(counts):
     module, checkpoint = build("GMVAE", counts).module, {}
     before, after = MixviPlan(module), MixviPlan(module)

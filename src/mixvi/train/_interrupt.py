@@ -41,7 +41,7 @@ class Interruption(Callback):
             self.forget()
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is not None:  # one that was set from C could not be put back
+            if signal.getsignal(number) not in (None, signal.SIG_IGN):  # None: set from C, it could not be put back
                 self._before[number] = signal.signal(number, stop)
 
     def forget(self) -> None:

@@ -222,7 +222,8 @@ class MixviPlan(TrainingPlan):
             shares = torch.from_numpy(neighbor_shares(part, graph, self.prior.n_room)).float()
             labelled = (label[: len(part)] >= 0).nonzero().squeeze(1)
             shares[labelled] = one_hot(label[labelled], self.prior.n_room).float()  # a label says more
-            self.guide = Guide.to_shares(torch.from_numpy(rows[: len(part)]), shares, self.guidance).to(self.device)
+            guide = Guide.to_shares(torch.from_numpy(rows[: len(part)]), shares, self.guidance)
+            self.guide = guide.to(self.device) if len(guide.rows) else None  # none: every label is held out
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """With what guides the cells."""
