@@ -54,7 +54,8 @@ class ConditionalMixin(LatentModel):
         give_mean
             The mean of p(x | z, c) at the mean z of q(z | x, c); ``False`` gives the values that stand in
             p(x | z, c) of the new condition where the cell's own stand in that of its own: cells keep their noise,
-            and with it the spread of real ones, and no change of condition is no change.
+            and with it the spread of real ones, and no change of condition is no change (but grey values of a
+            Bernoulli model become 0 or 1).
         library_size
             Count models: give every cell this total (1e4, say, for normalised expression) in place of its own.
         seed
