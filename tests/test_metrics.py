@@ -19,7 +19,7 @@ def cells(rng):
 
 
 def test_moments_of_resampled_cells_are_those_of_the_cells_drawn(cells, rng):
-    weights = metrics.resampling(50, 3, rng)
+    weights = metrics.resampling(np.arange(50), 3, rng)
     found = moments(cells[0], weights)
     for row, mean, variance in zip(weights, found.mean, found.variance, strict=True):
         drawn = np.repeat(cells[0], np.round(row * 50).astype(int), axis=0)
@@ -59,9 +59,9 @@ def test_overlap_asks_for_the_direction_too(cells):
 
 def test_energy_distance_against_its_definition(cells):
     a, b = cells[0], cells[1]
-    distances, n = metrics.cell_distances(a, b)
+    distances, chosen = metrics.cell_distances(a, b)
     within = [cdist(x, x).sum() / (len(x) * (len(x) - 1)) for x in (a, b)]
-    assert metrics.energy_distance(distances, n) == pytest.approx(2 * cdist(a, b).mean() - sum(within))
+    assert metrics.energy_distance(distances, chosen) == pytest.approx(2 * cdist(a, b).mean() - sum(within))
 
 
 def test_energy_distance_of_the_same_population_is_zero_on_average(rng):
@@ -75,8 +75,28 @@ def test_energy_distance_of_the_same_population_is_zero_on_average(rng):
 
 
 def test_distances_of_many_cells_are_those_of_a_sample(rng):
-    distances, n = metrics.cell_distances(rng.normal(size=(1500, 2)), rng.normal(size=(40, 2)))
-    assert (distances.shape, n) == ((1040, 1040), 1000)
+    a, b = rng.normal(size=(1500, 2)), rng.normal(size=(40, 2))
+    distances, chosen = metrics.cell_distances(a, b)
+    assert len(set(chosen)) == 1000
+    np.testing.assert_allclose(distances, cdist(*2 * [np.concatenate([a[chosen], b])]), atol=1e-6)
+
+
+def test_several_draws_of_a_cell_are_one_cell_to_the_energy_distance_and_the_bootstrap(rng):
+    centres, b = rng.normal(size=(12, 5)), rng.normal(size=(30, 5))
+    source = np.repeat(np.arange(12), 4)
+    a = centres[source] + 0.3 * rng.normal(size=(48, 5))
+    one_draw_each = [
+        metrics.energy_distance(cdist(*2 * [np.concatenate([a[draw], b])]), np.arange(12))
+        for draw in (4 * np.arange(12) + rng.integers(4, size=(4000, 12)))
+    ]
+    found = metrics.energy_distance(cdist(*2 * [np.concatenate([a, b])]), source)
+    assert found == pytest.approx(np.mean(one_draw_each), abs=4 * np.std(one_draw_each) / np.sqrt(4000))
+    alone = metrics.energy_distance(cdist(*2 * [np.concatenate([a, b])]), np.arange(48))
+    assert alone > found + 0.1
+    weights = metrics.resampling(source, 20, rng).reshape(20, 12, 4)
+    np.testing.assert_allclose(weights.sum((1, 2)), 1)
+    assert (weights == weights[:, :, :1]).all()
+    assert (weights[:, :, 0] == 0).any()
 
 
 def test_overlap_is_a_share_where_genes_are_alike(rng):

@@ -90,15 +90,17 @@ def de_overlap(trio: Trio, n_top: int = N_TOP) -> np.ndarray:
     return (tops[0] * tops[1] > 0).sum(-1) / n_top
 
 
-def energy_distance(distances: np.ndarray, n: int, weights: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+def energy_distance(
+    distances: np.ndarray, source: np.ndarray, weights: tuple[np.ndarray, np.ndarray] | None = None
+) -> np.ndarray:
     """2 E d(a, b) - E d(a, a') - E d(b, b'), without bias: about 0 for two samples of the same cells (Szekely 2013).
 
     Parameters
     ----------
     distances
         (n + m, n + m) of all cells, the n of sample a first.
-    n
-        Cells in a.
+    source
+        (n,) what each cell of a was made from. Two of one source are alike: they are not compared with each other.
     weights
         (b, n) and (b, m), of resampled sets; ``None`` takes each cell once.
 
@@ -106,28 +108,34 @@ def energy_distance(distances: np.ndarray, n: int, weights: tuple[np.ndarray, np
     -------
     (b,), or a scalar.
     """
+    n, m = len(source), len(distances) - len(source)
     if weights is None:
-        even = (np.full((1, size), 1 / size) for size in (n, len(distances) - n))
-        return energy_distance(distances, n, tuple(even))[0]
+        even = (np.full((1, size), 1 / size) for size in (n, m))
+        return energy_distance(distances, source, tuple(even))[0]
 
     def mean(a: np.ndarray, b: np.ndarray, block: np.ndarray) -> np.ndarray:
         return ((a @ block) * b).sum(-1)
 
+    def within(w: np.ndarray, block: np.ndarray, source: np.ndarray) -> np.ndarray:
+        apart = source[:, None] != source
+        return mean(w, w, block * apart) / np.maximum(mean(w, w, apart), 1e-12)
+
     a, b = weights
-    within = (
-        mean(w, w, block) / np.maximum(1 - (w**2).sum(-1), 1e-12)  # a cell is no distance from itself
-        for w, block in ((a, distances[:n, :n]), (b, distances[n:, n:]))
-    )
-    return 2 * mean(a, b, distances[:n, n:]) - sum(within)
+    own = within(a, distances[:n, :n], source) + within(b, distances[n:, n:], np.arange(m))
+    return 2 * mean(a, b, distances[:n, n:]) - own
 
 
-def cell_distances(a: np.ndarray, b: np.ndarray, seed: int = 0) -> tuple[np.ndarray, int]:
-    """Euclidean distances between all cells of two samples, at most 1,000 of each, and how many are of the first."""
+def cell_distances(a: np.ndarray, b: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Euclidean distances between all cells of two samples, at most 1,000 of each, and which ones of the first."""
     rng = np.random.default_rng(seed)
-    a, b = (x if len(x) <= MAX_CELLS else x[rng.choice(len(x), MAX_CELLS, replace=False)] for x in (a, b))
-    return pairwise_distances(np.concatenate([a, b])), len(a)
+    chosen, others = (
+        np.arange(len(x)) if len(x) <= MAX_CELLS else rng.choice(len(x), MAX_CELLS, replace=False) for x in (a, b)
+    )
+    return pairwise_distances(np.concatenate([a[chosen], b[others]])), chosen
 
 
-def resampling(n: int, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Weights (b, n) of bootstrap samples of n cells."""
-    return rng.multinomial(n, np.full(n, 1 / n), n_resamples) / n
+def resampling(source: np.ndarray, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Weights (b, n) of bootstrap samples of n cells; those of one source (n,) come and go together."""
+    _, which, size = np.unique(source, return_inverse=True, return_counts=True)
+    times = rng.multinomial(len(size), np.full(len(size), 1 / len(size)), n_resamples)[:, which]
+    return times / times.sum(1, keepdims=True)

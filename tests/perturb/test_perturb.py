@@ -120,6 +120,7 @@ def test_predictions_of_counts_are_log_normalised_draws():
     before = toy[rows(toy, "blob 0", "condition 0")]
     assert found.n_obs == 3 * before.n_obs
     assert found.obs_names.is_unique
+    np.testing.assert_array_equal(found.obs["control_cell"], np.repeat(before.obs_names, 3))
     np.testing.assert_allclose(np.expm1(found.X).sum(1), 1e4, rtol=1e-4)
     log = before.copy()
     sc.pp.normalize_total(log, target_sum=1e4)
@@ -164,6 +165,15 @@ def test_predictions_are_compared_on_the_scale_of_the_real_cells():
     means = ad.AnnData(counts.X + 0.5, var=counts.var)
     with pytest.raises(ValueError, match="not on the scale"):
         perturb.evaluate({"means": means}, counts, counts)
+
+
+def test_draws_that_say_nothing_new_change_no_figure_and_no_interval(toy):
+    real, before = toy[rows(toy, "blob 1", "condition 1")], toy[rows(toy, "blob 1", "condition 0")]
+    once = ad.AnnData(real.X[:40], obs=pd.DataFrame({"control_cell": [f"{i:02}" for i in range(40)]}), var=toy.var)
+    once.obs_names = once.obs["control_cell"]
+    many = ad.AnnData(np.repeat(once.X, 3, 0), obs=once.obs.iloc[np.repeat(np.arange(40), 3)], var=toy.var)
+    many.obs_names_make_unique()
+    pd.testing.assert_frame_equal(*(perturb.evaluate({"one": cells}, real[40:], before) for cells in (once, many)))
 
 
 def test_bootstrap_interval_holds_the_truth(rng):

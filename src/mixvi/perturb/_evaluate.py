@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from mixvi import metrics
 from mixvi.metrics import Trio, moments
-from mixvi.perturb._predictor import TARGET_SUM, expression, is_counts
+from mixvi.perturb._predictor import SOURCE, TARGET_SUM, expression, is_counts
 
 INTERVAL = (2.5, 97.5)  # percentiles
 MOST = 2 * np.log1p(TARGET_SUM)  # twice what a log-normalised value can be: baselines add to values
@@ -42,7 +42,9 @@ def evaluate(
     ----------
     predictions
         By name: what `Predictor.predict` gave, or other cells with such values in ``.X``. Where the real cells have
-        counts, that is log(1 + counts per 10,000), or whole counts.
+        counts, that is log(1 + counts per 10,000), or whole counts. Cells with the same ``.obs["control_cell"]`` are
+        taken for several draws of one: the bootstrap keeps them together, and the energy distance does not compare
+        them with each other.
     observed, control
         The real stimulated cells of the same kind, and the control cells; n x g with the same genes.
     layer
@@ -69,20 +71,25 @@ def evaluate(
     n_top = max(min(n_top, observed.n_vars // 2), 1)
     rng, of_counts = np.random.default_rng(seed), is_counts(observed, layer) or is_counts(control, layer)
     real, before = (expression(cells, layer, of_counts) for cells in (observed, control))
-    weights_real, weights_before = (metrics.resampling(len(x), n_resamples, rng) for x in (real, before))
+    weights_real, weights_before = (metrics.resampling(np.arange(len(x)), n_resamples, rng) for x in (real, before))
     sides = moments(real), moments(before)
     resampled_sides = moments(real, weights_real), moments(before, weights_before)
     top = metrics.de_genes(*sides, n_top)
     rows = []
     for name, predicted in predictions.items():
         x = _log_normalised(name, predicted) if of_counts else expression(predicted, counts=False)
-        weights = metrics.resampling(len(x), n_resamples, rng)
-        trio, resampled = Trio(moments(x), *sides), Trio(moments(x, weights), *resampled_sides)
+        source = predicted.obs[SOURCE].to_numpy() if SOURCE in predicted.obs else np.arange(len(x))
+        weights, n = metrics.resampling(source, n_resamples, rng), len(set(source))
+        trio, resampled = (
+            Trio(one._replace(n=n), *others)
+            for one, others in ((moments(x), sides), (moments(x, weights), resampled_sides))
+        )
         for metric, genes, of in _figures(top, n_top):
             rows.append([name, metric, genes, *_interval(metric, float(of(trio)), of(resampled))])
-        distances, n = metrics.cell_distances(x, real, seed)
-        pairs = tuple(metrics.resampling(size, n_resamples, rng) for size in (n, len(distances) - n))
-        value, spread = metrics.energy_distance(distances, n), metrics.energy_distance(distances, n, pairs)
+        distances, chosen = metrics.cell_distances(x, real, seed)
+        of_a, of_b = source[chosen], np.arange(len(distances) - len(chosen))
+        pairs = tuple(metrics.resampling(of, n_resamples, rng) for of in (of_a, of_b))
+        value, spread = (metrics.energy_distance(distances, of_a, weights) for weights in (None, pairs))
         rows.append([name, "energy distance", "all", *_interval("energy distance", float(value), spread)])
     return pd.DataFrame(rows, columns=["prediction", "metric", "genes", "value", "low", "high"])
 

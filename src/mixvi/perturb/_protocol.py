@@ -38,7 +38,7 @@ def leave_one_out(
     train: Mapping[str, Any] | None = None,
     baselines: Sequence[str] = tuple(BASELINES),
     shift: Mapping[str, Any] | None = None,
-    n_samples: int = 1,
+    n_samples: int = 10,
     seed: int = 0,
     path: Path | str | None = None,
 ) -> pd.DataFrame:
@@ -67,8 +67,7 @@ def leave_one_out(
     shift
         Further arguments of `fit_shift`.
     n_samples
-        Predicted cells for each control cell, of models of counts. Several make means less noisy; but they are alike,
-        and to the energy distance a cloud of too few different cells.
+        Predicted cells for each control cell, of models of counts: several make means less noisy.
     seed
         Of fits and draws.
     path
