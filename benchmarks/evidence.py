@@ -82,23 +82,27 @@ def loss(module, cells, k):
     """Negative bound of a minibatch: the ELBO for one sample, its KL in closed form.
 
     For more, a loss with the gradient of L_k: the decoder's is sum_i w_i grad log w_i over normalised weights w, the
-    encoder's goes by z alone and with w_i^2 (doubly reparameterised, Tucker 2019). Only `KEPT` of the k samples are
-    followed back: thrown by rough weights with one common remainder, and weighed by what these were wrong.
+    encoder's goes by z alone and with w_i^2 (doubly reparameterised, Tucker 2019). Of more than `KEPT` samples only so
+    many are followed back: thrown by rough weights with one common remainder, and weighed by what these were wrong.
     """
     if k == 1:
         log_px, terms = module.bound(cells)
         return (terms.annealed["kl_z"] - log_px).mean()
     qz = module.encode(cells)
-    noise = torch.randn(k, *qz.loc.shape, device=qz.loc.device)
-    rough = rough_log_weights(module, qz, noise, cells)  # (k, n)
-    weights = rough.softmax(0)
-    steps = (torch.rand(rough.shape[1], 1, device=rough.device) + torch.arange(KEPT, device=rough.device)) / KEPT
-    drawn = torch.searchsorted(weights.cumsum(0).T.contiguous(), steps).clamp(max=k - 1).T  # (KEPT, n)
-    z = qz.loc + qz.scale * noise.gather(0, drawn.unsqueeze(-1).expand(-1, -1, noise.shape[-1]))
-    z.register_hook(lambda gradient: gradient * weights.gather(0, drawn).unsqueeze(-1))
+    noise, rough = torch.randn(k, *qz.loc.shape, device=qz.loc.device), 0.0
+    if k > KEPT:
+        rough = rough_log_weights(module, qz, noise, cells)  # (k, n)
+        weights = rough.softmax(0)
+        steps = (torch.rand(rough.shape[1], 1, device=rough.device) + torch.arange(KEPT, device=rough.device)) / KEPT
+        drawn = torch.searchsorted(weights.cumsum(0).T.contiguous(), steps).clamp(max=k - 1).T  # (KEPT, n)
+        noise = noise.gather(0, drawn.unsqueeze(-1).expand(-1, -1, noise.shape[-1]))
+        rough, weights = rough.gather(0, drawn), weights.gather(0, drawn)
+    z = qz.loc + qz.scale * noise
     fixed = Normal(qz.loc.detach(), qz.scale.detach())
     exact = module.likelihood.log_prob(z, cells) + module.prior.log_ratio(fixed, z, cells)
-    wrong = (exact.detach() - rough.gather(0, drawn)).softmax(0)
+    wrong = (exact.detach() - rough).softmax(0)
+    weights = weights if k > KEPT else wrong
+    z.register_hook(lambda gradient: gradient * weights.unsqueeze(-1))
     return -(wrong * exact).sum(0).mean()
 
 
