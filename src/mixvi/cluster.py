@@ -129,7 +129,7 @@ def partition_with_classes(
     if len(cells):
         one_each = len(np.unique(communities[cells])) == n_new
         inside = communities[cells] if one_each else partition(graph[cells][:, cells], n_new, seed)
-        part[cells] = n_classes + _by_size(inside)
+        part[cells] = n_classes + by_size(inside)
     return part
 
 
@@ -262,7 +262,7 @@ def merge(part: np.ndarray, graph: csr_matrix, n_clusters: int | None = None) ->
     tree = merge_tree(part, graph, [str(k) for k in range(len(values))])
     if n_clusters is None:
         n_clusters = len(values) - np.append(tree.connectivity > JOINED, False).argmin()
-    return _by_size(tree.cut(min(n_clusters, len(values))).to_numpy()[part])
+    return by_size(tree.cut(min(n_clusters, len(values))).to_numpy()[part])
 
 
 class _Communities:
@@ -283,10 +283,10 @@ class _Communities:
             )
         finally:
             igraph.set_random_number_generator(random)
-        return _by_size(np.array(found.membership))
+        return by_size(np.array(found.membership))
 
 
-def _by_size(part: np.ndarray) -> np.ndarray:
+def by_size(part: np.ndarray) -> np.ndarray:
     """Rename parts so that 0 is the largest; equal sizes keep the order of their first cell."""
     codes, values = pd.factorize(part)
     rank = np.empty(len(values), dtype=int)

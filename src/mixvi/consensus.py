@@ -1,7 +1,8 @@
 """Partitions that several views of the same cells agree on: the latent space, and counts without a model.
 
 No one graph of cells is best on all data. Each view is partitioned on its own, a further partition is drawn from what
-they agree on, and that one is taken whose clusters stand apart most where no model has had a hand.
+they agree on, and that one is taken whose clusters stand apart most where no model has had a hand. Where there is the
+latent space alone, communities of its graph stand against the islands of its layout.
 """
 
 import warnings
@@ -12,14 +13,16 @@ import scanpy as sc
 from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
+from sklearn.mixture import GaussianMixture
 
-from mixvi.cluster import merge, neighbor_graph, partition, partition_with_classes
+from mixvi.cluster import by_size, merge, neighbor_graph, partition, partition_with_classes
 
 N_COMPONENTS = 30
 THETA = 100.0  # inverse overdispersion of the null model of Pearson residuals, scanpy's default
 MIN_CELLS = 100  # fewer do not bear several partitions
 MAX_VALUES = 100_000_000  # of the dense residuals: 50,000 cells of 2,000 genes, 0.8 GB
 MAX_JUDGED = 10_000  # cells whose silhouettes are looked at, which takes all pairs of them
+LAYOUT = 10  # dimensions in which islands are told apart
 
 
 def place(
@@ -58,7 +61,12 @@ def place(
     graph = sum(graphs) / len(graphs)
 
     def parts(k: int | None) -> np.ndarray:
-        part = consensus(views, graphs, plain, k, seed) if plain else partition(graph, k, seed)
+        if plain:
+            part = consensus(views, graphs, plain, k, seed)
+        else:
+            part = partition(graph, k, seed)
+            if k is not None and 1 < k < len(latent) >= MIN_CELLS:
+                part = widest([part, islands(latent, graph, k, seed)], views, k, seed)
         return part if k is not None else merge(part, graph)
 
     if n_classes == 0:
@@ -132,6 +140,49 @@ def consensus(
     together = np.mean([part[edges.row] == part[edges.col] for part in found + round_ones], axis=0)
     agreed = csr_matrix((edges.data * together**2, (edges.row, edges.col)), edges.shape)
     found.append(partition(agreed, n_clusters, seed))
+    return widest(found, judges, n_clusters, seed)
+
+
+def islands(latent: np.ndarray, graph: csr_matrix, n_clusters: int, seed: int = 0) -> np.ndarray:
+    """Parts of a neighbour graph by a Gaussian mixture on its UMAP layout in ten dimensions (McConville 2021).
+
+    Parameters
+    ----------
+    latent
+        (n, d), from which components of the graph that nothing joins are laid out.
+    graph
+        (n, n) its neighbour graph.
+    n_clusters
+        Number of components; of few cells, some may stay empty.
+    seed
+        Of both.
+
+    Returns
+    -------
+    (n,) part of each cell, 0 the largest.
+
+    References
+    ----------
+    McConville, Santos-Rodriguez, Piechocki and Craddock 2021, N2D: (not too) deep clustering via clustering the local
+    manifold of an autoencoded embedding, ICPR.
+    """
+    cells = ad.AnnData(np.asarray(latent, dtype=np.float32), obsp={"connectivities": graph})
+    cells.uns["neighbors"] = {
+        "connectivities_key": "connectivities",
+        "params": {"method": "umap", "use_rep": "X", "metric": "euclidean"},
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)  # umap's word on its own seed and threads
+        sc.tl.umap(cells, min_dist=0.0, n_components=LAYOUT, random_state=seed)
+    mixture = GaussianMixture(n_clusters, n_init=3, reg_covar=1e-4, random_state=seed)
+    return by_size(mixture.fit_predict(cells.obsm["X_umap"].astype(np.float64)))
+
+
+def widest(found: list[np.ndarray], judges: list[np.ndarray], n_clusters: int | None, seed: int = 0) -> np.ndarray:
+    """Of several partitions (n,), the one with the widest silhouettes, by their mean over the views that judge.
+
+    Those with as many parts as asked for come first; ``None`` does not ask.
+    """
 
     def width(part: np.ndarray) -> float:
         size = min(len(part), MAX_JUDGED)

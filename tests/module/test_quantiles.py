@@ -85,3 +85,18 @@ def test_zeros_and_ones_stay_where_nothing_changes():
     grey = carry(torch.full((N, 4), 0.3), bernoulli(1.0), bernoulli(1.0))
     assert set(grey.unique().tolist()) == {0.0, 1.0}
     np.testing.assert_allclose(grey.mean(0), 0.3, atol=0.05)
+
+
+def test_the_ends_of_a_parameters_range_give_values():
+    x = torch.tensor([[0.0, 2.0, 7.0, 1.0]])
+    for theta in (0.0, torch.inf):
+        here, there = (
+            scvi_distributions.NegativeBinomial(mu=torch.full((1, 4), mu), theta=torch.full((1, 4), theta))
+            for mu in (3.0, 6.0)
+        )
+        found = carry(x, here, there)
+        assert torch.isfinite(found).all()
+        assert (found >= x).all()
+        assert torch.equal(carry(x, here, here), x)
+    still = Normal(x, torch.zeros(1, 4), validate_args=False)
+    assert torch.equal(carry(x, still, Normal(x + 1, torch.zeros(1, 4), validate_args=False)), x + 1)

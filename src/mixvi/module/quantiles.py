@@ -1,5 +1,7 @@
 """Values at their quantile: what is a cell's own, beside its place in the latent space, under another distribution."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from scipy import stats
@@ -10,6 +12,7 @@ from torch.distributions import Bernoulli, Distribution, Normal
 
 EDGE = 1e-6  # what is further out than that, a model holds for impossible: its quantile says nothing
 TINY = 1e-30
+THETA = (1e-6, 1e6)  # beyond, all is 0, or a Poisson
 
 
 def carry(x: Tensor, here: Distribution, there: Distribution) -> Tensor:
@@ -22,45 +25,56 @@ def carry(x: Tensor, here: Distribution, there: Distribution) -> Tensor:
     far as to the last millionth of ``there``.
     """
     if isinstance(here, Normal):
-        return there.loc + (x - here.loc) * there.scale / here.scale
+        return there.loc + (x - here.loc) / here.scale.clamp(min=TINY) * there.scale
     if isinstance(here, Bernoulli):
         on, u, p, other = torch.rand_like(here.probs) < x, torch.rand_like(here.probs), here.probs, there.probs
         return torch.where(on, u * p < other, u * (1 - p) > 1 - other).to(p)
-    counts = _array(x)
-    low, high = _cdf(counts - 1, here), _cdf(counts, here)
+    counts, here, there = _array(x), _Counts.of(here), _Counts.of(there)
+    some, low, high = counts > 0, np.zeros_like(counts), here.cdf_at_zero()
+    low[some], high[some] = (here.of_those(some).cdf(counts[some] - less) for less in (1, 0))
     u, v = torch.rand(2, *x.shape, dtype=torch.float64).numpy()
-    found = _quantile((low + (high - low) * u).clip(EDGE, 1 - EDGE), there)
-    scaled = np.floor(counts * _mean(there) / np.maximum(_mean(here), TINY) + v)
+    at = (low + (high - low) * u).clip(EDGE, 1 - EDGE)
+    found, more = np.zeros_like(counts), at > there.cdf_at_zero()
+    found[more] = there.of_those(more).quantile(at[more])
+    scaled = np.floor(counts * there.mean / np.maximum(here.mean, TINY) + v)
     impossible = (low > 1 - EDGE) | (high < EDGE)
     found = np.where(impossible, np.minimum(scaled, np.maximum(counts, found)), found)
     return torch.from_numpy(found).to(x.dtype).to(x.device)
 
 
-def _cdf(x: np.ndarray, px: Distribution) -> np.ndarray:
-    zero = _zeros(px)
-    return np.where(x < 0, 0.0, zero + (1 - zero) * _frozen(px).cdf(x))
+class _Counts(NamedTuple):
+    """A distribution of counts with zeros beside its own, as arrays of one shape."""
 
+    mean: np.ndarray  # of its own counts
+    theta: np.ndarray | None  # ``None``: Poisson
+    zeros: np.ndarray  # probability of a zero beside them
 
-def _quantile(u: np.ndarray, px: Distribution) -> np.ndarray:
-    zero = _zeros(px)
-    return np.where(u <= zero, 0.0, _frozen(px).ppf(np.maximum(u - zero, TINY) / np.maximum(1 - zero, EDGE)))
+    @classmethod
+    def of(cls, px: Distribution) -> "_Counts":
+        if isinstance(px, Poisson):
+            mean, theta = _array(px.rate), None
+        else:
+            mean, theta = _array(px.mu), _array(px.theta).clip(*THETA)
+        zeros = expit(_array(px.zi_logits)) if hasattr(px, "zi_logits") else np.zeros_like(mean)
+        return cls(*(value if value is None else np.broadcast_to(value, mean.shape) for value in (mean, theta, zeros)))
 
+    def of_those(self, chosen: np.ndarray) -> "_Counts":
+        return _Counts(*(value if value is None else value[chosen] for value in self))
 
-def _frozen(px: Distribution):
-    if isinstance(px, Poisson):
-        return stats.poisson(_mean(px))
-    theta = _array(px.theta)
-    return stats.nbinom(theta, theta / (theta + _mean(px)))
+    def cdf_at_zero(self) -> np.ndarray:
+        own = -self.mean if self.theta is None else -self.theta * np.log1p(self.mean / self.theta)
+        return self.zeros + (1 - self.zeros) * np.exp(own)
 
+    def cdf(self, x: np.ndarray) -> np.ndarray:
+        return self.zeros + (1 - self.zeros) * self._own().cdf(x)
 
-def _mean(px: Distribution) -> np.ndarray:
-    """Of the counts' own distribution."""
-    return _array(px.rate if isinstance(px, Poisson) else px.mu)
+    def quantile(self, u: np.ndarray) -> np.ndarray:
+        return self._own().ppf(np.maximum(u - self.zeros, TINY) / np.maximum(1 - self.zeros, EDGE))
 
-
-def _zeros(px: Distribution) -> np.ndarray | float:
-    """Probability of a zero beside those of the counts' own distribution."""
-    return expit(_array(px.zi_logits)) if hasattr(px, "zi_logits") else 0.0
+    def _own(self):
+        if self.theta is None:
+            return stats.poisson(self.mean)
+        return stats.nbinom(self.theta, self.theta / (self.theta + self.mean))
 
 
 def _array(values: Tensor) -> np.ndarray:
