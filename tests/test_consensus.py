@@ -83,6 +83,31 @@ def test_without_counts_it_is_the_partition_of_the_latent_space(views):
     assert abs(graph - cluster.neighbor_graph(sharp, 3)).sum() == 0
 
 
+def test_islands_of_the_layout_are_the_blobs(views):
+    (sharp, *_), y = views
+    part = consensus.islands(sharp, cluster.neighbor_graph(sharp), 4)
+    assert adjusted_rand_score(part, y) == 1
+    assert (np.diff(np.bincount(part)) <= 0).all()
+
+
+@pytest.mark.parametrize("right", ["islands", "partition"])
+def test_without_counts_communities_stand_against_islands(views, monkeypatch, right):
+    (sharp, _, noise), y = views
+    wrong = np.random.default_rng(0).integers(4, size=300)
+    for name in ("islands", "partition"):
+        monkeypatch.setattr(consensus, name, lambda *_, found=y if name == right else wrong: found)
+    part, _ = consensus.place(sharp, None, np.full(300, -1), 0, 4)
+    np.testing.assert_array_equal(part, y)
+
+
+def test_an_open_number_and_few_cells_go_without_islands(views, monkeypatch):
+    (sharp, *_), _ = views
+    monkeypatch.setattr(consensus, "islands", None)
+    part, graph = consensus.place(sharp, None, np.full(300, -1), 0)
+    np.testing.assert_array_equal(part, cluster.merge(cluster.partition(graph), graph))
+    assert consensus.place(sharp[:50], None, np.full(50, -1), 0, 3)[0].max() == 2
+
+
 def test_counts_tell_apart_what_the_latent_space_has_lost():
     cells = datasets.blobs(400, 60, n_clusters=3, kind="count")
     truth, lost = cells.obs["cluster"], np.random.default_rng(0).normal(size=(400, 5))

@@ -204,7 +204,7 @@ class MixviPlan(TrainingPlan):
         d = (seen.shape[1] - 1) // 2
         loc, variance, label = seen[:, :d], seen[:, d:-1], seen[:, -1].long()
         n_labels, n_wanted = self.module.layout.n_labels, self.prior.n_wanted
-        logger.info("Placing clusters on a neighbour graph; the first time in a session takes half a minute.")
+        logger.info("Placing clusters on a neighbour graph: half a minute the first time, two for many cells.")
         n_threads = torch.get_num_threads()
         part, graph = place(loc.numpy(), self._counts(rows), label.numpy(), n_labels, n_wanted, seed)
         torch.set_num_threads(n_threads)  # numba, below scanpy, sets OpenMP's for the whole process
