@@ -57,16 +57,24 @@ def predicted_means(
     ax.scatter(x, y, s=5, color="0.7", label=f"all genes: R2 = {metrics.r2_of_means(trio):.3f}")
     ax.scatter(x[top], y[top], s=9, color="C0", label=f"top {len(top)}: R2 = {metrics.r2_of_means(trio, top):.3f}")
     ax.axline((0, 0), slope=1, lw=0.8, color="0.4")
-    for i, gene in enumerate(top[:n_names]):
-        offset, side = ((-6, 5), "right") if i % 2 else ((6, -5), "left")  # away from each other
-        ax.annotate(
-            observed.var_names[gene], (x[gene], y[gene]), offset, textcoords="offset points", fontsize=7, ha=side,
-            va="center",
-        )  # fmt: skip
+    _name(ax, x, y, top[:n_names], observed.var_names)
     ax.set(xlabel="predicted mean", ylabel="real mean")
     ax.legend(frameon=False, fontsize=8, loc="upper left")
     finish(show, save, ax)
     return ax
+
+
+def _name(ax: Axes, x: np.ndarray, y: np.ndarray, genes: np.ndarray, names: pd.Index) -> None:
+    """Write names of genes beside their points, away from the diagonal, and above one another where points are near."""
+    across, line = 0.04 * np.ptp(x), 0.035 * np.ptp(y)
+    for side, sign, chosen in (("right", -1, genes[y[genes] >= x[genes]]), ("left", 1, genes[y[genes] < x[genes]])):
+        height = -np.inf
+        for gene in chosen[np.argsort(y[chosen])]:
+            height = max(y[gene], height + line)
+            ax.annotate(
+                names[gene], (x[gene], y[gene]), (x[gene] + sign * across, height), fontsize=7, ha=side, va="center",
+                arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "0.4", "shrinkA": 0, "shrinkB": 2},
+            )  # fmt: skip
 
 
 def perturbed_latent(
