@@ -100,6 +100,14 @@ def test_without_counts_communities_stand_against_islands(views, monkeypatch, ri
     np.testing.assert_array_equal(part, y)
 
 
+def test_a_part_that_the_judged_cells_miss_is_not_taken(views, monkeypatch):
+    (sharp, *_), y = views
+    monkeypatch.setattr(consensus, "MAX_JUDGED", 50)
+    lonely = np.zeros(300, dtype=int)
+    lonely[np.setdiff1d(np.arange(300), np.random.default_rng(0).permutation(300)[:50])[0]] = 1
+    assert consensus.widest([lonely, y % 2], [sharp], 2) is not lonely
+
+
 def test_an_open_number_and_few_cells_go_without_islands(views, monkeypatch):
     (sharp, *_), _ = views
     monkeypatch.setattr(consensus, "islands", None)

@@ -93,6 +93,10 @@ def test_several_draws_of_a_cell_are_one_cell_to_the_energy_distance_and_the_boo
     assert found == pytest.approx(np.mean(one_draw_each), abs=4 * np.std(one_draw_each) / np.sqrt(4000))
     alone = metrics.energy_distance(cdist(*2 * [np.concatenate([a, b])]), np.arange(48))
     assert alone > found + 0.1
+    only_one = np.zeros((1, 48))
+    only_one[0, :4] = 0.25
+    distances = cdist(*2 * [np.concatenate([a, b])])
+    assert np.isnan(metrics.energy_distance(distances, source, (only_one, np.full((1, 30), 1 / 30)))).all()
     weights = metrics.resampling(source, 20, rng).reshape(20, 12, 4)
     np.testing.assert_allclose(weights.sum((1, 2)), 1)
     assert (weights == weights[:, :, :1]).all()

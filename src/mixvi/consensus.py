@@ -183,12 +183,13 @@ def widest(found: list[np.ndarray], judges: list[np.ndarray], n_clusters: int | 
 
     Those with as many parts as asked for come first; ``None`` does not ask.
     """
+    n = len(found[0])
+    some = np.random.default_rng(seed).permutation(n)[:MAX_JUDGED]
 
     def width(part: np.ndarray) -> float:
-        size = min(len(part), MAX_JUDGED)
-        if not 1 < part.max() + 1 < size:
+        if not 1 < len(np.unique(part[some])) < len(some):
             return -1.0
-        return np.mean([silhouette_score(view, part, sample_size=size, random_state=seed) for view in judges])
+        return np.mean([silhouette_score(view[some], part[some]) for view in judges])
 
     def rank(part: np.ndarray) -> tuple[int, float]:
         return (part.max() if n_clusters is not None else 0, width(part))  # as many as asked for come first

@@ -106,7 +106,7 @@ def energy_distance(
 
     Returns
     -------
-    (b,), or a scalar.
+    (b,), or a scalar; NaN where all that was drawn of a sample is one cell.
     """
     n, m = len(source), len(distances) - len(source)
     if weights is None:
@@ -118,7 +118,8 @@ def energy_distance(
 
     def within(w: np.ndarray, block: np.ndarray, source: np.ndarray) -> np.ndarray:
         apart = source[:, None] != source
-        return mean(w, w, block * apart) / np.maximum(mean(w, w, apart), 1e-12)
+        total, share = mean(w, w, block * apart), mean(w, w, apart)
+        return np.divide(total, share, out=np.full_like(total, np.nan), where=share > 0)
 
     a, b = weights
     own = within(a, distances[:n, :n], source) + within(b, distances[n:, n:], np.arange(m))

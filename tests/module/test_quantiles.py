@@ -100,3 +100,14 @@ def test_the_ends_of_a_parameters_range_give_values():
         assert torch.equal(carry(x, here, here), x)
     still = Normal(x, torch.zeros(1, 4), validate_args=False)
     assert torch.equal(carry(x, still, Normal(x + 1, torch.zeros(1, 4), validate_args=False)), x + 1)
+    for scale in (0.0, 1.0):
+        there = Normal(x + 1, torch.full((1, 4), scale), validate_args=False)
+        assert torch.equal(carry(x + 2, still, there), x + 3)
+
+
+def test_what_is_not_a_number_stays_so():
+    x, mu = torch.tensor([[0.0, 1.0, 5.0]]), torch.tensor([[3.0, 3.0, torch.nan]])
+    good, bad = (scvi_distributions.NegativeBinomial(mu=m, theta=torch.ones(3)) for m in (torch.full((1, 3), 3.0), mu))
+    for found in (carry(x, good, bad), carry(x, bad, good)):
+        assert torch.equal(found[:, :2], x[:, :2])
+        assert found[:, 2].isnan().all()

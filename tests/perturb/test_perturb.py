@@ -120,7 +120,7 @@ def test_predictions_of_counts_are_log_normalised_draws():
     before = toy[rows(toy, "blob 0", "condition 0")]
     assert found.n_obs == 3 * before.n_obs
     assert found.obs_names.is_unique
-    np.testing.assert_array_equal(found.obs["control_cell"], np.repeat(before.obs_names, 3))
+    np.testing.assert_array_equal(found.obs["mixvi_control_cell"], np.repeat(before.obs_names, 3))
     np.testing.assert_allclose(np.expm1(found.X).sum(1), 1e4, rtol=1e-4)
     log = before.copy()
     sc.pp.normalize_total(log, target_sum=1e4)
@@ -169,11 +169,25 @@ def test_predictions_are_compared_on_the_scale_of_the_real_cells():
 
 def test_draws_that_say_nothing_new_change_no_figure_and_no_interval(toy):
     real, before = toy[rows(toy, "blob 1", "condition 1")], toy[rows(toy, "blob 1", "condition 0")]
-    once = ad.AnnData(real.X[:40], obs=pd.DataFrame({"control_cell": [f"{i:02}" for i in range(40)]}), var=toy.var)
-    once.obs_names = once.obs["control_cell"]
+    names = [f"{i:02}" for i in range(40)]
+    once = ad.AnnData(real.X[:40], obs=pd.DataFrame({"mixvi_control_cell": names}, index=names), var=toy.var)
     many = ad.AnnData(np.repeat(once.X, 3, 0), obs=once.obs.iloc[np.repeat(np.arange(40), 3)], var=toy.var)
     many.obs_names_make_unique()
-    pd.testing.assert_frame_equal(*(perturb.evaluate({"one": cells}, real[40:], before) for cells in (once, many)))
+    tables = [perturb.evaluate({"one": cells}, real[40:], before) for cells in (once, many)]
+    pd.testing.assert_frame_equal(*tables)
+    once.obs.loc[:, "mixvi_control_cell"] = np.nan  # unsaid: each cell for itself
+    pd.testing.assert_frame_equal(perturb.evaluate({"one": once}, real[40:], before), tables[0])
+    many.obs["mixvi_control_cell"] = "one"
+    with pytest.raises(ValueError, match="'one' has 1 cells, draws"):
+        perturb.evaluate({"one": many}, real[40:], before)
+
+
+def test_draws_of_cells_with_one_name_are_told_apart():
+    toy = datasets.blobs(300, 30, n_clusters=2, n_conditions=2, kind="count")
+    model = fitted("VAE", toy)
+    toy.obs_names = ["same"] * toy.n_obs
+    found = perturb.fit_shift(model, *TREATMENT).predict(toy, "blob 0", n_samples=2)
+    assert found.obs["mixvi_control_cell"].nunique() == found.n_obs // 2
 
 
 def test_bootstrap_interval_holds_the_truth(rng):

@@ -12,7 +12,7 @@ from torch.distributions import Bernoulli, Distribution, Normal
 
 EDGE = 1e-6  # what is further out than that, a model holds for impossible: its quantile says nothing
 TINY = 1e-30
-THETA = (1e-6, 1e6)  # beyond, all is 0, or a Poisson
+THETA = (1e-8, 1e6)  # beyond, all is 0, or a Poisson
 
 
 def carry(x: Tensor, here: Distribution, there: Distribution) -> Tensor:
@@ -25,16 +25,17 @@ def carry(x: Tensor, here: Distribution, there: Distribution) -> Tensor:
     far as to the last millionth of ``there``.
     """
     if isinstance(here, Normal):
-        return there.loc + (x - here.loc) / here.scale.clamp(min=TINY) * there.scale
+        return there.loc + (x - here.loc) * torch.where(here.scale > TINY, there.scale / here.scale, 1.0)
     if isinstance(here, Bernoulli):
         on, u, p, other = torch.rand_like(here.probs) < x, torch.rand_like(here.probs), here.probs, there.probs
         return torch.where(on, u * p < other, u * (1 - p) > 1 - other).to(p)
-    counts, here, there = _array(x), _Counts.of(here), _Counts.of(there)
+    counts = _array(x)
+    here, there = (_Counts.of(px, counts.shape) for px in (here, there))
     some, low, high = counts > 0, np.zeros_like(counts), here.cdf_at_zero()
     low[some], high[some] = (here.of_those(some).cdf(counts[some] - less) for less in (1, 0))
     u, v = torch.rand(2, *x.shape, dtype=torch.float64).numpy()
     at = (low + (high - low) * u).clip(EDGE, 1 - EDGE)
-    found, more = np.zeros_like(counts), at > there.cdf_at_zero()
+    found, more = np.zeros_like(counts), ~(at <= there.cdf_at_zero())  # NaN stays
     found[more] = there.of_those(more).quantile(at[more])
     scaled = np.floor(counts * there.mean / np.maximum(here.mean, TINY) + v)
     impossible = (low > 1 - EDGE) | (high < EDGE)
@@ -50,13 +51,13 @@ class _Counts(NamedTuple):
     zeros: np.ndarray  # probability of a zero beside them
 
     @classmethod
-    def of(cls, px: Distribution) -> "_Counts":
+    def of(cls, px: Distribution, shape: tuple[int, ...]) -> "_Counts":
         if isinstance(px, Poisson):
             mean, theta = _array(px.rate), None
         else:
             mean, theta = _array(px.mu), _array(px.theta).clip(*THETA)
         zeros = expit(_array(px.zi_logits)) if hasattr(px, "zi_logits") else np.zeros_like(mean)
-        return cls(*(value if value is None else np.broadcast_to(value, mean.shape) for value in (mean, theta, zeros)))
+        return cls(*(value if value is None else np.broadcast_to(value, shape) for value in (mean, theta, zeros)))
 
     def of_those(self, chosen: np.ndarray) -> "_Counts":
         return _Counts(*(value if value is None else value[chosen] for value in self))

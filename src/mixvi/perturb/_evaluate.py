@@ -42,9 +42,9 @@ def evaluate(
     ----------
     predictions
         By name: what `Predictor.predict` gave, or other cells with such values in ``.X``. Where the real cells have
-        counts, that is log(1 + counts per 10,000), or whole counts. Cells with the same ``.obs["control_cell"]`` are
-        taken for several draws of one: the bootstrap keeps them together, and the energy distance does not compare
-        them with each other.
+        counts, that is log(1 + counts per 10,000), or whole counts. Cells with the same
+        ``.obs["mixvi_control_cell"]`` are several draws of one: the bootstrap keeps them together, and the energy
+        distance does not compare them with each other.
     observed, control
         The real stimulated cells of the same kind, and the control cells; n x g with the same genes.
     layer
@@ -78,8 +78,8 @@ def evaluate(
     rows = []
     for name, predicted in predictions.items():
         x = _log_normalised(name, predicted) if of_counts else expression(predicted, counts=False)
-        source = predicted.obs[SOURCE].to_numpy() if SOURCE in predicted.obs else np.arange(len(x))
-        weights, n = metrics.resampling(source, n_resamples, rng), len(set(source))
+        source = _source(predicted)
+        weights, n = metrics.resampling(source, n_resamples, rng), source.max() + 1
         trio, resampled = (
             Trio(one._replace(n=n), *others)
             for one, others in ((moments(x), sides), (moments(x, weights), resampled_sides))
@@ -106,7 +106,7 @@ def _log_normalised(name: str, predicted: AnnData) -> np.ndarray:
 
 
 def _interval(metric: str, value: float, resampled: np.ndarray) -> tuple[float, float, float]:
-    low, high = np.percentile(resampled, INTERVAL) - resampled.mean() + value
+    low, high = np.nanpercentile(resampled, INTERVAL) - np.nanmean(resampled) + value
     return value, *np.clip([low, high], *RANGES.get(metric, (-np.inf, np.inf)))
 
 
@@ -123,10 +123,23 @@ def _figures(top: np.ndarray, n_top: int):
     yield "de overlap", f"top {n_top}", partial(metrics.de_overlap, n_top=n_top)
 
 
+def _source(predicted: AnnData) -> np.ndarray:
+    """Number of the control cell (m,) that each predicted cell was drawn for; a cell of its own where none is said."""
+    if SOURCE not in predicted.obs:
+        return np.arange(predicted.n_obs)
+    number, names = pd.factorize(predicted.obs[SOURCE])
+    unsaid = number < 0
+    number[unsaid] = len(names) + np.arange(unsaid.sum())
+    return number
+
+
 def _check(predictions: Mapping[str, AnnData], observed: AnnData, control: AnnData) -> None:
     sides = {"observed": observed, "control": control} | dict(predictions)
     for name, cells in sides.items():
-        if cells.n_obs < 2:
-            raise ValueError(f"{name!r} has {cells.n_obs} cells; there must be at least two to compare.")
+        n = _source(cells).max(initial=-1) + 1
+        if n < 2:
+            raise ValueError(
+                f"{name!r} has {n} cells (draws of one not counted); there must be at least two to compare."
+            )
         if not cells.var_names.equals(observed.var_names):
             raise ValueError(f"{name!r} has other genes than 'observed', or in another order; select the same genes.")

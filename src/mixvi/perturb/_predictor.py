@@ -14,7 +14,7 @@ from mixvi.model._base import LatentModel
 from mixvi.module.likelihoods import LIKELIHOODS
 
 TARGET_SUM = 1e4
-SOURCE = "control_cell"  # column of .obs of predictions
+SOURCE = "mixvi_control_cell"  # column of .obs of predictions
 MIN_CELLS = 10
 
 
@@ -92,8 +92,8 @@ class Predictor(ABC):
         Returns
         -------
         One row a predicted cell: ``.X`` (m, g) as `expression` gives it, log-normalised where counts were learned from;
-        ``.obs`` that of the control cell, whose name is in ``"control_cell"``, its condition the new one; ``.var`` that
-        of the genes.
+        ``.obs`` that of the control cell, whose name is in ``"mixvi_control_cell"``, its condition the new one;
+        ``.var`` that of the genes.
 
         Raises
         ------
@@ -104,7 +104,10 @@ class Predictor(ABC):
     def _answer(self, x: np.ndarray, adata: AnnData, rows: np.ndarray, **obsm: np.ndarray) -> AnnData:
         obs = own_columns(adata, rows)
         obs[self.treatment.condition_key] = pd.Categorical([self.treatment.stimulated] * len(obs))
-        obs[SOURCE] = adata.obs_names[rows].to_numpy()
+        names = adata.obs_names[rows]
+        obs[SOURCE] = (
+            names if adata.obs_names.is_unique else [f"{name}-{row}" for name, row in zip(names, rows, strict=True)]
+        )
         return AnnData(x.astype(np.float32), obs=obs, var=adata.var.copy(), obsm=obsm)
 
 
