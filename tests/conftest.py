@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import scvi
 import torch
+from sklearn.datasets import make_blobs
 
-from mixvi import datasets
+from mixvi import cluster, datasets
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 DATA_DIR = Path(os.environ.get("MIXVI_DATA_DIR", Path(__file__).parents[2] / "shared" / "data"))
@@ -46,3 +47,10 @@ def data_dir(monkeypatch):
     """The folder of real data, named to the loaders."""
     monkeypatch.setenv("MIXVI_DATA_DIR", str(DATA_DIR))
     return DATA_DIR
+
+
+@pytest.fixture
+def four_blobs():
+    """The neighbour graph (300, 300) of four blobs that lie apart, and the blob of each cell."""
+    x, y = make_blobs(300, 5, centers=4, cluster_std=0.8, random_state=1)
+    return cluster.neighbor_graph(x), y

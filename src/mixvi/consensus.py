@@ -15,7 +15,8 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 from sklearn.mixture import GaussianMixture
 
-from mixvi.cluster import by_size, merge, neighbor_graph, partition, partition_with_classes
+from mixvi.classes import partition_with_classes
+from mixvi.cluster import by_size, merge, neighbor_graph, partition
 
 N_COMPONENTS = 30
 THETA = 100.0  # inverse overdispersion of the null model of Pearson residuals, scanpy's default

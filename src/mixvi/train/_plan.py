@@ -42,7 +42,7 @@ class MixviPlan(TrainingPlan):
     mean, spread and share of one part, and everything is trained jointly, while each cell is guided to the components
     that its part and its neighbours stand for: ``guidance`` times -sum_k s_k log r_k is added to its loss, s_k from
     `mixvi.cluster.neighbor_shares`. At the end components are sorted by size. Labels spread over the graph
-    (`mixvi.cluster.partition_with_classes`); labelled cells are guided to their classes, whose components stay first.
+    (`mixvi.classes.partition_with_classes`); labelled cells are guided to their classes, whose components stay first.
 
     Parameters
     ----------

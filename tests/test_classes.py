@@ -1,0 +1,81 @@
+"""Classes of which some cells are labelled."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+from sklearn.metrics import adjusted_rand_score
+
+from mixvi import classes, cluster
+
+
+def test_labels_spread_to_the_cells_of_their_class(four_blobs):
+    graph, y = four_blobs
+    labels = np.full(300, -1)
+    one_of_each = [np.flatnonzero(y == k)[0] for k in range(4)]
+    labels[one_of_each] = range(4)
+    np.testing.assert_array_equal(classes.partition_with_classes(graph, labels, 4), y)
+
+
+def test_spread_solves_its_equation(four_blobs):
+    graph, y = four_blobs
+    graph = graph + csr_matrix(np.full((300, 300), 1e-3))  # all cells within reach
+    labels = np.where(np.arange(300) % 10, -1, y)
+    w = graph.toarray()
+    s = w / np.sqrt(np.outer(w.sum(1), w.sum(1)))
+    reach = np.linalg.solve(np.eye(300) - classes.SPREAD * s, np.eye(4)[labels] * (labels >= 0)[:, None])
+    expected = reach / reach.sum(1, keepdims=True)
+    np.testing.assert_allclose(classes.spread(graph, labels, 4), expected, atol=1e-3)
+
+
+def test_cells_that_no_label_reaches_are_of_no_class_or_of_a_new_part(four_blobs):
+    graph, y = four_blobs
+    labels = np.where((y < 2) & (np.arange(300) % 3 == 0), y, -1)  # a third of two classes
+    apart = graph.toarray()[y < 2][:, y >= 2].sum() == 0
+    assert apart
+    np.testing.assert_array_equal(classes.partition_with_classes(graph, labels, 2), np.where(y < 2, y, -1))
+    part = classes.partition_with_classes(graph, labels, 2, cluster.partition(graph, 4))
+    np.testing.assert_array_equal(part[y < 2], y[y < 2])
+    assert adjusted_rand_score(part, y) == 1
+    three = np.where(y < 2, y, 2)  # two communities have labels, one has none, and two new parts are asked for
+    two_in_one = classes.partition_with_classes(graph, np.where(y == 0, labels, -1), 1, three)
+    assert set(two_in_one[y > 0]) == {1, 2}
+
+
+def test_new_parts_are_as_many_as_asked_for(four_blobs):
+    graph, y = four_blobs
+    labels = np.where((y < 3) & (np.arange(300) % 3 == 0), 0, -1)  # one class in three of four communities
+    part = classes.partition_with_classes(graph, labels, 1, cluster.partition(graph, 4))
+    assert set(part[y < 3]) == {0}
+    assert set(part[y == 3]) == {1, 2, 3}
+
+
+def test_a_wrong_label_is_kept_and_does_not_spread_far(four_blobs):
+    graph, y = four_blobs
+    labels = np.where(np.arange(300) % 3, -1, y)
+    labels[0] = (y[0] + 1) % 4
+    part = classes.partition_with_classes(graph, labels, 4)
+    assert part[0] == labels[0]
+    np.testing.assert_array_equal(part[1:], y[1:])
+
+
+def test_a_community_backs_its_labels(monkeypatch):
+    reach = np.array([[0.4, 0.6], [0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.0, 0.0]])
+    monkeypatch.setattr(classes, "spread", lambda *_: reach.copy())
+    monkeypatch.setattr(classes, "partition", lambda *_, **__: np.array([0, 0, 0, 1, 2]))
+    part = classes.partition_with_classes(csr_matrix((5, 5)), np.full(5, -1), 2)
+    np.testing.assert_array_equal(part, [0, 0, 0, 1, -1])
+
+
+@pytest.mark.parametrize("n_labels", [2, 20])
+def test_many_labels_say_whether_communities_help(monkeypatch, n_labels):
+    """A small class inside the community of a large one, which its own shares show and the community's hide."""
+    truth = np.arange(100) % 10 // 9
+    monkeypatch.setattr(classes, "spread", lambda *_: np.array([[0.9, 0.1], [0.45, 0.55]])[truth])
+    monkeypatch.setattr(classes, "partition", lambda *_, **__: np.zeros(100, dtype=int))
+    labels = np.full(100, -1)
+    for k in (0, 1):
+        some = np.flatnonzero(truth == k)[:n_labels]
+        labels[some] = k
+    part = classes.partition_with_classes(csr_matrix((100, 100)), labels, 2)
+    expected = truth if n_labels == 20 else np.where(labels == 1, 1, 0)
+    np.testing.assert_array_equal(part, expected)
