@@ -58,6 +58,12 @@ def test_a_wrong_label_is_kept_and_does_not_spread_far(four_blobs):
     np.testing.assert_array_equal(part[1:], y[1:])
 
 
+def test_labels_of_all_cells_are_the_parts_at_once(four_blobs, monkeypatch):
+    graph, y = four_blobs
+    monkeypatch.setattr(classes, "StratifiedKFold", None)
+    np.testing.assert_array_equal(classes.partition_with_classes(graph, y, 4), y)
+
+
 def test_a_community_backs_its_labels(monkeypatch):
     reach = np.array([[0.4, 0.6], [0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.0, 0.0]])
     monkeypatch.setattr(classes, "spread", lambda *_: reach.copy())

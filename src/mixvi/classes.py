@@ -51,7 +51,7 @@ def partition_with_classes(
         return np.where(reach.any(1), reach.argmax(1), -1)
 
     by_community = True
-    if np.bincount(labels[labelled], minlength=n_classes).min() >= FOLDS:
+    if not labelled.all() and np.bincount(labels[labelled], minlength=n_classes).min() >= FOLDS:
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
         right = {True: 0, False: 0}
         for _, fold in folds.split(labels[labelled], labels[labelled]):
