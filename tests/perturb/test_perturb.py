@@ -178,7 +178,7 @@ def test_draws_that_say_nothing_new_change_no_figure_and_no_interval(toy):
     once.obs.loc[:, "mixvi_control_cell"] = np.nan  # unsaid: each cell for itself
     pd.testing.assert_frame_equal(perturb.evaluate({"one": once}, real[40:], before), tables[0])
     many.obs["mixvi_control_cell"] = "one"
-    with pytest.raises(ValueError, match="'one' has 1 cells, draws"):
+    with pytest.raises(ValueError, match="'one' has 1 cells"):
         perturb.evaluate({"one": many}, real[40:], before)
 
 
