@@ -8,6 +8,7 @@ Both models train through ``train()``, without validation, after a short run tha
 table has medians over --repeats and their range. A measurement has about --visits training cells, which is several
 epochs of few cells and a part of one of many. --elbo trains SCVI at its defaults and mixvi.VAE for as many epochs, and
 notes when the second has the final bound of the first on the same held-out cells, computed by one function.
+--compile has mixvi.VAE compile its step (on CUDA: capture it as a graph).
 --alone-cells trains each model in a process of its own for an epoch, for peak memory and the first call. --density asks
 which share of zeros makes CSR pay. Each part writes a file of its own, benchmarks/results/throughput_cpu*.{csv,md,png}.
 """
@@ -77,7 +78,7 @@ def clock(f):
     return time.perf_counter() - start
 
 
-def throughput(adata, batch_size, visits, repeats):
+def throughput(adata, batch_size, visits, repeats, compiled=False):
     """Cells a second of both models, in turn."""
     rows = []
     options = QUIET | {"batch_size": batch_size, "train_size": 0.9, "check_val_every_n_epoch": None}
@@ -89,12 +90,14 @@ def throughput(adata, batch_size, visits, repeats):
         n_epochs, steps = 1, visits // batch_size
         options["max_steps"], n_cells = steps, steps * batch_size
     models = {cls: build(cls, adata) for cls in SETTINGS}
-    for model in models.values():
-        model.train(1, **options)
+    plans = {mixvi.VAE: {"compile": compiled}, scvi.model.SCVI: {}}
+    for cls, model in models.items():
+        model.train(1, plan_kwargs=dict(plans[cls]), **options)
         model.get_latent_representation()
     for repeat in range(repeats):
         for cls, model in models.items():
-            training = clock(lambda model=model: model.train(n_epochs, **options))
+            plan = dict(plans[cls])
+            training = clock(lambda model=model, plan=plan: model.train(n_epochs, plan_kwargs=plan, **options))
             inference = clock(lambda model=model: model.get_latent_representation())
             rows.append(
                 {"cells": adata.n_obs, "genes": adata.n_vars, "batch size": batch_size, "model": cls.__name__,
@@ -320,6 +323,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3, help="runs of --elbo")
     parser.add_argument("--alone-cells", type=int, nargs="*", default=[])
     parser.add_argument("--density", action="store_true")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--name", default="throughput", help="of the files written")
     parser.add_argument("--alone", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -342,7 +346,7 @@ def main():
                 adata = simulate(n_cells, n_genes)
                 shares.append(f"{100 * adata.X.nnz / np.prod(adata.shape):.1f} % of {adata.n_vars:,} genes")
                 for batch_size in args.batch_sizes:
-                    rows += throughput(adata, batch_size, args.visits, args.repeats)
+                    rows += throughput(adata, batch_size, args.visits, args.repeats, args.compile)
                     parts.append({"genes": adata.n_vars, "batch size": batch_size, **breakdown(adata, batch_size)})
         lines = [
             *table(rows),

@@ -1,10 +1,13 @@
 """Warm-up, phases and early stopping."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
 from scipy.sparse import csr_matrix
+from torch._inductor import config as inductor
 
 from tests.model.helpers import QUICK, build, fitted
 
@@ -125,9 +128,62 @@ def test_sparse_loading(counts):
     assert np.isfinite(fitted("GMVAE", counts, train={"load_sparse_tensor": True}).get_elbo())
 
 
-def test_a_compiled_step_is_refused(counts):
-    with pytest.raises(ValueError, match="compile=True"):
-        fitted("VAE", counts, train={"plan_kwargs": {"compile": True}})
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *((name, {}) for name in TERMS),
+        ("VAE", {"likelihood": "poisson"}),
+        ("VAE", {"likelihood": "zinb"}),
+        ("CVAE", {"learned_prior": True}),
+        ("GMVAE", {"hierarchical": True}),
+    ],
+)
+def test_a_compiled_step_is_the_same_step(name, settings, counts):
+    """Traced whole, without a fallback to Python, and run by torch, which draws the same numbers then."""
+    counts.X = csr_matrix(counts.X)
+    settings = settings | {"dropout_rate": 0.0}
+    train = {"max_epochs": 3, "batch_size": 50}
+    steps = []
+    compiled = {"plan_kwargs": {"compile": True, "compile_kwargs": {"backend": _noting(steps)}}}
+    found = fitted(name, counts, train=train | compiled, **settings)
+    assert steps
+    plain = fitted(name, counts, train=train, **settings)
+    for key, values in plain.history.items():
+        np.testing.assert_allclose(found.history[key].astype(float), values.astype(float), rtol=2e-4, atol=1e-4)
+
+
+def _noting(steps):
+    """A backend of torch.compile that runs what was traced as it is, and notes it."""
+
+    def backend(graph, example_inputs):
+        steps.append(graph)
+        return graph
+
+    return backend
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_step_may_be_machine_code(counts):
+    train, settings = {"max_epochs": 2, "batch_size": 50}, {"dropout_rate": 0.0}
+    plain = fitted("VAE", counts, train=train, **settings)
+    with inductor.patch(fallback_random=True):  # draws as torch does
+        found = fitted("VAE", counts, train=train | {"plan_kwargs": {"compile": True}}, **settings)
+    np.testing.assert_allclose(found.get_latent_representation(), plain.get_latent_representation(), atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", TERMS)
+def test_a_captured_step_learns_as_the_plain_one_does(name, counts):
+    train = {"max_epochs": 20, "batch_size": 50, "accelerator": "gpu"}
+    plain = fitted(name, counts, train=train)
+    captured = fitted(name, counts, train=train | {"plan_kwargs": {"compile": True}})
+    assert captured.get_elbo() == pytest.approx(plain.get_elbo(), rel=0.02)
+
+
+def test_a_compiled_step_draws_several_samples(counts):
+    settings = {"n_importance_samples": 3, "plan_kwargs": {"compile": True, "compile_kwargs": {"backend": "aot_eager"}}}
+    history = fitted("VAE", counts, train=settings | {"batch_size": 50}).history
+    assert np.isfinite(history["elbo_train"].to_numpy(dtype=float)).all()
 
 
 def test_an_optimizer_that_asks_again_is_refused(counts):

@@ -85,7 +85,8 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
             tighter. VAE, CVAE and GMVAE; costs as many times the decoder.
         plan_kwargs
             Of `MixviPlan` and :class:`scvi.train.TrainingPlan`: ``lr``, ``weight_decay``, ``max_kl_weight`` (beta),
-            ``n_epochs_kl_warmup`` (default: the first epoch), ``n_epochs_pretrain`` (GMVAE; default: half).
+            ``n_epochs_kl_warmup`` (default: the first epoch), ``n_epochs_pretrain`` (GMVAE; default: half), ``compile``
+            (on CUDA: capture the step as a graph).
         **kwargs
             Everything else of :class:`scvi.train.Trainer` and
             :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.

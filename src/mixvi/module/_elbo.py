@@ -57,6 +57,10 @@ class Cells(NamedTuple):
     y: Tensor  # (n, l) one-hot label, a row of zeros where unlabelled; l >= 0
     guide: Tensor  # (n, k) how strongly training pulls the cell to each component; k >= 0
 
+    def filled(self) -> "Cells":
+        """The same with all matrices dense."""
+        return self._replace(x=dense(self.x), seen=dense(self.seen))
+
     def split(self, n_cells: int) -> Iterator["Cells"]:
         """Minibatches of n_cells; the last may be smaller."""
         yield from (Cells(*parts) for parts in zip(*(split(values, n_cells) for values in self), strict=True))
@@ -155,12 +159,14 @@ class ELBOModule(BaseModuleClass):
 
     def objective(self, cells: Cells, n_samples: int = 1, kl_weight: float = 1.0, n_obs: int = 1) -> LossOutput:
         """Negative bound per cell, annealed terms weighted, plus -log p(parameters) / n_obs where there is one."""
-        qz = self.encode(cells)
-        return self._objective(
-            cells, qz, qz.rsample() if n_samples == 1 else qz.rsample((n_samples,)), kl_weight, n_obs
-        )
+        return LossOutput(**self.losses(cells, n_samples, kl_weight, n_obs))
 
-    def _objective(self, cells: Cells, qz: Distribution, z: Tensor, kl_weight: float, n_obs: int) -> LossOutput:
+    def losses(self, cells: Cells, n_samples: int = 1, kl_weight: float | Tensor = 1.0, n_obs: int = 1) -> dict:
+        """What `objective` is made of, by the fields of scvi-tools' ``LossOutput``: tensors, as a compiler wants it."""
+        qz = self.encode(cells)
+        return self._losses(cells, qz, qz.rsample() if n_samples == 1 else qz.rsample((n_samples,)), kl_weight, n_obs)
+
+    def _losses(self, cells: Cells, qz: Distribution, z: Tensor, kl_weight: float | Tensor, n_obs: int) -> dict:
         terms = self.prior.kl(qz, z, cells)
         fixed = sum(terms.fixed.values(), torch.zeros_like(cells.library[:, 0]))
         if z.dim() == 2:
@@ -172,14 +178,14 @@ class ELBOModule(BaseModuleClass):
             bound = log_mean_exp(log_p + kl_weight * self.prior.log_ratio(qz, z, cells))
             log_px = log_p.mean(0)
             kl = log_px - bound
-        parameters = -self.prior.log_density()
-        return LossOutput(
-            loss=(-bound + fixed).mean() + parameters / n_obs,
-            reconstruction_loss=-log_px,
-            kl_local=kl if z.dim() > 2 else terms.annealed or kl,
-            kl_global=parameters,
-            extra_metrics={name: term.mean() for name, term in {**terms.annealed, **terms.fixed}.items()},
-        )
+        parameters = log_px.new_zeros(()) - self.prior.log_density()
+        return {
+            "loss": (-bound + fixed).mean() + parameters / n_obs,
+            "reconstruction_loss": -log_px,
+            "kl_local": kl if z.dim() > 2 else terms.annealed or kl,
+            "kl_global": parameters,
+            "extra_metrics": {name: term.mean() for name, term in {**terms.annealed, **terms.fixed}.items()},
+        }
 
     # What scvi-tools asks of a module: the same steps under its names.
 
@@ -203,7 +209,7 @@ class ELBOModule(BaseModuleClass):
     ) -> LossOutput:
         """See `objective`."""
         cells, qz, z = (inference_outputs[key] for key in ("cells", "qz", "z"))
-        return self._objective(cells, qz, z, kl_weight, n_obs)
+        return LossOutput(**self._losses(cells, qz, z, kl_weight, n_obs))
 
     def sample(self, cells: Cells, z: Tensor) -> Tensor:
         """X ~ p(x | z, c), (n, g)."""

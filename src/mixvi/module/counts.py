@@ -1,7 +1,9 @@
 """Log-likelihoods of counts, with the costly functions taken only where counts are not zero.
 
 Every function here says the plain formula in its docstring and gives its sum over genes. With s = mu + theta, all
-lgamma of the negative binomial cancel at x = 0, where log NB(0; mu, theta) = theta log(theta / s).
+lgamma of the negative binomial cancel at x = 0, where log NB(0; mu, theta) = theta log(theta / s). Where counts are not
+zero differs from one minibatch to the next, and a compiled step has to have one shape: under ``torch.compile``, which
+makes the plain formula one pass over x, it is the plain formula that is taken.
 """
 
 import torch
@@ -17,6 +19,9 @@ EPS = 1e-8  # inside logs, where mu or theta may underflow; scvi-tools has the s
 
 def log_poisson(x: Tensor, mu: Tensor) -> Tensor:
     """sum_g x log mu - mu - lgamma(x + 1), (n,), for x (n, g) dense or CSR and mu (n, g)."""
+    if torch.compiler.is_compiling():
+        x = x.to(mu)
+        return (x * (mu + EPS).log() - (x + 1).lgamma() - mu).sum(-1)
     e = _entries(x, mu)
     at = e.value * (_at(mu, e.flat) + EPS).log() - (e.value + 1).lgamma()
     return _add_up(at, e.row, len(x)) - mu.sum(-1)
@@ -27,20 +32,25 @@ def log_negative_binomial(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
 
     For x (n, g) dense or CSR, mean mu (n, g) and inverse dispersion theta (g,).
     """
+    if torch.compiler.is_compiling():
+        return _log_negative_binomial(x, mu, theta).sum(-1)
     return _NegativeBinomial.apply(_entries(x, mu), mu, theta)
 
 
 def log_negative_binomial_softmax(x: Tensor, logits: Tensor, library: Tensor, theta: Tensor) -> Tensor:
     """The same with mu = library softmax(logits), for logits (n, g) and library (n, 1)."""
-    if logits.device.type == "cpu" and logits.dtype == torch.float32:
+    if logits.device.type == "cpu" and logits.dtype == torch.float32 and not torch.compiler.is_compiling():
         return kernels.log_negative_binomial_softmax(x, logits, library, theta)
     return log_negative_binomial(x, library * logits.softmax(-1), theta)
 
 
 def log_zero_inflated(x: Tensor, mu: Tensor, theta: Tensor, zero_logits: Tensor) -> Tensor:
     """sum_g log( pi [x = 0] + (1 - pi) NB(x; mu, theta) ), pi = sigmoid(zero_logits), (n,); shapes as above."""
-    e = _entries(x, mu)
     zero = -theta * (mu / (theta + EPS)).log1p()  # theta log(theta / s), (n, g)
+    if torch.compiler.is_compiling():
+        nb = _log_negative_binomial(x, mu, theta)
+        return (torch.where(x == 0, softplus(zero - zero_logits), nb - zero_logits) - softplus(-zero_logits)).sum(-1)
+    e = _entries(x, mu)
     mu_at, theta_at = _at(mu, e.flat), _at(theta, e.gene)
     nb = (
         _at(zero, e.flat)
@@ -52,6 +62,13 @@ def log_zero_inflated(x: Tensor, mu: Tensor, theta: Tensor, zero_logits: Tensor)
     at_zero = softplus(zero - zero_logits)  # log(pi + (1 - pi) NB(0)) - log(pi) - ..., up to log(1 + e^-logits)
     at = nb - _at(zero_logits, e.flat) - _at(at_zero, e.flat)
     return at_zero.sum(-1) + _add_up(at, e.row, len(x)) - softplus(-zero_logits).sum(-1)
+
+
+def _log_negative_binomial(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
+    """Of each count, (n, g), for a dense x."""
+    x = x.to(mu)
+    at_mean = x * ((mu + EPS) / (mu + theta + EPS)).log() - theta * (mu / (theta + EPS)).log1p()
+    return at_mean + (x + theta).lgamma() - theta.lgamma() - (x + 1).lgamma()
 
 
 class _NegativeBinomial(torch.autograd.Function):

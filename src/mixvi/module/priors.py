@@ -56,7 +56,7 @@ class Prior(nn.Module):
         """Where z (n, d) of conditions c (n, q) would be under others (n, q): the same place in p(z | other)."""
 
     @abstractmethod
-    def log_density(self) -> Tensor:
+    def log_density(self) -> Tensor | float:
         """Log density of the prior's own parameters, a scalar; 0 where they have no prior."""
 
 
@@ -85,9 +85,9 @@ class Flat(Prior):
         """Z itself: it knows of no condition."""
         return z
 
-    def log_density(self) -> Tensor:
+    def log_density(self) -> float:
         """Nothing to learn here has a prior."""
-        return torch.zeros(())
+        return 0.0
 
 
 class StandardNormal(Prior):
@@ -121,9 +121,9 @@ class StandardNormal(Prior):
         """Z itself: it knows of no condition."""
         return z
 
-    def log_density(self) -> Tensor:
+    def log_density(self) -> float:
         """Nothing to learn here has a prior."""
-        return torch.zeros(())
+        return 0.0
 
 
 class ConditionalNormal(Prior):
@@ -166,9 +166,9 @@ class ConditionalNormal(Prior):
         here, there = self.given(c), self.given(other)
         return there.loc + there.scale * (z - here.loc) / here.scale
 
-    def log_density(self) -> Tensor:
+    def log_density(self) -> float:
         """Nothing to learn here has a prior."""
-        return torch.zeros(())
+        return 0.0
 
 
 def standard(q: Distribution) -> Normal:

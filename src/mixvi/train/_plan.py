@@ -14,6 +14,7 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
+from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import one_hot, pad
 
 from mixvi.cluster import neighbor_shares
@@ -61,13 +62,18 @@ class MixviPlan(TrainingPlan):
         Cells a minibatch.
     gradient_clip_val, gradient_clip_algorithm
         Limit of the gradient and its kind, as in Lightning's trainer.
+    compile, compile_kwargs
+        Whether the bound of a full minibatch and its gradient go through :func:`torch.compile`, and what this is given;
+        ``None`` is ``{"mode": "reduce-overhead"}``, which on CUDA captures them as a graph. Compiling takes up to a
+        minute a call of ``train()`` (twice for a mixture, which changes when its components are placed). It is meant
+        for CUDA, where what Python costs is most of a step; on a CPU mixvi's own kernels are faster.
     **plan_kwargs
         Passed to :class:`scvi.train.TrainingPlan`.
 
     Raises
     ------
     ValueError
-        If ``compile`` is asked for, or L-BFGS.
+        If L-BFGS is asked for.
     """
 
     def __init__(
@@ -81,11 +87,16 @@ class MixviPlan(TrainingPlan):
         batch_size: int = 128,
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
+        compile: bool = False,
+        compile_kwargs: dict | None = None,
         **plan_kwargs,
     ):
-        if plan_kwargs.get("compile"):
-            raise ValueError("compile=True has no effect on mixvi's step, which is not torch.compile's; leave it out.")
         super().__init__(module, **plan_kwargs)
+        self.compiled = None
+        if compile:
+            kl_divergence(Normal(0.0, 1.0), Normal(0.0, 1.0))  # torch looks for the formula once, untraceably
+            options = {"mode": "reduce-overhead"} if compile_kwargs is None else compile_kwargs
+            self.compiled = torch.compile(module.losses, **({"fullgraph": True, "dynamic": False} | options))
         self.automatic_optimization = False
         self.batch_size = batch_size
         self.clip = {"gradient_clip_val": gradient_clip_val, "gradient_clip_algorithm": gradient_clip_algorithm}
@@ -111,18 +122,28 @@ class MixviPlan(TrainingPlan):
         found = []
         if self.guide is not None:
             block = block | {"guide": self.guide.of(block[REGISTRY_KEYS.INDICES_KEY])}
-        for cells in self.module.read(block).split(self.batch_size):
+        block = self.module.read(block)
+        if self.compiled is not None:
+            block = block.filled()
+        for cells in block.split(self.batch_size):
             if found and (len(cells.x) == 1 < self.batch_size or self._is_over()):
                 break  # one cell is too few for batch norm; in the next epoch it is another that is left over
             self.loss_kwargs["kl_weight"] = self.kl_weight
-            found.append(self.module.objective(cells, self.n_importance_samples, **self.loss_kwargs))
             optimizer.zero_grad()
+            found.append(self._objective(cells))
             self.manual_backward(found[-1].loss)
             if self.clip["gradient_clip_val"]:
                 self.clip_gradients(optimizer, **self.clip)
             optimizer.step()
         self.log("kl_weight", self.loss_kwargs["kl_weight"], on_step=False, on_epoch=True)
         return {"loss": self._log("train_loss", found, self.train_metrics, "train", prog_bar=True)}
+
+    def _objective(self, cells: Cells) -> LossOutput:
+        if self.compiled is None or len(cells.x) < self.batch_size:  # of what is left over, each size would be compiled
+            return self.module.objective(cells, self.n_importance_samples, **self.loss_kwargs)
+        weight = torch.full((), self.loss_kwargs["kl_weight"], device=self.device)  # a number would be compiled into it
+        losses = self.compiled(cells, self.n_importance_samples, **(self.loss_kwargs | {"kl_weight": weight}))
+        return LossOutput(**_copied(losses))  # a captured step writes over what it gave before
 
     def _is_over(self) -> bool:
         steps = self.trainer.max_steps  # -1: no limit
@@ -172,6 +193,8 @@ class MixviPlan(TrainingPlan):
     def on_train_end(self) -> None:
         """Sort the components by the number of cells they take, so that component 0 is the largest cluster."""
         super().on_train_end()
+        if self.compiled is not None:
+            torch.compiler.reset()  # it keeps only so many versions of one function, and those of all models count
         if self.trainer.world_size > 1:  # each has seen its own share of cells, and so have the running means
             for buffer in filter(Tensor.is_floating_point, self.module.buffers()):
                 buffer.copy_(self.trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))
@@ -274,6 +297,10 @@ class MixviPlan(TrainingPlan):
         if self.trainer.world_size > 1:  # each process has every n-th; all go on with the same
             found = self.all_gather(found.to(self.device)).transpose(0, 1).flatten(0, 1).cpu()
         return found
+
+
+def _copied(losses: dict) -> dict:
+    return {key: _copied(value) if isinstance(value, dict) else value.clone() for key, value in losses.items()}
 
 
 def _nothing() -> None:
