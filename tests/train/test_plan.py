@@ -146,7 +146,7 @@ def test_a_compiled_step_is_the_same_step(name, settings, counts):
     steps = []
     compiled = {"plan_kwargs": {"compile": True, "compile_kwargs": {"backend": _noting(steps)}}}
     found = fitted(name, counts, train=train | compiled, **settings)
-    assert steps
+    assert len(steps) == (2 if name == "GMVAE" else 1)  # a mixture is compiled anew when its components are placed
     plain = fitted(name, counts, train=train, **settings)
     for key, values in plain.history.items():
         np.testing.assert_allclose(found.history[key].astype(float), values.astype(float), rtol=2e-4, atol=1e-4)
