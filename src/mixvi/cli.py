@@ -75,7 +75,7 @@ def demo(
         out.mkdir(parents=True, exist_ok=True)
         _write(adata, out / "pbmc68k_reduced.h5ad")
         _report(adata, model, labels="cell_type", figures=out)
-        typer.echo(f"Wrote {out}/: pbmc68k_reduced.h5ad, umap.png, training.png")
+        typer.echo(f"Wrote {out}/: pbmc68k_reduced.h5ad, {', '.join(FIGURES)}")
 
 
 @app.command()
@@ -130,6 +130,8 @@ def fit(
         if figures is not None:
             figures.mkdir(parents=True, exist_ok=True)
         _report(adata, fitted, labels=None, figures=figures, key=key_added)
+        if figures is not None:
+            typer.echo(f"Wrote {figures}/: {', '.join(FIGURES)}")
 
 
 def _train(cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int | None, seed: int, key="mixvi"):
@@ -142,9 +144,11 @@ def _train(cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int |
     start = time.monotonic()
     cls.setup_anndata(adata, **setup)
     model = cls(adata, **settings)
+    logging_dir = scvi.settings.logging_dir
     with TemporaryDirectory() as folder:  # of the checkpoint that an interruption leaves, which no command goes on from
         scvi.settings.logging_dir = folder
         model.train(max_epochs)
+    scvi.settings.logging_dir = logging_dir
     model.annotate(key_added=key, clustering=None if cls.__name__ == "GMVAE" else "leiden")
     sizes = adata.obs[key].value_counts()
     sizes = sizes[sizes > 0]
