@@ -129,7 +129,9 @@ IMAGES = {
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """The public files, small, on a local server; an empty cache."""
-    obs = pd.DataFrame({"label": ["ctrl", "stim"], "cell_type": ["B", "NK"]}, index=["a", "b"])
+    obs = pd.DataFrame(
+        {"label": ["ctrl", "stim"], "cell_type": ["B cells", "NK cells"], "replicate": ["p1", "p2"]}, index=["a", "b"]
+    )
     files = {
         "mnist.npz": npz(**IMAGES),
         "kang.h5ad": h5ad(ad.AnnData(csr_matrix(np.eye(2, dtype=np.float32)), obs=obs), tmp_path),
@@ -163,6 +165,8 @@ def test_images_are_downloaded_once(loader, column, server, tmp_path):
 def test_cells_are_downloaded(server):
     adata = datasets.kang()
     assert list(adata.obs["condition"]) == ["control", "stimulated"]
+    assert list(adata.obs["cell_type"]) == ["B", "NK"]  # named as in the tutorials
+    assert list(adata.obs["donor"]) == ["p1", "p2"]
     adata = datasets.pbmc3k()
     np.testing.assert_array_equal(adata.X.toarray(), [[4, 0, 1], [0, 7, 0]])
     assert list(adata.var_names) == ["A", "B", "C"]

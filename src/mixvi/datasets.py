@@ -32,6 +32,12 @@ class Source(NamedTuple):
     checksum: str
 
 
+KANG_TYPES = {  # of the public file: as in tutorials and benchmarks
+    "B cells": "B", "CD14+ Monocytes": "CD14+ Mono", "CD4 T cells": "CD4 T", "CD8 T cells": "CD8 T",
+    "Dendritic cells": "Dendritic", "FCGR3A+ Monocytes": "FCGR3A+ Mono", "Megakaryocytes": "Megakaryocyte",
+    "NK cells": "NK",
+}  # fmt: skip
+
 SOURCES = {
     "pbmc3k": Source(
         "https://cf.10xgenomics.com/samples/cell-exp/1.1.0/pbmc3k/pbmc3k_filtered_gene_bc_matrices.tar.gz",
@@ -171,13 +177,16 @@ def kang() -> AnnData:
 
     Returns
     -------
-    ``.X`` raw counts; ``.obs["condition"]`` ``"control"`` or ``"stimulated"``; ``.obs["cell_type"]``. The public file
-    has 24,673 cells; ``kang_pbmc.h5ad`` in ``MIXVI_DATA_DIR`` takes its place.
+    ``.X`` raw counts; ``.obs["condition"]`` ``"control"`` or ``"stimulated"``; ``.obs["cell_type"]`` ``"B"``,
+    ``"CD14+ Mono"``, ``"CD4 T"`` and so on; ``.obs["donor"]``. The public file has 24,673 cells; ``kang_pbmc.h5ad`` in
+    ``MIXVI_DATA_DIR`` takes its place.
     """
     if (path := _local("kang_pbmc.h5ad")) is not None:
         return ad.read_h5ad(path)
     adata = ad.read_h5ad(_fetch(SOURCES["kang"]))
     adata.obs["condition"] = adata.obs["label"].map({"ctrl": "control", "stim": "stimulated"}).astype("category")
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).replace(KANG_TYPES).astype("category")
+    adata.obs = adata.obs.rename(columns={"replicate": "donor"})
     return adata
 
 
