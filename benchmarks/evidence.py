@@ -71,7 +71,7 @@ def as_cells(grey, generator=None):
 def rough_log_weights(module, qz, noise, cells):
     """Log p(x, z) - log q(z | x) (k, n) but for a constant of the image: good enough to throw by.
 
-    Its matrix products are in bfloat16, and pixels that are on in fewer images than one of a hundred count where on.
+    Its matrix products are in bfloat16, and pixels that are on in fewer images than 3 of a thousand count where on.
     """
     head, found = module.likelihood.head, []
     weight, bias, on = head.weight[module.busy], head.bias[module.busy], cells.x @ head.weight
@@ -88,9 +88,10 @@ def rough_log_weights(module, qz, noise, cells):
 def loss(module, cells, k):
     """Negative bound of a minibatch: the ELBO for one sample, its KL in closed form.
 
-    For more, a loss with the gradient of L_k: the decoder's is sum_i w_i grad log w_i over normalised weights w, the
-    encoder's goes by z alone and with w_i^2 (doubly reparameterised, Tucker 2019). Of more than `KEPT` samples only so
-    many are followed back: thrown by rough weights with one common remainder, and weighed by what these were wrong.
+    For more, a loss with the gradient of L_k (to 1 or 2 %): the decoder's is sum_i w_i grad log w_i over normalised
+    weights w, the encoder's goes by z alone and with w_i^2 (doubly reparameterised, Tucker 2019). Of more than `KEPT`
+    samples only so many are followed back: thrown by rough weights with one common remainder, and weighed by what these
+    were wrong.
     """
     if k == 1:
         log_px, terms = module.bound(cells)

@@ -147,8 +147,10 @@ def _train(cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int |
     logging_dir = scvi.settings.logging_dir
     with TemporaryDirectory() as folder:  # of the checkpoint that an interruption leaves, which no command goes on from
         scvi.settings.logging_dir = folder
-        model.train(max_epochs)
-    scvi.settings.logging_dir = logging_dir
+        try:
+            model.train(max_epochs)
+        finally:
+            scvi.settings.logging_dir = logging_dir
     model.annotate(key_added=key, clustering=None if cls.__name__ == "GMVAE" else "leiden")
     sizes = adata.obs[key].value_counts()
     sizes = sizes[sizes > 0]

@@ -58,6 +58,27 @@ def test_values_and_gradients_are_those_of_the_plain_formula(name, n_parameters,
         assert relative(a, c) < max(1e-5, 2 * relative(b, c))
 
 
+@pytest.mark.parametrize(("name", "n_parameters"), [("poisson", 1), ("negative_binomial", 2), ("zero_inflated", 3)])
+def test_compiled_formulas_lose_nothing_where_counts_are_nearly_poisson(name, n_parameters):
+    """At a large theta its gradients cancel nearly; what is left must not be rounding."""
+    x, mu, _, logits = draw(torch.float32)
+    theta = torch.full((G,), 400.0, requires_grad=True)
+    parameters = (mu.detach().clamp(max=2).requires_grad_(), theta, logits)[:n_parameters]
+    x[1, 2] = x[2, 3] = 1
+    compiled = torch.compile(getattr(counts, f"log_{name}"), backend="aot_eager", fullgraph=True)
+    found = compiled(x, *parameters)
+    double = [p.detach().double().requires_grad_() for p in parameters]
+    expected = plain(name, x.double(), *double, *[None] * (3 - n_parameters))
+    assert relative(found, expected) < 1e-5
+    eager = getattr(counts, f"log_{name}")(x, *parameters)
+    ours, plain_step, exact = (
+        torch.autograd.grad(value.sum(), by)
+        for value, by in ((found, parameters), (eager, parameters), (expected, double))
+    )
+    for a, b, c in zip(ours, plain_step, exact, strict=True):
+        assert relative(a, c) < max(1e-2, 2 * relative(b, c))
+
+
 @pytest.mark.parametrize("layout", ["dense", "csr"])
 @pytest.mark.parametrize("spread", [0.1, 3.0, 30.0])
 def test_kernel_is_the_plain_formula_in_single_precision(layout, spread):

@@ -162,6 +162,23 @@ def _noting(steps):
     return backend
 
 
+def test_compiled_steps_do_not_count_against_each_other(counts):
+    """Torch keeps eight versions of a function; runs that broke off must not use them up."""
+
+    class Break(Callback):
+        def on_train_epoch_end(self, *args):
+            raise RuntimeError("pulled the plug")
+
+    plan = {"plan_kwargs": {"compile": True, "compile_kwargs": {"backend": _noting([])}}, "batch_size": 50}
+    for n_latent in range(2, 12):
+        with pytest.raises(RuntimeError, match="plug"):
+            fitted("VAE", counts, train=plan | {"callbacks": [Break()]}, n_latent=n_latent)
+    steps = []
+    plan["plan_kwargs"]["compile_kwargs"] = {"backend": _noting(steps)}
+    fitted("VAE", counts, train=plan)
+    assert len(steps) == 1
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_a_compiled_step_may_be_machine_code(counts):
     train, settings = {"max_epochs": 2, "batch_size": 50}, {"dropout_rate": 0.0}

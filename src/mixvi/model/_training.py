@@ -118,6 +118,8 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
             )
         if early_stopping and (train_size == 1 or validation_size == 0):
             raise ValueError("early_stopping needs cells to validate on; leave train_size and validation_size out.")
+        if not (plan_kwargs or {}).get("compile"):
+            plan_kwargs = {k: v for k, v in (plan_kwargs or {}).items() if k not in ("compile", "compile_kwargs")}
         only_minibatches = batch_size or early_stopping or train_size or validation_size or n_importance_samples > 1
         if not only_minibatches and self._fits_in_full_batch(plan_kwargs, kwargs):
             return self._train_full_batch(max_epochs, accelerator, devices, plan_kwargs or {}, **kwargs)

@@ -59,7 +59,8 @@ class Cells(NamedTuple):
 
     def filled(self) -> "Cells":
         """The same with all matrices dense."""
-        return self._replace(x=dense(self.x), seen=dense(self.seen))
+        x = dense(self.x)
+        return self._replace(x=x, seen=x if self.seen is self.x else dense(self.seen))
 
     def split(self, n_cells: int) -> Iterator["Cells"]:
         """Minibatches of n_cells; the last may be smaller."""

@@ -65,10 +65,13 @@ def log_zero_inflated(x: Tensor, mu: Tensor, theta: Tensor, zero_logits: Tensor)
 
 
 def _log_negative_binomial(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
-    """Of each count, (n, g), for a dense x."""
-    x = x.to(mu)
+    """Of each count, (n, g), for a dense x.
+
+    Theta is one for each count, so that gradients by it, which cancel at x = 0, do so before they are added up.
+    """
+    x, theta = x.to(mu), theta.expand_as(mu)
     at_mean = x * ((mu + EPS) / (mu + theta + EPS)).log() - theta * (mu / (theta + EPS)).log1p()
-    return at_mean + (x + theta).lgamma() - theta.lgamma() - (x + 1).lgamma()
+    return at_mean + ((x + theta).lgamma() - theta.lgamma() - (x + 1).lgamma())
 
 
 class _NegativeBinomial(torch.autograd.Function):

@@ -5,7 +5,8 @@ is left between two steps of the optimizer is a slice of the block and the step 
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 VALIDATION_BATCH_SIZE = 1024
 GUIDANCE = 5.0
+MAX_FILLED = 16_000_000  # values of cells that are made dense at a time, for a compiled step
 MAX_CELLS_TO_PLACE = 100_000  # enough to see a cluster of a few dozen cells, and a neighbour graph in a minute
 
 
@@ -64,9 +66,10 @@ class MixviPlan(TrainingPlan):
         Limit of the gradient and its kind, as in Lightning's trainer.
     compile, compile_kwargs
         Whether the bound of a full minibatch and its gradient go through :func:`torch.compile`, and what this is given;
-        ``None`` is ``{"mode": "reduce-overhead"}``, which on CUDA captures them as a graph. Compiling takes up to a
-        minute a call of ``train()`` (twice for a mixture, which changes when its components are placed). It is meant
-        for CUDA, where what Python costs is most of a step; on a CPU mixvi's own kernels are faster.
+        the mode, unless you choose one, is ``"reduce-overhead"``, which on CUDA captures them as a graph. Compiling
+        takes up to a minute (twice for a mixture, which changes when its components are placed), and longer with many
+        importance samples. It is meant for CUDA, where what Python costs is most of a step; on a CPU mixvi's own
+        kernels are faster.
     **plan_kwargs
         Passed to :class:`scvi.train.TrainingPlan`.
 
@@ -92,11 +95,7 @@ class MixviPlan(TrainingPlan):
         **plan_kwargs,
     ):
         super().__init__(module, **plan_kwargs)
-        self.compiled = None
-        if compile:
-            kl_divergence(Normal(0.0, 1.0), Normal(0.0, 1.0))  # torch looks for the formula once, untraceably
-            options = {"mode": "reduce-overhead"} if compile_kwargs is None else compile_kwargs
-            self.compiled = torch.compile(module.losses, **({"fullgraph": True, "dynamic": False} | options))
+        self.compiled = _compiled(module, compile_kwargs or {}) if compile else None
         self.automatic_optimization = False
         self.batch_size = batch_size
         self.clip = {"gradient_clip_val": gradient_clip_val, "gradient_clip_algorithm": gradient_clip_algorithm}
@@ -122,10 +121,7 @@ class MixviPlan(TrainingPlan):
         found = []
         if self.guide is not None:
             block = block | {"guide": self.guide.of(block[REGISTRY_KEYS.INDICES_KEY])}
-        block = self.module.read(block)
-        if self.compiled is not None:
-            block = block.filled()
-        for cells in block.split(self.batch_size):
+        for cells in self._minibatches(self.module.read(block)):
             if found and (len(cells.x) == 1 < self.batch_size or self._is_over()):
                 break  # one cell is too few for batch norm; in the next epoch it is another that is left over
             self.loss_kwargs["kl_weight"] = self.kl_weight
@@ -138,10 +134,18 @@ class MixviPlan(TrainingPlan):
         self.log("kl_weight", self.loss_kwargs["kl_weight"], on_step=False, on_epoch=True)
         return {"loss": self._log("train_loss", found, self.train_metrics, "train", prog_bar=True)}
 
+    def _minibatches(self, block: Cells) -> Iterator[Cells]:
+        if self.compiled is None:
+            yield from block.split(self.batch_size)
+            return
+        n_minibatches = max(MAX_FILLED // (self.batch_size * self.module.layout.n_genes), 1)
+        for part in block.split(n_minibatches * self.batch_size):
+            yield from part.filled().split(self.batch_size)
+
     def _objective(self, cells: Cells) -> LossOutput:
         if self.compiled is None or len(cells.x) < self.batch_size:  # of what is left over, each size would be compiled
             return self.module.objective(cells, self.n_importance_samples, **self.loss_kwargs)
-        weight = torch.full((), self.loss_kwargs["kl_weight"], device=self.device)  # a number would be compiled into it
+        weight = torch.full((), float(self.loss_kwargs["kl_weight"]), device=self.device)  # else compiled into it
         losses = self.compiled(cells, self.n_importance_samples, **(self.loss_kwargs | {"kl_weight": weight}))
         return LossOutput(**_copied(losses))  # a captured step writes over what it gave before
 
@@ -193,8 +197,6 @@ class MixviPlan(TrainingPlan):
     def on_train_end(self) -> None:
         """Sort the components by the number of cells they take, so that component 0 is the largest cluster."""
         super().on_train_end()
-        if self.compiled is not None:
-            torch.compiler.reset()  # it keeps only so many versions of one function, and those of all models count
         if self.trainer.world_size > 1:  # each has seen its own share of cells, and so have the running means
             for buffer in filter(Tensor.is_floating_point, self.module.buffers()):
                 buffer.copy_(self.trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))
@@ -297,6 +299,26 @@ class MixviPlan(TrainingPlan):
         if self.trainer.world_size > 1:  # each process has every n-th; all go on with the same
             found = self.all_gather(found.to(self.device)).transpose(0, 1).flatten(0, 1).cpu()
         return found
+
+
+def _compiled(module: ELBOModule, compile_kwargs: dict) -> Callable[..., dict]:
+    """`ELBOModule.losses` of this module through torch.compile; only the loss has a gradient."""
+    kl_divergence(Normal(0.0, 1.0), Normal(0.0, 1.0))  # torch looks for the formula once, untraceably
+
+    def losses(cells: Cells, n_samples: int, **loss_kwargs) -> dict:
+        found = module.losses(cells, n_samples, **loss_kwargs)
+        return _detached(found) | {"loss": found["loss"]}
+
+    # torch keeps only so many versions of one piece of code: each plan gets a piece of its own
+    own = FunctionType(losses.__code__.replace(), losses.__globals__, closure=losses.__closure__)
+    options = {"fullgraph": True, "dynamic": False}
+    if not {"mode", "options", "backend"} & set(compile_kwargs):
+        options["mode"] = "reduce-overhead"
+    return torch.compile(own, **(options | compile_kwargs))
+
+
+def _detached(losses: dict) -> dict:
+    return {key: _detached(value) if isinstance(value, dict) else value.detach() for key, value in losses.items()}
 
 
 def _copied(losses: dict) -> dict:
