@@ -5,8 +5,7 @@ is left between two steps of the optimizer is a slice of the block and the step 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from types import FunctionType
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
-from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import one_hot, pad
 
 from mixvi.cluster import neighbor_shares
@@ -23,6 +21,7 @@ from mixvi.consensus import MAX_VALUES, place
 from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.rows import dense
+from mixvi.train._compiled import compiled_objective, filled_minibatches
 from mixvi.train._effects import Looked, some_cells, start_from
 from mixvi.train._guide import Guide
 
@@ -30,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 VALIDATION_BATCH_SIZE = 1024
 GUIDANCE = 5.0
-MAX_FILLED = 16_000_000  # values of cells that are made dense at a time, for a compiled step
 MAX_CELLS_TO_PLACE = 100_000  # enough to see a cluster of a few dozen cells, and a neighbour graph in a minute
 
 
@@ -95,7 +93,7 @@ class MixviPlan(TrainingPlan):
         **plan_kwargs,
     ):
         super().__init__(module, **plan_kwargs)
-        self.compiled = _compiled(module, compile_kwargs or {}) if compile else None
+        self.compiled = compiled_objective(module, compile_kwargs or {}) if compile else None
         self.automatic_optimization = False
         self.batch_size = batch_size
         self.clip = {"gradient_clip_val": gradient_clip_val, "gradient_clip_algorithm": gradient_clip_algorithm}
@@ -121,7 +119,8 @@ class MixviPlan(TrainingPlan):
         found = []
         if self.guide is not None:
             block = block | {"guide": self.guide.of(block[REGISTRY_KEYS.INDICES_KEY])}
-        for cells in self._minibatches(self.module.read(block)):
+        cut = Cells.split if self.compiled is None else filled_minibatches
+        for cells in cut(self.module.read(block), self.batch_size):
             if found and (len(cells.x) == 1 < self.batch_size or self._is_over()):
                 break  # one cell is too few for batch norm; in the next epoch it is another that is left over
             self.loss_kwargs["kl_weight"] = self.kl_weight
@@ -134,20 +133,10 @@ class MixviPlan(TrainingPlan):
         self.log("kl_weight", self.loss_kwargs["kl_weight"], on_step=False, on_epoch=True)
         return {"loss": self._log("train_loss", found, self.train_metrics, "train", prog_bar=True)}
 
-    def _minibatches(self, block: Cells) -> Iterator[Cells]:
-        if self.compiled is None:
-            yield from block.split(self.batch_size)
-            return
-        n_minibatches = max(MAX_FILLED // (self.batch_size * self.module.layout.n_genes), 1)
-        for part in block.split(n_minibatches * self.batch_size):
-            yield from part.filled().split(self.batch_size)
-
     def _objective(self, cells: Cells) -> LossOutput:
         if self.compiled is None or len(cells.x) < self.batch_size:  # of what is left over, each size would be compiled
             return self.module.objective(cells, self.n_importance_samples, **self.loss_kwargs)
-        weight = torch.full((), float(self.loss_kwargs["kl_weight"]), device=self.device)  # else compiled into it
-        losses = self.compiled(cells, self.n_importance_samples, **(self.loss_kwargs | {"kl_weight": weight}))
-        return LossOutput(**_copied(losses))  # a captured step writes over what it gave before
+        return self.compiled(cells, self.n_importance_samples, **self.loss_kwargs)
 
     def _is_over(self) -> bool:
         steps = self.trainer.max_steps  # -1: no limit
@@ -299,30 +288,6 @@ class MixviPlan(TrainingPlan):
         if self.trainer.world_size > 1:  # each process has every n-th; all go on with the same
             found = self.all_gather(found.to(self.device)).transpose(0, 1).flatten(0, 1).cpu()
         return found
-
-
-def _compiled(module: ELBOModule, compile_kwargs: dict) -> Callable[..., dict]:
-    """`ELBOModule.losses` of this module through torch.compile; only the loss has a gradient."""
-    kl_divergence(Normal(0.0, 1.0), Normal(0.0, 1.0))  # torch looks for the formula once, untraceably
-
-    def losses(cells: Cells, n_samples: int, **loss_kwargs) -> dict:
-        found = module.losses(cells, n_samples, **loss_kwargs)
-        return _detached(found) | {"loss": found["loss"]}
-
-    # torch keeps only so many versions of one piece of code: each plan gets a piece of its own
-    own = FunctionType(losses.__code__.replace(), losses.__globals__, closure=losses.__closure__)
-    options = {"fullgraph": True, "dynamic": False}
-    if not {"mode", "options", "backend"} & set(compile_kwargs):
-        options["mode"] = "reduce-overhead"
-    return torch.compile(own, **(options | compile_kwargs))
-
-
-def _detached(losses: dict) -> dict:
-    return {key: _detached(value) if isinstance(value, dict) else value.detach() for key, value in losses.items()}
-
-
-def _copied(losses: dict) -> dict:
-    return {key: _copied(value) if isinstance(value, dict) else value.clone() for key, value in losses.items()}
 
 
 def _nothing() -> None:
