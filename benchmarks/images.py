@@ -6,8 +6,8 @@
 as many clusters as classes, by the label of the majority otherwise; 0 infers the number. ``--labels``: so many labels
 (or that share), the same of each class and drawn by the seed, among the 60,000 training images; accuracy on the 10,000
 others.
-Images follow their neighbours more than cells do: ``guidance`` is 25 here, and 5 by default. Adds a line to
-benchmarks/results/images_*.csv for each result, goes on where it ended, and writes .md.
+Images follow their neighbours more than cells do: ``guidance`` is 25 here, 100 with labels, and 5 by default. Adds a
+line to benchmarks/results/images_*.csv (or ``--name``) for each result, goes on where it ended, and writes .md.
 """
 
 import argparse
@@ -36,10 +36,10 @@ def accuracy(labels, clusters):
     return table.max(0).sum() / table.sum()
 
 
-def train(images, n_clusters, args):
+def train(images, n_clusters, guidance, args):
     """A model with the settings that all results share."""
     model = mixvi.GMVAE(images, n_clusters, **NET)
-    plan = {"max_kl_weight": args.beta, "guidance": args.guidance}
+    plan = {"max_kl_weight": args.beta, "guidance": args.guidance or guidance}
     model.train(args.epochs, batch_size=256, train_size=1.0, plan_kwargs=plan, enable_progress_bar=False)
     return model
 
@@ -47,7 +47,7 @@ def train(images, n_clusters, args):
 def cluster(images, labels, n_clusters, seed, args):
     """Without labels: how well the clusters match the classes."""
     mixvi.GMVAE.setup_anndata(images)
-    model = train(images, n_clusters or None, args)
+    model = train(images, n_clusters or None, 25.0, args)
     table = model.predict(soft=True).to_numpy()
     clusters = table.argmax(1)
     return {
@@ -69,7 +69,7 @@ def classify(images, labels, n_labels, seed, args):
     known[np.concatenate(chosen)] = truth[np.concatenate(chosen)]
     seen.obs["known"] = known
     mixvi.GMVAE.setup_anndata(seen, labels_key="known", unlabeled_category="unknown")
-    model = train(seen, None, args)
+    model = train(seen, None, 100.0, args)
     table = model.predict(new, soft=True)
     found, p = table.columns.to_numpy()[table.to_numpy().argmax(1)], table.to_numpy()
     return {
@@ -87,7 +87,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--beta", type=float, default=0.3)
-    parser.add_argument("--guidance", type=float, default=25.0)
+    parser.add_argument("--guidance", type=float, help="25, with labels 100")
     parser.add_argument("--name")
     args = parser.parse_args()
     images = getattr(mixvi.datasets, args.set)()

@@ -98,8 +98,12 @@ class MixturePrior(Prior):
 
     def responsibilities(self, qz: Distribution, cells: "Cells") -> Tensor:
         """q(y | x) (n, K), without a look at labels."""
+        return self.log_responsibilities(qz, cells).exp()
+
+    def log_responsibilities(self, qz: Distribution, cells: "Cells") -> Tensor:
+        """Log q(y | x) (n, K), without a look at labels."""
         pz, _ = self.given(cells, mean=True)
-        return (self.log_weights() - _component_kl(qz, pz)).softmax(-1)
+        return (self.log_weights() - _component_kl(qz, pz)).log_softmax(-1)
 
     def move(self, z: Tensor, c: Tensor, other: Tensor) -> Tensor:
         """Z itself: components know of no condition."""

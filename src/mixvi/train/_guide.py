@@ -11,6 +11,7 @@ class Guide(NamedTuple):
 
     rows: Tensor  # (m,) rising row numbers of the cells
     weight: Tensor  # (m, K)
+    smooth: bool = False  # whether a small change of a cell is to leave its component as it is
 
     @classmethod
     def to_shares(cls, rows: Tensor, shares: Tensor, weight: float) -> "Guide":
@@ -32,4 +33,4 @@ class Guide(NamedTuple):
 
     def to(self, device: torch.device) -> "Guide":
         """The same on a device."""
-        return Guide(self.rows.to(device), self.weight.to(device))
+        return self._replace(rows=self.rows.to(device), weight=self.weight.to(device))

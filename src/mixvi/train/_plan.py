@@ -5,7 +5,7 @@ is left between two steps of the optimizer is a slice of the block and the step 
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,10 +20,13 @@ from mixvi.cluster import neighbor_shares
 from mixvi.consensus import MAX_VALUES, place
 from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.mixtures import MixturePrior
+from mixvi.module.nets import Hidden
 from mixvi.module.rows import dense
 from mixvi.train._compiled import compiled_objective, filled_minibatches
 from mixvi.train._effects import Looked, some_cells, start_from
 from mixvi.train._guide import Guide
+from mixvi.train._join import join
+from mixvi.train._smooth import Evidence, adversarial, best_shares
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +46,8 @@ class MixviPlan(TrainingPlan):
     mean, spread and share of one part, and everything is trained jointly, while each cell is guided to the components
     that its part and its neighbours stand for: ``guidance`` times -sum_k s_k log r_k is added to its loss, s_k from
     `mixvi.cluster.neighbor_shares`. At the end components are sorted by size. Labels spread over the graph
-    (`mixvi.classes.partition_with_classes`); labelled cells are guided to their classes, whose components stay first.
+    (`mixvi.classes.partition_with_classes`), or a net guesses them (`mixvi.train._smooth`); labelled cells are
+    guided to their classes, whose components stay first.
 
     Parameters
     ----------
@@ -126,7 +130,7 @@ class MixviPlan(TrainingPlan):
             self.loss_kwargs["kl_weight"] = self.kl_weight
             optimizer.zero_grad()
             found.append(self._objective(cells))
-            self.manual_backward(found[-1].loss)
+            self.manual_backward(found[-1].loss + self._smoothness(cells, found[-1].extra_metrics))
             if self.clip["gradient_clip_val"]:
                 self.clip_gradients(optimizer, **self.clip)
             optimizer.step()
@@ -137,6 +141,19 @@ class MixviPlan(TrainingPlan):
         if self.compiled is None or len(cells.x) < self.batch_size:  # of what is left over, each size would be compiled
             return self.module.objective(cells, self.n_importance_samples, **self.loss_kwargs)
         return self.compiled(cells, self.n_importance_samples, **self.loss_kwargs)
+
+    def _smoothness(self, cells: Cells, metrics: dict[str, Tensor]) -> Tensor | float:
+        """What it costs that a small change of a cell changes its component; with its name for the history."""
+        if self.guide is None or not self.guide.smooth or len(cells.x) == 1:
+            return 0.0
+
+        def log_r(x: Tensor) -> Tensor:
+            changed = cells._replace(seen=x)
+            return self.prior.log_responsibilities(self.module.encode(changed), changed)
+
+        divergence = adversarial(log_r, self.module, dense(cells.seen))
+        metrics["smooth"] = divergence.detach()
+        return self.guidance * divergence
 
     def _is_over(self) -> bool:
         steps = self.trainer.max_steps  # -1: no limit
@@ -150,7 +167,7 @@ class MixviPlan(TrainingPlan):
         self._log("validation_loss", found, self.val_metrics, "validation")
 
     def _log(self, name: str, found: list[LossOutput], metrics: dict, mode: str, **kwargs) -> Tensor:
-        block, terms = _join(found)
+        block, terms = join(found)
         options = {"on_step": self.on_step, "on_epoch": self.on_epoch, "sync_dist": self.use_sync_dist}
         options["batch_size"] = block.n_obs_minibatch
         self.log(name, block.loss, **options, **kwargs)
@@ -222,6 +239,9 @@ class MixviPlan(TrainingPlan):
         n_threads = torch.get_num_threads()
         part, graph = place(loc.numpy(), self._counts(rows), label.numpy(), n_labels, n_wanted, seed)
         torch.set_num_threads(n_threads)  # numba, below scanpy, sets OpenMP's for the whole process
+        learned = self._learned(rows, label.numpy(), part, graph)
+        if learned is not None:
+            part = np.where(part < 0, part, learned.argmax(1))
         n_parts = max(part.max() + 1, n_labels)
         if n_wanted is not None and n_parts < n_wanted:
             logger.warning("Found %d clusters, %d were asked for: the cells do not part further.", n_parts, n_wanted)
@@ -234,10 +254,24 @@ class MixviPlan(TrainingPlan):
         self.prior.place(*(torch.stack(values).to(self.device) for values in found))
         if self.guidance:
             shares = torch.from_numpy(neighbor_shares(part, graph, self.prior.n_room)).float()
+            if learned is not None:
+                shares[part >= 0] = 0
+                shares[part >= 0, : learned.shape[1]] = torch.from_numpy(learned[part >= 0, : self.prior.n_room])
             labelled = (label[: len(part)] >= 0).nonzero().squeeze(1)
             shares[labelled] = one_hot(label[labelled], self.prior.n_room).float()  # a label says more
             guide = Guide.to_shares(torch.from_numpy(rows[: len(part)]), shares, self.guidance)
-            self.guide = guide.to(self.device) if len(guide.rows) else None  # none: every label is held out
+            guide = guide.to(self.device)._replace(smooth=learned is not None)
+            self.guide = guide if len(guide.rows) else None  # none: every label is held out
+
+    def _learned(self, rows: np.ndarray, label: np.ndarray, part: np.ndarray, graph: csr_matrix) -> np.ndarray | None:
+        layout = self.module.layout
+        if not layout.n_labels or len(part) * layout.n_genes > MAX_VALUES:
+            return None
+        x = csr_matrix(self._pass(rows, lambda cells: torch.cat([dense(cells.seen), cells.c], -1)).numpy())
+        layers = self.module.encoder.trunk.layers
+        hidden = Hidden(layers[0].weight.shape[1] if layers else 1, len(layers), 0.0)
+        logger.info("Looking for what finds held-out labels best: a minute or two, several for wide layers.")
+        return best_shares(Evidence(x, label[: len(part)], part), graph, layout.n_labels, hidden, settings.seed or 0)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """With what guides the cells."""
@@ -292,21 +326,3 @@ class MixviPlan(TrainingPlan):
 
 def _nothing() -> None:
     pass
-
-
-def _join(found: list[LossOutput]) -> tuple[LossOutput, dict[str, Tensor]]:
-    """What minibatches lost, as if they had been one, and the means of its terms by name."""
-    n = sum(output.n_obs_minibatch for output in found)
-    share = [output.n_obs_minibatch / n for output in found]
-
-    def mean(values: Iterable[Tensor]) -> Tensor:
-        return sum(w * value.detach() for w, value in zip(share, values, strict=True))
-
-    block = LossOutput(
-        loss=mean(output.loss for output in found),
-        reconstruction_loss=sum(output.reconstruction_loss_sum.detach() for output in found),
-        kl_local=sum(output.kl_local_sum.detach() for output in found),
-        kl_global=found[-1].kl_global_sum.detach(),
-        n_obs_minibatch=n,
-    )
-    return block, {key: mean(output.extra_metrics[key] for output in found) for key in found[0].extra_metrics}

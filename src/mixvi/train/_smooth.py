@@ -1,0 +1,171 @@
+"""Classes of cells by a net that the worst small change of a cell does not mislead.
+
+A neighbour graph carries few labels far; of many labels, a net learns more than the graph knows. Both, and the net
+that learns from both, are asked for labels that are held out, and the best has its say.
+"""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from sklearn.model_selection import StratifiedKFold
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from mixvi.classes import FOLDS, partition_with_classes
+from mixvi.module.nets import Hidden, Trunk
+
+BATCH_SIZE, N_LABELLED = 256, 128  # cells of a step; labelled ones that are drawn beside them
+N_EPOCHS, MIN_STEPS, MAX_STEPS = 12, 500, 2800
+RADIUS = 0.25  # of the changes: share of the distance to the nearest other cell of the minibatch
+PROBE = 0.1  # of the radius: how far the direction of the worst change is looked for
+KEPT = 0.998  # of the running mean of the weights, a step
+
+
+class Evidence(NamedTuple):
+    """What a net may learn the classes of n cells from; -1 is unknown."""
+
+    x: csr_matrix  # (n, g) what encoders see
+    labels: np.ndarray  # (n,)
+    guess: np.ndarray  # (n,) what the graph makes of the labels; new parts have numbers of their own
+
+
+def best_shares(
+    evidence: Evidence, graph: csr_matrix, n_classes: int, hidden: Hidden, seed: int = 0
+) -> np.ndarray | None:
+    """Shares (n, K) of the K parts of the guess by a net, or None where the graph's guess itself is no worse.
+
+    A fifth of the labels is held out. The net that learns from labels and the graph's guess, the one that learns from
+    labels alone (where there are no parts but classes), and the guess itself are asked for them; the best of the three
+    is taken, the first at equality. Fewer than five labels of a class leave it at the guess, and so do labels of all
+    cells.
+    """
+    x, labels, guess = evidence
+    known = np.flatnonzero(labels >= 0)
+    n_parts = max(guess.max() + 1, n_classes)
+    if len(known) == len(labels) or np.bincount(labels[known], minlength=n_classes).min() < FOLDS:
+        return None
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    out = known[next(folds.split(known, labels[known]))[1]]
+    rest = labels.copy()
+    rest[out] = -1
+    graph_says = partition_with_classes(graph, rest, n_classes, seed=seed)
+    unknown = np.full(len(labels), -1)
+    sources = {"both": graph_says} | ({"labels": unknown} if n_parts == n_classes else {})
+    right = {
+        name: (smooth(Evidence(x, rest, source), n_classes, hidden, seed, 0.5)[out].argmax(1) == labels[out]).mean()
+        for name, source in sources.items()
+    } | {"graph": (graph_says[out] == labels[out]).mean()}
+    best = max(right, key=right.get)
+    if best == "graph":
+        return None
+    return smooth(evidence if best == "both" else Evidence(x, labels, unknown), n_parts, hidden, seed)
+
+
+def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0, share: float = 1.0) -> np.ndarray:
+    """Probabilities (n, K) of a classifier under virtual adversarial training, averaged over its last steps.
+
+    Its loss is the cross-entropy of labels, that of the guess, and KL(p(y | x) || p(y | x + r)), with that r of a
+    given length which changes p most.
+
+    Parameters
+    ----------
+    evidence
+        What it learns from.
+    n_parts
+        Number of parts K.
+    hidden
+        Its hidden layers.
+    seed
+        Of weights and minibatches; torch's own stream is left alone.
+    share
+        Of the usual number of steps.
+
+    References
+    ----------
+    Miyato, Maeda, Koyama and Ishii 2019, Virtual adversarial training, IEEE TPAMI.
+    Polyak and Juditsky 1992, Acceleration of stochastic approximation by averaging.
+    """
+    x, labels, guess = evidence
+    n, known = len(labels), np.flatnonzero(labels >= 0)
+    n_steps = int(share * np.clip(N_EPOCHS * n // BATCH_SIZE, MIN_STEPS, MAX_STEPS))
+    rng = np.random.default_rng(seed)
+    with torch.random.fork_rng(), torch.enable_grad():
+        torch.manual_seed(seed)
+        trunk = Trunk(x.shape[1], 0, hidden._replace(dropout_rate=0.0))
+        net = _Net(trunk, nn.Linear(trunk.n_out, n_parts))
+        mean = torch.optim.swa_utils.AveragedModel(net, avg_fn=_average, use_buffers=True)
+        optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+        for _ in range(n_steps):
+            some, own = rng.choice(n, min(BATCH_SIZE, n), replace=False), rng.choice(known, N_LABELLED)
+            cells = torch.from_numpy(x[np.concatenate([own, some])].toarray())
+            log_p = net(cells)
+            hint = torch.from_numpy(guess[some])
+            loss = cross_entropy(log_p[:N_LABELLED], torch.from_numpy(labels[own]))
+            if (hint >= 0).any():
+                loss = loss + cross_entropy(log_p[N_LABELLED:], hint, ignore_index=-1)
+            loss = loss + adversarial(net, net, cells[N_LABELLED:])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            mean.update_parameters(net)
+    mean.eval()
+    with torch.no_grad():
+        parts = [mean(torch.from_numpy(x[i : i + 4096].toarray())).exp() for i in range(0, n, 4096)]
+    return torch.cat(parts).numpy()
+
+
+def adversarial(log_p: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor) -> Tensor:
+    """Mean KL(p || p(y | x + r)) of cells x (n, g), for that r of `RADIUS` nearest distances that is worst.
+
+    ``log_p`` gives log p(y | x), (n, K), by the module, whose running means take no note of all this.
+    """
+    with torch.no_grad():
+        apart = torch.cdist(x, x)
+        apart.fill_diagonal_(torch.inf)
+        radius = RADIUS * apart.amin(1, keepdim=True)
+
+    with _running_means_kept(module):
+        with torch.no_grad():
+            p = log_p(x)
+
+        def changed(r: Tensor) -> Tensor:
+            return (p.exp() * (p - log_p(x + r))).sum(-1)
+
+        r = (PROBE * radius * normalize(torch.randn_like(x), dim=-1)).requires_grad_()
+        (worst,) = torch.autograd.grad(changed(r).sum(), r)
+        return changed(radius * normalize(worst, dim=-1)).mean()
+
+
+class _Net(nn.Module):
+    """Log p(y | x), (n, K)."""
+
+    def __init__(self, trunk: Trunk, head: nn.Linear):
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.trunk(x, x.new_zeros(len(x), 0))).log_softmax(-1)
+
+
+def _average(mean: Tensor, value: Tensor, n_averaged: Tensor) -> Tensor:
+    if not mean.is_floating_point():  # a count of steps
+        return value
+    kept = min(KEPT, (int(n_averaged) + 1) / (int(n_averaged) + 10))  # the first steps are soon forgotten
+    return mean.lerp(value, 1 - kept)
+
+
+@contextmanager
+def _running_means_kept(net: nn.Module):
+    """Batch norm by the minibatch, of which the running means take no note."""
+    norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm1d)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
