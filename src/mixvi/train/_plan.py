@@ -46,8 +46,8 @@ class MixviPlan(TrainingPlan):
     mean, spread and share of one part, and everything is trained jointly, while each cell is guided to the components
     that its part and its neighbours stand for: ``guidance`` times -sum_k s_k log r_k is added to its loss, s_k from
     `mixvi.cluster.neighbor_shares`. At the end components are sorted by size. Labels spread over the graph
-    (`mixvi.classes.partition_with_classes`), or a net guesses them (`mixvi.train._smooth`); labelled cells are
-    guided to their classes, whose components stay first.
+    (`mixvi.classes.partition_with_classes`), or a net guesses them, whichever finds held-out labels better; labelled
+    cells are guided to their classes, whose components stay first.
 
     Parameters
     ----------
@@ -57,7 +57,8 @@ class MixviPlan(TrainingPlan):
         Epochs before the components are placed; 0 places them in the latent space of the untrained encoder, a
         negative number leaves them where they are (a model that is trained further).
     guidance
-        Weight of the graph's or the label's word on a cell's component, in the joint phase; 0 leaves all to the bound.
+        Weight of the graph's, the net's or the label's word on a cell's component, in the joint phase, and of how
+        smooth the components are around it; 0 leaves all to the bound.
     fresh
         Whether the model is new: what conditions do to the values is then looked at first (`start_from`).
     n_importance_samples
