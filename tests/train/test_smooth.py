@@ -31,11 +31,14 @@ def test_the_change_is_the_worst_of_its_length():
     assert found.requires_grad
 
 
-def test_running_means_take_no_note():
-    net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4))
+def test_running_means_take_no_note_and_nothing_drops_out():
+    net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     adversarial(lambda x: log_softmax(net(x), -1), net, torch.randn(20, 5))
     torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+    x = torch.zeros(20, 5)  # all alike: without dropout nothing differs
+    assert adversarial(lambda x: log_softmax(net(x), -1), net, x) == 0
+    assert net[2].p == 0.5
     net(torch.randn(20, 5))
     assert not torch.equal(net[1].running_mean, before["1.running_mean"])
 
@@ -106,3 +109,23 @@ def test_a_learned_guess_guides_and_stays_outside_the_bound(counts, monkeypatch)
     monkeypatch.setattr("mixvi.train._plan.best_shares", lambda *_: None)
     plain = fitted("GMVAE", counts, setup, train={"max_epochs": 10}, n_clusters=None)
     assert "smooth_train" not in plain.history
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_a_net_neither_overrules_labels_nor_swallows_parts(counts, monkeypatch, swallowed):
+    counts.obs["label"] = np.where(np.arange(120) % 3, "?", counts.obs["cluster"].astype(str))
+    counts.obs.loc[counts.obs["cluster"] == "blob 2", "label"] = "?"
+    n_parts = []
+
+    def always_first(evidence, *_):
+        n_parts.append(evidence.guess.max() + 1)
+        return np.eye(3, dtype=np.float32)[np.where((evidence.guess < 2) | swallowed, 0, 2)]
+
+    monkeypatch.setattr("mixvi.train._plan.best_shares", always_first)
+    setup = {"labels_key": "label", "unlabeled_category": "?"}
+    model = fitted("GMVAE", counts, setup, train={"max_epochs": 2, "train_size": 1.0}, n_clusters=3)
+    assert n_parts == [3]
+    assert ("smooth_train" in model.history) != swallowed
+    weights = model.module.prior.log_weights().exp()
+    assert weights.min() > 0.01
+    assert weights.max() < 0.9

@@ -243,6 +243,8 @@ class MixviPlan(TrainingPlan):
         learned = self._learned(rows, label.numpy(), part, graph)
         if learned is not None:
             part = np.where(part < 0, part, learned.argmax(1))
+            known = label[: len(part)].numpy() >= 0
+            part[known] = label[: len(part)].numpy()[known]
         n_parts = max(part.max() + 1, n_labels)
         if n_wanted is not None and n_parts < n_wanted:
             logger.warning("Found %d clusters, %d were asked for: the cells do not part further.", n_parts, n_wanted)
@@ -266,13 +268,19 @@ class MixviPlan(TrainingPlan):
 
     def _learned(self, rows: np.ndarray, label: np.ndarray, part: np.ndarray, graph: csr_matrix) -> np.ndarray | None:
         layout = self.module.layout
-        if not layout.n_labels or len(part) * layout.n_genes > MAX_VALUES:
+        if not (layout.n_labels and self.guidance and (label < 0).any()) or len(part) * layout.n_genes > MAX_VALUES:
             return None
         x = csr_matrix(self._pass(rows, lambda cells: torch.cat([dense(cells.seen), cells.c], -1)).numpy())
         layers = self.module.encoder.trunk.layers
         hidden = Hidden(layers[0].weight.shape[1] if layers else 1, len(layers), 0.0)
         logger.info("Looking for what finds held-out labels best: a minute or two, several for wide layers.")
-        return best_shares(Evidence(x, label[: len(part)], part), graph, layout.n_labels, hidden, settings.seed or 0)
+        evidence, alone = (
+            Evidence(x, label[: len(part)], part),
+            not layout.n_conditions,
+        )  # a net may not see across them
+        shares = best_shares(evidence, graph, layout.n_labels, hidden, settings.seed or 0, alone)
+        swallowed = shares is not None and len(np.setdiff1d(part, [*shares.argmax(1), *range(layout.n_labels), -1]))
+        return self.trainer.strategy.broadcast(None if swallowed else shares)  # processes are to go on with the same
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """With what guides the cells."""

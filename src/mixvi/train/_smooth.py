@@ -34,14 +34,14 @@ class Evidence(NamedTuple):
 
 
 def best_shares(
-    evidence: Evidence, graph: csr_matrix, n_classes: int, hidden: Hidden, seed: int = 0
+    evidence: Evidence, graph: csr_matrix, n_classes: int, hidden: Hidden, seed: int = 0, alone: bool = True
 ) -> np.ndarray | None:
-    """Shares (n, K) of the K parts of the guess by a net, or None where the graph's guess itself is no worse.
+    """Shares (n, K) of the K parts of the guess by a net, or None where the graph's guess itself is better.
 
     A fifth of the labels is held out. The net that learns from labels and the graph's guess, the one that learns from
-    labels alone (where there are no parts but classes), and the guess itself are asked for them; the best of the three
-    is taken, the first at equality. Fewer than five labels of a class leave it at the guess, and so do labels of all
-    cells.
+    labels alone (if ``alone``, and there are no parts but classes), and the guess itself are asked for them; the best
+    of the three is taken, the first at equality. Fewer than five labels of a class leave it at the guess, and so do
+    labels of all cells.
     """
     x, labels, guess = evidence
     known = np.flatnonzero(labels >= 0)
@@ -54,7 +54,7 @@ def best_shares(
     rest[out] = -1
     graph_says = partition_with_classes(graph, rest, n_classes, seed=seed)
     unknown = np.full(len(labels), -1)
-    sources = {"both": graph_says} | ({"labels": unknown} if n_parts == n_classes else {})
+    sources = {"both": graph_says} | ({"labels": unknown} if alone and n_parts == n_classes else {})
     right = {
         name: (smooth(Evidence(x, rest, source), n_classes, hidden, seed, 0.5)[out].argmax(1) == labels[out]).mean()
         for name, source in sources.items()
@@ -93,8 +93,8 @@ def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0, shar
     n, known = len(labels), np.flatnonzero(labels >= 0)
     n_steps = int(share * np.clip(N_EPOCHS * n // BATCH_SIZE, MIN_STEPS, MAX_STEPS))
     rng = np.random.default_rng(seed)
-    with torch.random.fork_rng(), torch.enable_grad():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.default_generator.manual_seed(seed)
         trunk = Trunk(x.shape[1], 0, hidden._replace(dropout_rate=0.0))
         net = _Net(trunk, nn.Linear(trunk.n_out, n_parts))
         mean = torch.optim.swa_utils.AveragedModel(net, avg_fn=_average, use_buffers=True)
@@ -121,14 +121,15 @@ def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0, shar
 def adversarial(log_p: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor) -> Tensor:
     """Mean KL(p || p(y | x + r)) of cells x (n, g), for that r of `RADIUS` nearest distances that is worst.
 
-    ``log_p`` gives log p(y | x), (n, K), by the module, whose running means take no note of all this.
+    ``log_p`` gives log p(y | x), (n, K), by the module, whose running means take no note of all this; without
+    dropout.
     """
     with torch.no_grad():
         apart = torch.cdist(x, x)
         apart.fill_diagonal_(torch.inf)
         radius = RADIUS * apart.amin(1, keepdim=True)
 
-    with _running_means_kept(module):
+    with _calm(module):
         with torch.no_grad():
             p = log_p(x)
 
@@ -159,13 +160,18 @@ def _average(mean: Tensor, value: Tensor, n_averaged: Tensor) -> Tensor:
 
 
 @contextmanager
-def _running_means_kept(net: nn.Module):
-    """Batch norm by the minibatch, of which the running means take no note."""
+def _calm(net: nn.Module):
+    """No dropout, and batch norm by the minibatch, of which the running means take no note."""
     norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm1d)]
+    dropouts = [(layer, layer.p) for layer in net.modules() if isinstance(layer, nn.Dropout)]
     for norm in norms:
         norm.track_running_stats = False
+    for layer, _ in dropouts:
+        layer.p = 0.0
     try:
         yield
     finally:
         for norm in norms:
             norm.track_running_stats = True
+        for layer, p in dropouts:
+            layer.p = p
