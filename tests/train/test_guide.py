@@ -40,9 +40,9 @@ def test_labelled_cells_are_guided_to_their_class_whatever_the_graph_says(counts
     counts.obs.loc[counts.obs_names[60:], "label"] = "?"
     given, to_shares = [], Guide.to_shares
 
-    def spy(rows, shares, weight):
+    def spy(rows, shares, *args):
         given.append((rows.numpy(), shares.numpy()))
-        return to_shares(rows, shares, weight)
+        return to_shares(rows, shares, *args)
 
     monkeypatch.setattr(Guide, "to_shares", spy)
     setup = {"labels_key": "label", "unlabeled_category": "?"}

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import csr_matrix
 from sklearn.datasets import make_blobs
 from torch import nn
 from torch.nn.functional import log_softmax
 
+from mixvi import datasets
 from mixvi.cluster import neighbor_graph
 from mixvi.module.nets import Hidden
 from mixvi.train import _smooth
@@ -47,7 +47,7 @@ def test_running_means_take_no_note_and_nothing_drops_out():
 def two():
     x, y = make_blobs(400, 5, centers=2, cluster_std=1.5, random_state=1)
     labels = np.where(np.arange(400) % 20, -1, y)
-    return csr_matrix(x.astype(np.float32)), y, labels
+    return torch.from_numpy(x).float(), y, labels
 
 
 def test_labels_and_guess_are_learned_and_nothing_else_is_touched(two):
@@ -64,7 +64,7 @@ def test_labels_and_guess_are_learned_and_nothing_else_is_touched(two):
 
 def test_held_out_labels_choose_the_source(two, monkeypatch):
     x, y, labels = two
-    graph = neighbor_graph(x.toarray())
+    graph = neighbor_graph(x.numpy())
     asked = []
 
     def net(evidence, n_parts, hidden, seed=0, share=1.0):
@@ -91,7 +91,7 @@ def test_held_out_labels_choose_the_source(two, monkeypatch):
 
 def test_few_labels_and_labels_of_all_cells_leave_it_at_the_graph(two):
     x, y, labels = two
-    graph = neighbor_graph(x.toarray())
+    graph = neighbor_graph(x.numpy())
     few = np.where(np.arange(400) % 100, -1, y)
     for known in (few, y):
         assert best_shares(Evidence(x, known, y), graph, 2, HIDDEN) is None
@@ -106,26 +106,61 @@ def test_a_learned_guess_guides_and_stays_outside_the_bound(counts, monkeypatch)
     assert "smooth_validation" not in history
     whole = sum(history[f"{term}_train"] for term in ("reconstruction_loss", "kl_z", "kl_y"))
     np.testing.assert_allclose(history["elbo_train"], whole, rtol=1e-5)
-    monkeypatch.setattr("mixvi.train._plan.best_shares", lambda *_: None)
+    monkeypatch.setattr("mixvi.train._parts.best_shares", lambda *_: None)
     plain = fitted("GMVAE", counts, setup, train={"max_epochs": 10}, n_clusters=None)
     assert "smooth_train" not in plain.history
 
 
-@pytest.mark.parametrize("swallowed", [False, True])
-def test_a_net_neither_overrules_labels_nor_swallows_parts(counts, monkeypatch, swallowed):
+def test_a_rare_class_is_learned_but_not_asked_for_and_an_empty_part_keeps_its_cells(two, monkeypatch):
+    x, y, labels = two
+    rare, graph_says = labels.copy(), y.copy()
+    rare[[1, 2]] = 2
+    graph_says[[1, 2, 3]] = 2
+    graph_says[4:7] = 3
+    asked = []
+
+    def net(evidence, n_parts, *_):
+        asked.append(evidence.labels)
+        return np.eye(n_parts, dtype=np.float32)[y]
+
+    monkeypatch.setattr(_smooth, "smooth", net)
+    shares = best_shares(Evidence(x, rare, graph_says), neighbor_graph(x.numpy()), 3, HIDDEN)
+    assert all((seen == 2).sum() == 2 for seen in asked)
+    np.testing.assert_array_equal(shares.argmax(1), np.where(graph_says < 2, y, graph_says))
+
+
+def test_a_net_does_not_overrule_labels(counts, monkeypatch):
     counts.obs["label"] = np.where(np.arange(120) % 3, "?", counts.obs["cluster"].astype(str))
-    counts.obs.loc[counts.obs["cluster"] == "blob 2", "label"] = "?"
-    n_parts = []
+    seen = []
 
     def always_first(evidence, *_):
-        n_parts.append(evidence.guess.max() + 1)
-        return np.eye(3, dtype=np.float32)[np.where((evidence.guess < 2) | swallowed, 0, 2)]
+        seen.append(evidence)
+        return np.eye(evidence.guess.max() + 1, dtype=np.float32)[np.zeros(120, dtype=int)]
 
-    monkeypatch.setattr("mixvi.train._plan.best_shares", always_first)
+    monkeypatch.setattr("mixvi.train._parts.best_shares", always_first)
     setup = {"labels_key": "label", "unlabeled_category": "?"}
     model = fitted("GMVAE", counts, setup, train={"max_epochs": 2, "train_size": 1.0}, n_clusters=3)
-    assert n_parts == [3]
-    assert ("smooth_train" in model.history) != swallowed
-    weights = model.module.prior.log_weights().exp()
-    assert weights.min() > 0.01
-    assert weights.max() < 0.9
+    assert "smooth_train" in model.history
+    known = np.bincount(seen[0].labels[seen[0].labels >= 0]) / 120
+    weights = model.module.prior.log_weights().exp().detach().numpy()
+    np.testing.assert_allclose(weights, [known[0] + 2 / 3, *known[1:]], atol=0.05)
+
+
+def test_nets_see_like_cells_of_two_batches_as_like(monkeypatch):
+    """What conditions add is taken off: the batch no longer tells, in the middle of a cluster."""
+    cells = datasets.blobs(300, 30, n_clusters=2, n_conditions=2, kind="count")
+    batch, blob = (cells.obs[key].cat.codes.to_numpy() for key in ("condition", "cluster"))
+    cells.obs["label"] = np.where(np.arange(300) % 3, "?", cells.obs["cluster"].astype(str))
+    seen = []
+    monkeypatch.setattr("mixvi.train._parts.best_shares", lambda evidence, *_: seen.append(evidence.x))
+    setup = {"labels_key": "label", "unlabeled_category": "?", "batch_key": "condition"}
+    model = fitted("GMVAE", cells, setup, train={"max_epochs": 2, "train_size": 1.0}, n_clusters=2)
+    assert seen[0].shape == cells.shape
+
+    def apart(x):
+        return np.mean(
+            [np.linalg.norm(np.subtract(*(x[(batch == b) & (blob == k)].mean(0) for b in (0, 1)))) for k in (0, 1)]
+        )
+
+    raw = model.module.likelihood.prepare(torch.as_tensor(cells.X, dtype=torch.float32))
+    assert apart(seen[0].numpy()) < 0.3 * apart(raw.numpy())

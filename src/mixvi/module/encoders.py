@@ -27,6 +27,13 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, c: Tensor) -> Distribution:
         """Posterior of n cells."""
 
+    def discounted(self, x: Tensor, c: Tensor) -> Tensor:
+        """X (n, g) less what conditions add to it, as the first layer sees it."""
+        if self.trunk.is_linear or not self.trunk.n_conditions:
+            return x
+        first = self.trunk.layers[0]
+        return x - (c - first.c_mean) @ first.effects
+
     @torch.no_grad()
     def discount(self, effects: Tensor, c_mean: Tensor) -> None:
         """Take (c - c_mean) @ effects (q, g) from x, and start with a posterior mean that c itself does not move."""

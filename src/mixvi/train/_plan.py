@@ -14,10 +14,9 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
-from torch.nn.functional import one_hot, pad
+from torch.nn.functional import pad
 
-from mixvi.cluster import neighbor_shares
-from mixvi.consensus import MAX_VALUES, place
+from mixvi.consensus import MAX_VALUES
 from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.nets import Hidden
@@ -26,7 +25,8 @@ from mixvi.train._compiled import compiled_objective, filled_minibatches
 from mixvi.train._effects import Looked, some_cells, start_from
 from mixvi.train._guide import Guide
 from mixvi.train._join import join
-from mixvi.train._smooth import Evidence, adversarial, best_shares
+from mixvi.train._parts import Seen, find_parts
+from mixvi.train._smooth import adversarial
 
 logger = logging.getLogger(__name__)
 
@@ -219,68 +219,30 @@ class MixviPlan(TrainingPlan):
 
     def _start(self) -> None:
         """From what conditions do to some of the training cells."""
-        q, g, seed = self.module.layout.n_conditions, self.module.layout.n_genes, settings.seed or 0
-        rows = self.trainer.datamodule.some_training_rows(some_cells(g), seed)
+        seed = settings.seed or 0
+        rows = self.trainer.datamodule.some_training_rows(some_cells(self.module.layout.n_genes), seed)
 
-        def looked(cells: Cells) -> Tensor:
-            return torch.cat([cells.c, dense(cells.seen), self.module.likelihood.scaled(cells)], -1)
+        def looked(cells: Cells) -> tuple[Tensor, ...]:
+            return cells.c, dense(cells.seen), self.module.likelihood.scaled(cells)
 
-        cells = Looked(*self._pass(rows, looked).split([q, g, g], -1))
-        start_from(self.module, cells, seed)
+        start_from(self.module, Looked(*self._pass(rows, looked)), seed)
 
     def _place(self) -> None:
-        """The M-step of a mixture, from the partition: mean, total variance and share of the cells of each part."""
-        seed = settings.seed or 0
-        rows = self.trainer.datamodule.some_training_rows(MAX_CELLS_TO_PLACE, seed)
-        seen = self._pass(rows, self._posterior_and_label)
-        d = (seen.shape[1] - 1) // 2
-        loc, variance, label = seen[:, :d], seen[:, d:-1], seen[:, -1].long()
-        n_labels, n_wanted = self.module.layout.n_labels, self.prior.n_wanted
-        logger.info("Placing clusters on a neighbour graph: half a minute the first time, two for many cells.")
-        n_threads = torch.get_num_threads()
-        part, graph = place(loc.numpy(), self._counts(rows), label.numpy(), n_labels, n_wanted, seed)
-        torch.set_num_threads(n_threads)  # numba, below scanpy, sets OpenMP's for the whole process
-        learned = self._learned(rows, label.numpy(), part, graph)
-        if learned is not None:
-            part = np.where(part < 0, part, learned.argmax(1))
-            known = label[: len(part)].numpy() >= 0
-            part[known] = label[: len(part)].numpy()[known]
-        n_parts = max(part.max() + 1, n_labels)
-        if n_wanted is not None and n_parts < n_wanted:
-            logger.warning("Found %d clusters, %d were asked for: the cells do not part further.", n_parts, n_wanted)
-        if n_parts > self.prior.n_room:
-            logger.warning("Found %d clusters; the %d largest get a component.", n_parts, self.prior.n_room)
-        parts = [torch.as_tensor(part == k) for k in range(min(n_parts, self.prior.n_room))]
-        parts = [cells if cells.any() else ~cells for cells in parts]  # a class without a labelled training cell
-        spread = [(loc[cells].var(0, correction=0) + variance[cells].mean(0)).sqrt() for cells in parts]
-        found = [loc[cells].mean(0) for cells in parts], spread, [cells.float().mean() for cells in parts]
-        self.prior.place(*(torch.stack(values).to(self.device) for values in found))
-        if self.guidance:
-            shares = torch.from_numpy(neighbor_shares(part, graph, self.prior.n_room)).float()
-            if learned is not None:
-                shares[part >= 0] = 0
-                shares[part >= 0, : learned.shape[1]] = torch.from_numpy(learned[part >= 0, : self.prior.n_room])
-            labelled = (label[: len(part)] >= 0).nonzero().squeeze(1)
-            shares[labelled] = one_hot(label[labelled], self.prior.n_room).float()  # a label says more
-            guide = Guide.to_shares(torch.from_numpy(rows[: len(part)]), shares, self.guidance)
-            guide = guide.to(self.device)._replace(smooth=learned is not None)
-            self.guide = guide if len(guide.rows) else None  # none: every label is held out
-
-    def _learned(self, rows: np.ndarray, label: np.ndarray, part: np.ndarray, graph: csr_matrix) -> np.ndarray | None:
-        layout = self.module.layout
-        if not (layout.n_labels and self.guidance and (label < 0).any()) or len(part) * layout.n_genes > MAX_VALUES:
-            return None
-        x = csr_matrix(self._pass(rows, lambda cells: torch.cat([dense(cells.seen), cells.c], -1)).numpy())
+        """Components from parts of the training cells, which guide these from here on."""
+        rows = self.trainer.datamodule.some_training_rows(MAX_CELLS_TO_PLACE, settings.seed or 0)
+        loc, variance, label = self._pass(rows, self._posterior_and_label)
+        seen = Seen(loc, variance, label.long().ravel().numpy(), self._counts(rows), self._values(rows))
         layers = self.module.encoder.trunk.layers
         hidden = Hidden(layers[0].weight.shape[1] if layers else 1, len(layers), 0.0)
-        logger.info("Looking for what finds held-out labels best: a minute or two, several for wide layers.")
-        evidence, alone = (
-            Evidence(x, label[: len(part)], part),
-            not layout.n_conditions,
-        )  # a net may not see across them
-        shares = best_shares(evidence, graph, layout.n_labels, hidden, settings.seed or 0, alone)
-        swallowed = shares is not None and len(np.setdiff1d(part, [*shares.argmax(1), *range(layout.n_labels), -1]))
-        return self.trainer.strategy.broadcast(None if swallowed else shares)  # processes are to go on with the same
+        parts = find_parts(seen, self.module.layout, self.prior, hidden, settings.seed or 0)
+        parts = self.trainer.strategy.broadcast(parts)  # processes are to go on with the same
+        self.prior.place(*(values.to(self.device) for values in parts.moments(seen)))
+        if self.guidance:
+            shares = torch.from_numpy(parts.shares).float()
+            shares = pad(shares, (0, self.prior.n_room - shares.shape[1]))
+            rows = torch.from_numpy(rows[: len(shares)])
+            guide = Guide.to_shares(rows, shares, self.guidance, parts.learned).to(self.device)
+            self.guide = guide if len(guide.rows) else None  # none: every label is held out
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """With what guides the cells."""
@@ -295,7 +257,8 @@ class MixviPlan(TrainingPlan):
 
     def _sort(self) -> None:
         rows = np.arange(self.trainer.datamodule.adata_manager.adata.n_obs)
-        size = torch.bincount(self._pass(rows, self._cluster), minlength=self.prior.n_room).float()
+        (cluster,) = self._pass(rows, self._cluster)
+        size = torch.bincount(cluster, minlength=self.prior.n_room).float()
         size[~self.prior.active.cpu()] = -1
         size[: self.module.layout.n_labels] = torch.inf
         self.prior.reorder(size.argsort(descending=True, stable=True).to(self.device))
@@ -305,31 +268,38 @@ class MixviPlan(TrainingPlan):
         layout = self.module.layout
         if self.module.likelihood.support != "count" or layout.n_conditions or len(rows) * layout.n_genes > MAX_VALUES:
             return None
-        return csr_matrix(self._pass(rows, lambda cells: dense(cells.x)).numpy())
+        return csr_matrix(self._pass(rows, lambda cells: (dense(cells.x),))[0].numpy())
 
-    def _posterior_and_label(self, cells: Cells) -> Tensor:
+    def _values(self, rows: np.ndarray) -> Tensor | None:
+        """The rows (m, g) as encoders see them, where nets are to learn labels from them, and not too many."""
+        layout = self.module.layout
+        if not (layout.n_labels and self.guidance) or len(rows) * layout.n_genes > MAX_VALUES:
+            return None
+        encoder = self.module.encoder
+        return self._pass(rows, lambda cells: (encoder.discounted(dense(cells.seen), cells.c),))[0].to(self.device)
+
+    def _posterior_and_label(self, cells: Cells) -> tuple[Tensor, ...]:
         qz = self.module.encode(cells)
         label = pad(cells.y, (1, 0), value=0.5).argmax(-1, keepdim=True) - 1  # (n, 1), -1 where unlabelled
-        return torch.cat([qz.loc, qz.scale**2, label.to(cells.x)], -1)
+        return qz.loc, qz.scale**2, label.to(cells.x)
 
-    def _cluster(self, cells: Cells) -> Tensor:
-        return self.prior.responsibilities(self.module.encode(cells), cells).argmax(-1)
+    def _cluster(self, cells: Cells) -> tuple[Tensor]:
+        return (self.prior.responsibilities(self.module.encode(cells), cells).argmax(-1),)
 
     @torch.no_grad()
-    def _pass(self, rows: np.ndarray, of: Callable[[Cells], Tensor]) -> Tensor:
+    def _pass(self, rows: np.ndarray, of: Callable[[Cells], tuple[Tensor, ...]]) -> list[Tensor]:
         """What ``of`` says of each of the rows; of several processes, what does not share out evenly is left out."""
         was_training = self.module.training
         self.module.eval()
-        found = torch.cat(
-            [
-                of(cells).cpu()
-                for block in self.trainer.datamodule.ordered_dataloader(rows)
-                for cells in self.module.read(block).split(VALIDATION_BATCH_SIZE)
-            ]
-        )
+        said = [
+            [value.cpu() for value in of(cells)]
+            for block in self.trainer.datamodule.ordered_dataloader(rows)
+            for cells in self.module.read(block).split(VALIDATION_BATCH_SIZE)
+        ]
+        found = [torch.cat(values) for values in zip(*said, strict=True)]
         self.module.train(was_training)
         if self.trainer.world_size > 1:  # each process has every n-th; all go on with the same
-            found = self.all_gather(found.to(self.device)).transpose(0, 1).flatten(0, 1).cpu()
+            found = [self.all_gather(each.to(self.device)).transpose(0, 1).flatten(0, 1).cpu() for each in found]
         return found
 
 

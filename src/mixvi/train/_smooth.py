@@ -4,6 +4,7 @@ A neighbour graph carries few labels far; of many labels, a net learns more than
 that learns from both, are asked for labels that are held out, and the best has its say.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from torch.nn.functional import cross_entropy, normalize
 from mixvi.classes import FOLDS, partition_with_classes
 from mixvi.module.nets import Hidden, Trunk
 
+logger = logging.getLogger(__name__)
+
 BATCH_SIZE, N_LABELLED = 256, 128  # cells of a step; labelled ones that are drawn beside them
 N_EPOCHS, MIN_STEPS, MAX_STEPS = 12, 500, 2800
 RADIUS = 0.25  # of the changes: share of the distance to the nearest other cell of the minibatch
@@ -28,28 +31,30 @@ KEPT = 0.998  # of the running mean of the weights, a step
 class Evidence(NamedTuple):
     """What a net may learn the classes of n cells from; -1 is unknown."""
 
-    x: csr_matrix  # (n, g) what encoders see
+    x: Tensor  # (n, g) what encoders see
     labels: np.ndarray  # (n,)
     guess: np.ndarray  # (n,) what the graph makes of the labels; new parts have numbers of their own
 
 
 def best_shares(
-    evidence: Evidence, graph: csr_matrix, n_classes: int, hidden: Hidden, seed: int = 0, alone: bool = True
+    evidence: Evidence, graph: csr_matrix, n_classes: int, hidden: Hidden, alone: bool = True, seed: int = 0
 ) -> np.ndarray | None:
     """Shares (n, K) of the K parts of the guess by a net, or None where the graph's guess itself is better.
 
     A fifth of the labels is held out. The net that learns from labels and the graph's guess, the one that learns from
     labels alone (if ``alone``, and there are no parts but classes), and the guess itself are asked for them; the best
-    of the three is taken, the first at equality. Fewer than five labels of a class leave it at the guess, and so do
-    labels of all cells.
+    of the three is taken, the first at equality. A part that the net leaves empty keeps the cells of the guess. Labels
+    of all cells, or fewer than five of each class, leave it at the guess.
     """
     x, labels, guess = evidence
-    known = np.flatnonzero(labels >= 0)
     n_parts = max(guess.max() + 1, n_classes)
-    if len(known) == len(labels) or np.bincount(labels[known], minlength=n_classes).min() < FOLDS:
+    n_labels = np.bincount(labels[labels >= 0], minlength=n_classes)
+    asked = np.flatnonzero((labels >= 0) & (n_labels >= FOLDS)[labels])  # of rarer classes, all labels are learned from
+    if (labels >= 0).all() or not len(asked):
         return None
+    logger.info("Looking for what finds held-out labels best: a minute or two, several for wide layers.")
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    out = known[next(folds.split(known, labels[known]))[1]]
+    out = asked[next(folds.split(asked, labels[asked]))[1]]
     rest = labels.copy()
     rest[out] = -1
     graph_says = partition_with_classes(graph, rest, n_classes, seed=seed)
@@ -62,7 +67,10 @@ def best_shares(
     best = max(right, key=right.get)
     if best == "graph":
         return None
-    return smooth(evidence if best == "both" else Evidence(x, labels, unknown), n_parts, hidden, seed)
+    shares = smooth(evidence if best == "both" else Evidence(x, labels, unknown), n_parts, hidden, seed)
+    lost = np.isin(guess, np.setdiff1d(guess[guess >= 0], shares.argmax(1)))
+    shares[lost] = np.eye(n_parts, dtype=shares.dtype)[guess[lost]]
+    return shares
 
 
 def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0, share: float = 1.0) -> np.ndarray:
@@ -93,18 +101,18 @@ def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0, shar
     n, known = len(labels), np.flatnonzero(labels >= 0)
     n_steps = int(share * np.clip(N_EPOCHS * n // BATCH_SIZE, MIN_STEPS, MAX_STEPS))
     rng = np.random.default_rng(seed)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.default_generator.manual_seed(seed)
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.enable_grad():
+        torch.manual_seed(seed)
         trunk = Trunk(x.shape[1], 0, hidden._replace(dropout_rate=0.0))
-        net = _Net(trunk, nn.Linear(trunk.n_out, n_parts))
+        net = _Net(trunk, nn.Linear(trunk.n_out, n_parts)).to(x.device)
         mean = torch.optim.swa_utils.AveragedModel(net, avg_fn=_average, use_buffers=True)
         optimizer = torch.optim.Adam(net.parameters(), 1e-3)
         for _ in range(n_steps):
             some, own = rng.choice(n, min(BATCH_SIZE, n), replace=False), rng.choice(known, N_LABELLED)
-            cells = torch.from_numpy(x[np.concatenate([own, some])].toarray())
+            cells = x[np.concatenate([own, some])]
             log_p = net(cells)
-            hint = torch.from_numpy(guess[some])
-            loss = cross_entropy(log_p[:N_LABELLED], torch.from_numpy(labels[own]))
+            hint = torch.from_numpy(guess[some]).to(x.device)
+            loss = cross_entropy(log_p[:N_LABELLED], torch.from_numpy(labels[own]).to(x.device))
             if (hint >= 0).any():
                 loss = loss + cross_entropy(log_p[N_LABELLED:], hint, ignore_index=-1)
             loss = loss + adversarial(net, net, cells[N_LABELLED:])
@@ -112,10 +120,11 @@ def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0, shar
             loss.backward()
             optimizer.step()
             mean.update_parameters(net)
+    mixed = np.array_split(rng.permutation(n), -(-n // BATCH_SIZE))
+    torch.optim.swa_utils.update_bn((x[cells] for cells in mixed), mean)
     mean.eval()
     with torch.no_grad():
-        parts = [mean(torch.from_numpy(x[i : i + 4096].toarray())).exp() for i in range(0, n, 4096)]
-    return torch.cat(parts).numpy()
+        return torch.cat([mean(cells).exp() for cells in x.split(BATCH_SIZE)]).cpu().numpy()
 
 
 def adversarial(log_p: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor) -> Tensor:

@@ -1,0 +1,85 @@
+"""The parts of the training cells that the components of a mixture start from, and that go on guiding the cells."""
+
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from mixvi.cluster import neighbor_shares
+from mixvi.consensus import place
+from mixvi.module._elbo import Layout
+from mixvi.module.mixtures import MixturePrior
+from mixvi.module.nets import Hidden
+from mixvi.train._smooth import Evidence, best_shares
+
+logger = logging.getLogger(__name__)
+
+
+class Seen(NamedTuple):
+    """What is known of m training cells once the latent space has taken shape."""
+
+    loc: Tensor  # (m, d) posterior means
+    variance: Tensor  # (m, d)
+    labels: np.ndarray  # (m,) class, -1 where unlabelled
+    counts: csr_matrix | None  # (m, g), where they are to be looked at beside the latent space
+    values: Tensor | None  # (m, g) what encoders see, where nets may learn classes from it
+
+
+class Parts(NamedTuple):
+    """Parts of m cells, classes first, and how far each cell belongs to them."""
+
+    of: np.ndarray  # (m,), -1 for none
+    shares: np.ndarray  # (m, K), those that get a component
+    learned: bool  # whether a net has found them
+
+    def moments(self, seen: Seen) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean (K, d), total spread (K, d) and share (K,) of the parts: the M-step of a mixture.
+
+        A class of which no cell is known stands for all that is there.
+        """
+        parts = [torch.as_tensor(self.of == k) for k in range(self.shares.shape[1])]
+        parts = [cells if cells.any() else ~cells for cells in parts]
+        spread = [(seen.loc[cells].var(0, correction=0) + seen.variance[cells].mean(0)).sqrt() for cells in parts]
+        loc, weight = [seen.loc[cells].mean(0) for cells in parts], [cells.float().mean() for cells in parts]
+        return torch.stack(loc), torch.stack(spread), torch.stack(weight)
+
+
+def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, hidden: Hidden, seed: int) -> Parts:
+    """Parts by neighbour graphs, or by a net where this finds held-out labels better; labelled cells are their class.
+
+    Parameters
+    ----------
+    seen
+        The cells.
+    layout
+        How many classes some cells are labelled with; where there are conditions, a net from labels alone is not asked,
+        as it need not see across these.
+    prior
+        How many parts are wanted, and how many of them get a component.
+    hidden
+        Hidden layers of nets.
+    seed
+        Of all that is random.
+    """
+    logger.info("Placing clusters on a neighbour graph: half a minute the first time, two for many cells.")
+    n_threads = torch.get_num_threads()
+    part, graph = place(seen.loc.numpy(), seen.counts, seen.labels, layout.n_labels, prior.n_wanted, seed)
+    torch.set_num_threads(n_threads)  # numba, below scanpy, sets OpenMP's for the whole process
+    n_parts = max(part.max() + 1, layout.n_labels)
+    if prior.n_wanted is not None and n_parts < prior.n_wanted:
+        logger.warning("Found %d clusters, %d were asked for: the cells do not part further.", n_parts, prior.n_wanted)
+    if n_parts > prior.n_room:
+        logger.warning("Found %d clusters; the %d largest get a component.", n_parts, prior.n_room)
+    shares, learned = neighbor_shares(part, graph, n_parts), None
+    if seen.values is not None:
+        evidence, alone = Evidence(seen.values, seen.labels, part), not layout.n_conditions
+        learned = best_shares(evidence, graph, layout.n_labels, hidden, alone, seed)
+    if learned is not None:
+        reached = part >= 0
+        part[reached], shares[reached] = learned[reached].argmax(1), learned[reached]
+    known = seen.labels >= 0
+    part[known], shares[known] = seen.labels[known], np.eye(n_parts)[seen.labels[known]]
+    return Parts(part, shares[:, : prior.n_room], learned is not None)
