@@ -14,7 +14,7 @@ from mixvi import cluster, consensus, datasets
 def views():
     """One view that tells four blobs apart, one that tells only two, one of noise; and the blobs."""
     sharp, y = make_blobs(300, 5, centers=4, cluster_std=0.8, random_state=1)
-    blurred, _ = make_blobs([np.sum(y % 2 == 0), np.sum(y % 2 == 1)], 5, cluster_std=0.8, random_state=2)
+    blurred, _ = make_blobs([np.sum(y % 2 == 0), np.sum(y % 2 == 1)], 5, cluster_std=0.8, shuffle=False, random_state=2)
     half = np.empty_like(blurred)
     half[np.argsort(y % 2, kind="stable")] = blurred
     noise = np.random.default_rng(0).normal(size=(300, 5))
@@ -98,6 +98,20 @@ def test_without_counts_communities_stand_against_islands(views, monkeypatch, ri
         monkeypatch.setattr(consensus, name, lambda *_, found=y if name == right else wrong: found)
     part, _ = consensus.place(sharp, None, np.full(300, -1), 0, 4)
     np.testing.assert_array_equal(part, y)
+
+
+def test_without_counts_what_the_latent_space_is_of_judges(views, monkeypatch):
+    """The latent space may itself show what is not in the values."""
+    (_, half, _), y = views
+    in_latent, in_values = y % 2, y // 2
+    for name, found in (("islands", in_latent), ("partition", in_values)):
+        monkeypatch.setattr(consensus, name, lambda *_, found=found: found)
+    blobs, _ = make_blobs([np.sum(y // 2 == 0), np.sum(y // 2 == 1)], 5, cluster_std=0.8, shuffle=False, random_state=3)
+    values = np.empty_like(blobs)
+    values[np.argsort(y // 2, kind="stable")] = blobs
+    nothing = np.full(300, -1)
+    np.testing.assert_array_equal(consensus.place(half, None, nothing, 0, 2)[0], in_latent)
+    np.testing.assert_array_equal(consensus.place(half, None, nothing, 0, 2, values=values)[0], in_values)
 
 
 def test_a_part_that_the_judged_cells_miss_is_not_taken(views, monkeypatch):

@@ -2,7 +2,7 @@
 
 No one graph of cells is best on all data. Each view is partitioned on its own, a further partition is drawn from what
 they agree on, and that one is taken whose clusters stand apart most where no model has had a hand. Where there is the
-latent space alone, communities of its graph stand against the islands of its layout.
+latent space alone, communities of its graph stand against the islands of its layout, in the same way.
 """
 
 import warnings
@@ -12,6 +12,7 @@ import numpy as np
 import scanpy as sc
 from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 from sklearn.mixture import GaussianMixture
 
@@ -33,6 +34,7 @@ def place(
     n_classes: int,
     n_clusters: int | None = None,
     seed: int = 0,
+    values: np.ndarray | None = None,
 ) -> tuple[np.ndarray, csr_matrix]:
     """Split cells into parts for the components of a mixture.
 
@@ -41,7 +43,7 @@ def place(
     latent
         (n, d) latent means.
     counts
-        (n, g), to be looked at beside the latent space; ``None`` leaves it at that.
+        (n, g), to be partitioned beside the latent space; ``None`` leaves it at that.
     labels
         (n,) class of each labelled cell, -1 where there is none.
     n_classes
@@ -51,6 +53,9 @@ def place(
         Leiden finds at resolution 1, merged while two of them hang together (`mixvi.cluster.merge`).
     seed
         Of graphs, Leiden and k-means.
+    values
+        (n, g) what the latent space is of, to judge partitions of it in their principal components where there are no
+        counts; ``None`` judges in the latent space itself.
 
     Returns
     -------
@@ -67,7 +72,8 @@ def place(
         else:
             part = partition(graph, k, seed)
             if k is not None and 1 < k < len(latent) >= MIN_CELLS:
-                part = widest([part, islands(latent, graph, k, seed)], views, k, seed)
+                judge = latent if values is None else _principal_components(values, seed)
+                part = widest([part, islands(latent, graph, k, seed)], [judge], k, seed)
         return part if k is not None else merge(part, graph)
 
     if n_classes == 0:
@@ -196,3 +202,7 @@ def widest(found: list[np.ndarray], judges: list[np.ndarray], n_clusters: int | 
         return (part.max() if n_clusters is not None else 0, width(part))  # as many as asked for come first
 
     return max(found, key=rank)
+
+
+def _principal_components(values: np.ndarray, seed: int) -> np.ndarray:
+    return PCA(min(N_COMPONENTS, *values.shape), svd_solver="randomized", random_state=seed).fit_transform(values)

@@ -62,6 +62,29 @@ def test_labels_and_guess_are_learned_and_nothing_else_is_touched(two):
     np.testing.assert_array_equal(smooth(Evidence(x, labels, wrong), 2, HIDDEN), shares)
 
 
+def test_nets_speak_of_cells_whose_guess_they_have_not_learned(two, monkeypatch):
+    """Each cell is left out of the guess of the net that speaks for it, and of no other; labels are for all nets."""
+    x, y, labels = two
+    learned = []
+
+    def net(evidence, *_):
+        learned.append(evidence)
+        name = torch.eye(2)[len(learned) - 1]
+        return lambda cells: name.log().expand(len(cells), 2)
+
+    monkeypatch.setattr(_smooth, "_learned", net)
+    shares = smooth(Evidence(x, labels, y), 2, HIDDEN)
+    left_out = np.stack([evidence.guess < 0 for evidence in learned], axis=1)
+    np.testing.assert_array_equal(shares, left_out)
+    np.testing.assert_array_equal(left_out.sum(0), 200)
+    for evidence in learned:
+        np.testing.assert_array_equal(evidence.labels, labels)
+        np.testing.assert_array_equal(evidence.guess[evidence.guess >= 0], y[evidence.guess >= 0])
+    learned.clear()
+    smooth(Evidence(x, labels, np.full(400, -1)), 2, HIDDEN)
+    assert len(learned) == 1
+
+
 def test_held_out_labels_choose_the_source(two, monkeypatch):
     x, y, labels = two
     graph = neighbor_graph(x.numpy())

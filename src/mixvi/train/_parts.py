@@ -25,7 +25,7 @@ class Seen(NamedTuple):
     variance: Tensor  # (m, d)
     labels: np.ndarray  # (m,) class, -1 where unlabelled
     counts: csr_matrix | None  # (m, g), where they are to be looked at beside the latent space
-    values: Tensor | None  # (m, g) what encoders see, where nets may learn classes from it
+    values: Tensor | None  # (m, g) what encoders see, if it is not too much
 
 
 class Parts(NamedTuple):
@@ -47,7 +47,7 @@ class Parts(NamedTuple):
         return torch.stack(loc), torch.stack(spread), torch.stack(weight)
 
 
-def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, hidden: Hidden, seed: int) -> Parts:
+def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, hidden: Hidden, guided: bool, seed: int) -> Parts:
     """Parts by neighbour graphs, or by a net where this finds held-out labels better; labelled cells are their class.
 
     Parameters
@@ -61,12 +61,15 @@ def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, hidden: Hidden, 
         How many parts are wanted, and how many of them get a component.
     hidden
         Hidden layers of nets.
+    guided
+        Whether the parts are to guide the cells; only then, and where there are labels, are nets asked.
     seed
         Of all that is random.
     """
     logger.info("Placing clusters on a neighbour graph: half a minute the first time, two for many cells.")
     n_threads = torch.get_num_threads()
-    part, graph = place(seen.loc.numpy(), seen.counts, seen.labels, layout.n_labels, prior.n_wanted, seed)
+    values = None if seen.values is None else seen.values.cpu().numpy()
+    part, graph = place(seen.loc.numpy(), seen.counts, seen.labels, layout.n_labels, prior.n_wanted, seed, values)
     torch.set_num_threads(n_threads)  # numba, below scanpy, sets OpenMP's for the whole process
     n_parts = max(part.max() + 1, layout.n_labels)
     if prior.n_wanted is not None and n_parts < prior.n_wanted:
@@ -74,7 +77,7 @@ def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, hidden: Hidden, 
     if n_parts > prior.n_room:
         logger.warning("Found %d clusters; the %d largest get a component.", n_parts, prior.n_room)
     shares, learned = neighbor_shares(part, graph, n_parts), None
-    if seen.values is not None:
+    if guided and layout.n_labels and seen.values is not None:
         evidence, alone = Evidence(seen.values, seen.labels, part), not layout.n_conditions
         learned = best_shares(evidence, graph, layout.n_labels, hidden, alone, seed)
     if learned is not None:

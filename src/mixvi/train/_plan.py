@@ -234,7 +234,7 @@ class MixviPlan(TrainingPlan):
         seen = Seen(loc, variance, label.long().ravel().numpy(), self._counts(rows), self._values(rows))
         layers = self.module.encoder.trunk.layers
         hidden = Hidden(layers[0].weight.shape[1] if layers else 1, len(layers), 0.0)
-        parts = find_parts(seen, self.module.layout, self.prior, hidden, settings.seed or 0)
+        parts = find_parts(seen, self.module.layout, self.prior, hidden, self.guidance > 0, settings.seed or 0)
         parts = self.trainer.strategy.broadcast(parts)  # processes are to go on with the same
         self.prior.place(*(values.to(self.device) for values in parts.moments(seen)))
         if self.guidance:
@@ -271,9 +271,8 @@ class MixviPlan(TrainingPlan):
         return csr_matrix(self._pass(rows, lambda cells: (dense(cells.x),))[0].numpy())
 
     def _values(self, rows: np.ndarray) -> Tensor | None:
-        """The rows (m, g) as encoders see them, where nets are to learn labels from them, and not too many."""
-        layout = self.module.layout
-        if not (layout.n_labels and self.guidance) or len(rows) * layout.n_genes > MAX_VALUES:
+        """The rows (m, g) as encoders see them, if these are not too many."""
+        if len(rows) * self.module.layout.n_genes > MAX_VALUES:
             return None
         encoder = self.module.encoder
         return self._pass(rows, lambda cells: (encoder.discounted(dense(cells.seen), cells.c),))[0].to(self.device)

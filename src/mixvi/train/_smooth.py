@@ -22,7 +22,8 @@ from mixvi.module.nets import Hidden, Trunk
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE, N_LABELLED = 256, 128  # cells of a step; labelled ones that are drawn beside them
-N_EPOCHS, MIN_STEPS, MAX_STEPS = 12, 500, 2800
+N_EPOCHS, MIN_STEPS, MAX_STEPS = 20, 500, 4700
+TRIED = 0.3  # share of the steps that a net gets while held-out labels are asked for
 RADIUS = 0.25  # of the changes: share of the distance to the nearest other cell of the minibatch
 PROBE = 0.1  # of the radius: how far the direction of the worst change is looked for
 KEPT = 0.998  # of the running mean of the weights, a step
@@ -61,7 +62,7 @@ def best_shares(
     unknown = np.full(len(labels), -1)
     sources = {"both": graph_says} | ({"labels": unknown} if alone and n_parts == n_classes else {})
     right = {
-        name: (smooth(Evidence(x, rest, source), n_classes, hidden, seed, 0.5)[out].argmax(1) == labels[out]).mean()
+        name: (smooth(Evidence(x, rest, source), n_classes, hidden, seed, TRIED)[out].argmax(1) == labels[out]).mean()
         for name, source in sources.items()
     } | {"graph": (graph_says[out] == labels[out]).mean()}
     best = max(right, key=right.get)
@@ -74,23 +75,23 @@ def best_shares(
 
 
 def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0, share: float = 1.0) -> np.ndarray:
-    """Probabilities (n, K) of a classifier under virtual adversarial training, averaged over its last steps.
+    """Probabilities (n, K) of the parts by nets, each asked for the cells whose guess it has not learned.
 
-    Its loss is the cross-entropy of labels, that of the guess, and KL(p(y | x) || p(y | x + r)), with that r of a
-    given length which changes p most.
+    A net soon knows by heart where the guess is wrong. So cells are cut in two halves, and a net that learns the guess
+    for the one half, and labels of all, speaks for the other. Without a guess, one net speaks for all.
 
     Parameters
     ----------
     evidence
-        What it learns from.
+        What they learn from.
     n_parts
         Number of parts K.
     hidden
-        Its hidden layers.
+        Their hidden layers.
     seed
-        Of weights and minibatches; torch's own stream is left alone.
+        Of halves, weights and minibatches; torch's own stream is left alone.
     share
-        Of the usual number of steps.
+        Of the usual number of steps, if these are more than the fewest.
 
     References
     ----------
@@ -98,33 +99,50 @@ def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0, shar
     Polyak and Juditsky 1992, Acceleration of stochastic approximation by averaging.
     """
     x, labels, guess = evidence
-    n, known = len(labels), np.flatnonzero(labels >= 0)
-    n_steps = int(share * np.clip(N_EPOCHS * n // BATCH_SIZE, MIN_STEPS, MAX_STEPS))
     rng = np.random.default_rng(seed)
+    half = rng.permutation(len(labels)) % 2 if (guess >= 0).any() else np.zeros_like(labels)
+    shares = np.empty((len(labels), n_parts), dtype=np.float32)
+    for asked in (half == k for k in np.unique(half)):
+        net = _learned(Evidence(x, labels, np.where(asked, -1, guess)), n_parts, hidden, rng, share)
+        with torch.no_grad():
+            cells = x[asked].split(BATCH_SIZE)
+            shares[asked] = torch.cat([net(some).exp() for some in cells]).cpu()
+    return shares
+
+
+def _learned(evidence: Evidence, n_parts: int, hidden: Hidden, rng: np.random.Generator, share: float) -> nn.Module:
+    """A net under virtual adversarial training, averaged over its last steps.
+
+    Its loss is the cross-entropy of labels, that of the guess, and KL(p(y | x) || p(y | x + r)), with that r of a
+    given length which changes p most; from half-way on the learning rate falls to 0.
+    """
+    x, labels, guess = evidence
+    n, known = len(labels), np.flatnonzero(labels >= 0)
+    n_steps = int(np.clip(share * N_EPOCHS * n / BATCH_SIZE, MIN_STEPS, share * MAX_STEPS))
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.enable_grad():
-        torch.manual_seed(seed)
+        torch.manual_seed(rng.integers(2**32))
         trunk = Trunk(x.shape[1], 0, hidden._replace(dropout_rate=0.0))
         net = _Net(trunk, nn.Linear(trunk.n_out, n_parts)).to(x.device)
         mean = torch.optim.swa_utils.AveragedModel(net, avg_fn=_average, use_buffers=True)
         optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+        falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, 2 - 2 * step / n_steps))
         for _ in range(n_steps):
-            some, own = rng.choice(n, min(BATCH_SIZE, n), replace=False), rng.choice(known, N_LABELLED)
+            own = rng.choice(known, N_LABELLED if len(known) else 0)
+            some = rng.choice(n, min(BATCH_SIZE, n), replace=False)
             cells = x[np.concatenate([own, some])]
             log_p = net(cells)
-            hint = torch.from_numpy(guess[some]).to(x.device)
-            loss = cross_entropy(log_p[:N_LABELLED], torch.from_numpy(labels[own]).to(x.device))
-            if (hint >= 0).any():
-                loss = loss + cross_entropy(log_p[N_LABELLED:], hint, ignore_index=-1)
-            loss = loss + adversarial(net, net, cells[N_LABELLED:])
+            loss = adversarial(net, net, cells[len(own) :])
+            for p, truth in ((log_p[: len(own)], labels[own]), (log_p[len(own) :], guess[some])):
+                if (truth >= 0).any():
+                    loss = loss + cross_entropy(p, torch.from_numpy(truth).to(x.device), ignore_index=-1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            falling.step()
             mean.update_parameters(net)
     mixed = np.array_split(rng.permutation(n), -(-n // BATCH_SIZE))
     torch.optim.swa_utils.update_bn((x[cells] for cells in mixed), mean)
-    mean.eval()
-    with torch.no_grad():
-        return torch.cat([mean(cells).exp() for cells in x.split(BATCH_SIZE)]).cpu().numpy()
+    return mean.eval()
 
 
 def adversarial(log_p: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor) -> Tensor:
