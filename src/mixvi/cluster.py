@@ -19,7 +19,7 @@ N_NEIGHBORS = 15
 RESOLUTIONS = (1e-3, 50.0)  # between one community and one for a handful of cells
 LEIDEN_ITERATIONS = 2
 SEARCH_STEPS = 24  # halves the log range of resolutions to a millionth
-JOINED = 1 / 3  # of the edges expected: parts with more between them are one
+JOINED = 1 / 2  # of the edges expected: parts with more between them are one
 
 
 def leiden(latent: np.ndarray, resolution: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -171,7 +171,7 @@ def merge(part: np.ndarray, graph: csr_matrix, n_clusters: int | None = None) ->
     graph
         (n, n) neighbour graph.
     n_clusters
-        How many to leave; ``None`` leaves those of which no pair has more than a third (``JOINED``) of the edges that
+        How many to leave; ``None`` leaves those of which no pair has more than half (``JOINED``) of the edges that
         chance would put between two parts of their sizes.
 
     Returns
