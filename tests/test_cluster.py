@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.cluster.hierarchy import is_valid_linkage
+from scipy.cluster.hierarchy import fcluster, is_valid_linkage, linkage
 from scipy.sparse import block_diag, csr_matrix
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
@@ -91,6 +91,26 @@ def test_the_connectivity_of_what_was_joined_is_that_of_its_cells():
 
         strongest = max(connectivity(a, b) for a in range(left) for b in range(a))
         assert tree.connectivity[6 - left] == pytest.approx(strongest)
+
+
+def test_merging_by_distance_is_wards():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3))
+    cells = np.arange(60)
+    for k in (1, 2, 7, 60):  # from single cells, scipy's
+        expected = fcluster(linkage(x, "ward"), k, "maxclust")
+        assert adjusted_rand_score(expected, cluster.merge_by_distance(cells, x, k)) == 1
+    part = rng.integers(8, size=60) ** 2  # of several sizes, with names between which there are gaps
+
+    def within(part):
+        return sum(((x[part == k] - x[part == k].mean(0)) ** 2).sum() for k in np.unique(part))
+
+    for k in range(len(np.unique(part)), 1, -1):
+        here, fewer = (cluster.merge_by_distance(part, x, left) for left in (k, k - 1))
+        pairs = [np.where(here == a, b, here) for a in range(k) for b in range(a)]
+        assert within(fewer) == pytest.approx(min(map(within, pairs)))
+        assert (np.diff(np.bincount(fewer)) <= 0).all()
+    assert cluster.merge_by_distance(part, x, 50).max() + 1 == len(np.unique(part))
 
 
 def test_shares_are_half_a_cells_own_and_half_its_neighbours():

@@ -47,6 +47,14 @@ def test_an_open_number_of_parts_is_found(views):
     assert 1 < part.max() + 1 < 20
 
 
+def test_where_leiden_fails_communities_merged_by_distance_are_taken(views, monkeypatch):
+    (sharp, half, _), y = views
+    graphs = [cluster.neighbor_graph(view) for view in (sharp, half)]
+    monkeypatch.setattr(consensus, "partition", lambda *_: np.random.default_rng(0).integers(4, size=300))
+    part = consensus.consensus([sharp, half], graphs, [sharp, 0.01 * sharp], 4)
+    assert adjusted_rand_score(y, part) > 0.95
+
+
 def test_views_of_counts_are_those_of_scanpy():
     cells = datasets.pbmc68k_reduced()
     counts = csr_matrix(cells.X)

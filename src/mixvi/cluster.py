@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 from scipy.sparse import csr_matrix, triu
+from scipy.spatial.distance import cdist
 
 N_NEIGHBORS = 15
 RESOLUTIONS = (1e-3, 50.0)  # between one community and one for a handful of cells
@@ -38,7 +39,12 @@ def leiden(latent: np.ndarray, resolution: float = 1.0, seed: int = 0) -> np.nda
     -------
     (n,) community of each cell, 0 the largest.
     """
-    return _Communities(neighbor_graph(latent, seed), seed).at(resolution)
+    return communities(neighbor_graph(latent, seed), resolution, seed)
+
+
+def communities(graph: csr_matrix, resolution: float = 1.0, seed: int = 0) -> np.ndarray:
+    """Leiden communities (n,) of a neighbour graph (n, n), 0 the largest; see `leiden`."""
+    return _Communities(graph, seed).at(resolution)
 
 
 def partition(graph: csr_matrix, n_clusters: int | None = None, seed: int = 0) -> np.ndarray:
@@ -62,14 +68,14 @@ def partition(graph: csr_matrix, n_clusters: int | None = None, seed: int = 0) -
     """
     if n_clusters == 1 or graph.nnz == 0:
         return np.zeros(graph.shape[0], dtype=int)
-    communities = _Communities(graph, seed)
+    found = _Communities(graph, seed)
     if n_clusters is None:
-        return communities.at(1.0)
+        return found.at(1.0)
     low, high = np.log(RESOLUTIONS)
     finer = None
     for _ in range(SEARCH_STEPS):
         middle = (low + high) / 2
-        part = communities.at(np.exp(middle))
+        part = found.at(np.exp(middle))
         k = part.max() + 1
         if k == n_clusters:
             return part
@@ -78,7 +84,7 @@ def partition(graph: csr_matrix, n_clusters: int | None = None, seed: int = 0) -
         else:
             low = middle
     if finer is None:
-        finer = communities.at(RESOLUTIONS[1])
+        finer = found.at(RESOLUTIONS[1])
     return merge(finer, graph, n_clusters)
 
 
@@ -183,6 +189,41 @@ def merge(part: np.ndarray, graph: csr_matrix, n_clusters: int | None = None) ->
     if n_clusters is None:
         n_clusters = len(values) - np.append(tree.connectivity > JOINED, False).argmin()
     return by_size(tree.cut(min(n_clusters, len(values))).to_numpy()[part])
+
+
+def merge_by_distance(part: np.ndarray, view: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Merge parts pairwise, each time the pair whose union adds least to the squares within parts (Ward 1963).
+
+    Parameters
+    ----------
+    part
+        (n,) part of each cell.
+    view
+        (n, d) where the cells are.
+    n_clusters
+        How many to leave, if there are as many.
+
+    Returns
+    -------
+    (n,) part of each cell, 0 the largest.
+
+    References
+    ----------
+    Ward 1963, Hierarchical grouping to optimize an objective function.
+    """
+    joint, values = pd.factorize(part)
+    size = np.bincount(joint)[:, None].astype(float)  # (k, 1)
+    mean = pd.DataFrame(view).groupby(joint).mean().to_numpy(copy=True)  # (k, d)
+    for _ in range(len(values) - n_clusters):
+        cost = cdist(mean, mean, "sqeuclidean") / (1 / size + 1 / size.T)
+        np.fill_diagonal(cost, np.inf)
+        a, b = sorted(np.unravel_index(cost.argmin(), cost.shape))
+        mean[a] = (size[a] * mean[a] + size[b] * mean[b]) / (size[a] + size[b])
+        size[a] += size[b]
+        mean, size = np.delete(mean, b, 0), np.delete(size, b, 0)
+        joint = np.where(joint == b, a, joint)
+        joint[joint > b] -= 1
+    return by_size(joint)
 
 
 class _Communities:

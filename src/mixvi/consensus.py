@@ -17,7 +17,7 @@ from sklearn.metrics import silhouette_score
 from sklearn.mixture import GaussianMixture
 
 from mixvi.classes import partition_with_classes
-from mixvi.cluster import by_size, merge, neighbor_graph, partition
+from mixvi.cluster import by_size, communities, merge, merge_by_distance, neighbor_graph, partition
 
 N_COMPONENTS = 30
 THETA = 100.0  # inverse overdispersion of the null model of Pearson residuals, scanpy's default
@@ -25,6 +25,7 @@ MIN_CELLS = 100  # fewer do not bear several partitions
 MAX_VALUES = 100_000_000  # of the dense residuals: 50,000 cells of 2,000 genes, 0.8 GB
 MAX_JUDGED = 10_000  # cells whose silhouettes are looked at, which takes all pairs of them
 LAYOUT = 10  # dimensions in which islands are told apart
+FINE = 6.0  # resolution of the communities that are merged by distance
 
 
 def place(
@@ -111,10 +112,12 @@ def count_components(counts: csr_matrix, seed: int = 0) -> list[np.ndarray]:
 def consensus(
     views: list[np.ndarray], graphs: list[csr_matrix], judges: list[np.ndarray], n_clusters: int | None, seed: int = 0
 ) -> np.ndarray:
-    """Leiden on each view and on what all agree on: of these, the partition with the widest silhouettes.
+    """Leiden on each view and on what all agree on, and types by distance: of these, those of the widest silhouettes.
 
     What they agree on is the mean graph, each edge weighted by the squared share of the partitions, by Leiden and by
-    k-means, that leave its ends together (co-association: Fred and Jain 2005).
+    k-means, that leave its ends together (co-association: Fred and Jain 2005). Leiden would rather split a type of many
+    cells than tell two small ones that lie side by side; so, where a number is asked for, many small communities of the
+    mean graph are also merged to it by the distance of their means (Ward 1963) in the views that judge.
 
     Parameters
     ----------
@@ -137,16 +140,21 @@ def consensus(
     ----------
     Fred and Jain 2005, Combining multiple clusterings using evidence accumulation.
     Rousseeuw 1987, Silhouettes: a graphical aid to the interpretation and validation of cluster analysis.
+    Ward 1963, Hierarchical grouping to optimize an objective function.
     """
     found = [partition(graph, n_clusters, seed) for graph in graphs]
     round_ones = [
         KMeans(part.max() + 1, n_init=10, random_state=seed).fit_predict(view)
         for view, part in zip(views, found, strict=True)
     ]
-    edges = (sum(graphs) / len(graphs)).tocoo()
+    graph = sum(graphs) / len(graphs)
+    edges = graph.tocoo()
     together = np.mean([part[edges.row] == part[edges.col] for part in found + round_ones], axis=0)
     agreed = csr_matrix((edges.data * together**2, (edges.row, edges.col)), edges.shape)
     found.append(partition(agreed, n_clusters, seed))
+    if n_clusters is not None:
+        judged = np.hstack([view / view.std() for view in judges])
+        found.append(merge_by_distance(communities(graph, FINE, seed), judged, n_clusters))
     return widest(found, judges, n_clusters, seed)
 
 
