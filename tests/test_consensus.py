@@ -55,6 +55,21 @@ def test_where_leiden_fails_communities_merged_by_distance_are_taken(views, monk
     assert adjusted_rand_score(y, part) > 0.95
 
 
+@pytest.mark.parametrize(("other", "taken"), [("half", "by communities"), ("sharp", "by distance")])
+def test_communities_merged_by_distance_are_taken_if_no_view_objects(views, monkeypatch, other, taken):
+    """Four blobs that one view shows stand against a cut that the other view shows, three to one."""
+    (sharp, half, _), y = views
+    second = {"half": half, "sharp": sharp}[other]
+    cut = np.where(y % 2, np.arange(300) % 3, 3)
+    graph = cluster.neighbor_graph(sharp)
+    monkeypatch.setattr(consensus, "partition", lambda *_: cut)
+    monkeypatch.setattr(consensus, "merge_by_distance", lambda *_: y)
+    part = consensus.consensus([sharp, second], [graph, graph], [sharp], 4)
+    wide = [silhouette_score(second, each) for each in (cut, y)]
+    assert (wide[0] > wide[1]) == (taken == "by communities")
+    np.testing.assert_array_equal(part, cut if taken == "by communities" else y)
+
+
 def test_views_of_counts_are_those_of_scanpy():
     cells = datasets.pbmc68k_reduced()
     counts = csr_matrix(cells.X)

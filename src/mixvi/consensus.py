@@ -112,12 +112,13 @@ def count_components(counts: csr_matrix, seed: int = 0) -> list[np.ndarray]:
 def consensus(
     views: list[np.ndarray], graphs: list[csr_matrix], judges: list[np.ndarray], n_clusters: int | None, seed: int = 0
 ) -> np.ndarray:
-    """Leiden on each view and on what all agree on, and types by distance: of these, those of the widest silhouettes.
+    """Leiden on each view and on what all agree on: of these, the partition with the widest silhouettes.
 
     What they agree on is the mean graph, each edge weighted by the squared share of the partitions, by Leiden and by
     k-means, that leave its ends together (co-association: Fred and Jain 2005). Leiden would rather split a type of many
     cells than tell two small ones that lie side by side; so, where a number is asked for, many small communities of the
-    mean graph are also merged to it by the distance of their means (Ward 1963) in the views that judge.
+    mean graph are also merged to it by the distance of their means (Ward 1963) in the views that judge. As that is next
+    to asking for wide silhouettes there, these parts are taken only if their silhouettes are wider in every view.
 
     Parameters
     ----------
@@ -152,10 +153,13 @@ def consensus(
     together = np.mean([part[edges.row] == part[edges.col] for part in found + round_ones], axis=0)
     agreed = csr_matrix((edges.data * together**2, (edges.row, edges.col)), edges.shape)
     found.append(partition(agreed, n_clusters, seed))
-    if n_clusters is not None:
-        judged = np.hstack([view / view.std() for view in judges])
-        found.append(merge_by_distance(communities(graph, FINE, seed), judged, n_clusters))
-    return widest(found, judges, n_clusters, seed)
+    best = widest(found, judges, n_clusters, seed)
+    if n_clusters is None:
+        return best
+    judged = np.hstack([view / view.std() for view in judges])
+    near = merge_by_distance(communities(graph, FINE, seed), judged, n_clusters)
+    wider = np.greater(silhouettes(near, views, seed), silhouettes(best, views, seed)).all()
+    return near if wider or near.max() > best.max() else best
 
 
 def islands(latent: np.ndarray, graph: csr_matrix, n_clusters: int, seed: int = 0) -> np.ndarray:
@@ -198,18 +202,19 @@ def widest(found: list[np.ndarray], judges: list[np.ndarray], n_clusters: int | 
 
     Those with as many parts as asked for come first; ``None`` does not ask.
     """
-    n = len(found[0])
-    some = np.random.default_rng(seed).permutation(n)[:MAX_JUDGED]
-
-    def width(part: np.ndarray) -> float:
-        if not 1 < len(np.unique(part[some])) < len(some):
-            return -1.0
-        return np.mean([silhouette_score(view[some], part[some]) for view in judges])
 
     def rank(part: np.ndarray) -> tuple[int, float]:
-        return (part.max() if n_clusters is not None else 0, width(part))  # as many as asked for come first
+        return (part.max() if n_clusters is not None else 0, np.mean(silhouettes(part, judges, seed)))
 
     return max(found, key=rank)
+
+
+def silhouettes(part: np.ndarray, views: list[np.ndarray], seed: int = 0) -> list[float]:
+    """Mean silhouette of parts (n,) in each view (n, d), of up to `MAX_JUDGED` cells; -1 where there is none."""
+    some = np.random.default_rng(seed).permutation(len(part))[:MAX_JUDGED]
+    if not 1 < len(np.unique(part[some])) < len(some):
+        return [-1.0] * len(views)
+    return [silhouette_score(view[some], part[some]) for view in views]
 
 
 def _principal_components(values: np.ndarray, seed: int) -> np.ndarray:
