@@ -55,6 +55,13 @@ def test_where_leiden_fails_communities_merged_by_distance_are_taken(views, monk
     assert adjusted_rand_score(y, part) > 0.95
 
 
+def test_more_parts_than_small_communities_are_delivered(views):
+    (sharp, half, _), _ = views
+    graphs = [cluster.neighbor_graph(view) for view in (sharp, half)]
+    assert cluster.communities(sum(graphs) / 2, consensus.FINE).max() + 1 < 70
+    assert consensus.consensus([sharp, half], graphs, [sharp, half], 70).max() + 1 == 70
+
+
 @pytest.mark.parametrize(("other", "taken"), [("half", "by communities"), ("sharp", "by distance")])
 def test_communities_merged_by_distance_are_taken_if_no_view_objects(views, monkeypatch, other, taken):
     """Four blobs that one view shows stand against a cut that the other view shows, three to one."""

@@ -1,8 +1,8 @@
 """Partitions that several views of the same cells agree on: the latent space, and counts without a model.
 
 No one graph of cells is best on all data. Each view is partitioned on its own, a further partition is drawn from what
-they agree on, and that one is taken whose clusters stand apart most where no model has had a hand. Where there is the
-latent space alone, communities of its graph stand against the islands of its layout, in the same way.
+they agree on, another one by distance, and that one is taken whose clusters stand apart most where no model has had a
+hand. Where there is the latent space alone, communities of its graph stand against the islands of its layout.
 """
 
 import warnings
@@ -79,8 +79,8 @@ def place(
 
     if n_classes == 0:
         return parts(n_clusters), graph
-    communities = parts(n_clusters) if n_clusters is not None and n_clusters > n_classes else None
-    return partition_with_classes(graph, labels, n_classes, communities, seed), graph
+    found = parts(n_clusters) if n_clusters is not None and n_clusters > n_classes else None
+    return partition_with_classes(graph, labels, n_classes, found, seed), graph
 
 
 def count_components(counts: csr_matrix, seed: int = 0) -> list[np.ndarray]:
@@ -118,7 +118,8 @@ def consensus(
     k-means, that leave its ends together (co-association: Fred and Jain 2005). Leiden would rather split a type of many
     cells than tell two small ones that lie side by side; so, where a number is asked for, many small communities of the
     mean graph are also merged to it by the distance of their means (Ward 1963) in the views that judge. As that is next
-    to asking for wide silhouettes there, these parts are taken only if their silhouettes are wider in every view.
+    to asking for wide silhouettes there, these parts are taken only if their silhouettes are wider in every view, or if
+    there are more of them.
 
     Parameters
     ----------
@@ -127,7 +128,7 @@ def consensus(
     graphs
         Their neighbour graphs (n, n).
     judges
-        The views in which silhouettes are looked at; their mean counts.
+        The views in which silhouettes are looked at; their mean counts, but for parts by distance.
     n_clusters
         Number of parts; ``None`` takes as many as Leiden finds at resolution 1.
     seed
@@ -156,10 +157,12 @@ def consensus(
     best = widest(found, judges, n_clusters, seed)
     if n_clusters is None:
         return best
-    judged = np.hstack([view / view.std() for view in judges])
+    judged = np.hstack([view / max(view.std(), 1e-300) for view in judges])
     near = merge_by_distance(communities(graph, FINE, seed), judged, n_clusters)
+    if near.max() != best.max():
+        return max(near, best, key=np.max)
     wider = np.greater(silhouettes(near, views, seed), silhouettes(best, views, seed)).all()
-    return near if wider or near.max() > best.max() else best
+    return near if wider else best
 
 
 def islands(latent: np.ndarray, graph: csr_matrix, n_clusters: int, seed: int = 0) -> np.ndarray:

@@ -11,7 +11,7 @@ from mixvi import datasets
 from mixvi.cluster import neighbor_graph
 from mixvi.module.nets import Hidden
 from mixvi.train import _smooth
-from mixvi.train._smooth import RADIUS, Evidence, adversarial, best_shares, smooth
+from mixvi.train._smooth import RADIUS, Evidence, adversarial, best_shares, small, smooth
 from tests.model.helpers import fitted
 
 HIDDEN = Hidden(32, 1, 0.0)
@@ -21,23 +21,34 @@ def test_the_change_is_the_worst_of_its_length():
     """Of a linear map onto two classes, the worst change is along the difference of their weights."""
     torch.manual_seed(0)
     net, x = nn.Linear(5, 2).double(), torch.randn(40, 5, dtype=torch.float64)
-    radius = RADIUS * (x - x.mean(0)).square().sum(1).mean().mul(40 / 39).sqrt()
+    radius = 0.7
     along = net.weight[0] - net.weight[1]
     p = log_softmax(net(x), -1)
     both = [log_softmax(net(x + sign * radius * along / along.norm()), -1) for sign in (1, -1)]
     divergence = torch.stack([(p.exp() * (p - q)).sum(-1) for q in both])
-    found = adversarial(lambda x: log_softmax(net(x), -1), net, x)
+    found = adversarial(lambda x: log_softmax(net(x), -1), net, x, radius)
     assert 0.99 * divergence.amin(0).mean() < found <= divergence.amax(0).mean() * (1 + 1e-9)
     assert found.requires_grad
 
 
+def test_what_is_small_is_so_beside_the_spread_of_most_cells():
+    torch.manual_seed(0)
+    x = torch.randn(1001, 50)
+    usual = small(x)
+    assert usual == pytest.approx(RADIUS * 50**0.5, rel=0.03)
+    assert small(3 * x + 7) == pytest.approx(3 * usual, rel=1e-4)
+    x[0] *= 200  # one cell that lies far out
+    assert small(x) == pytest.approx(usual, rel=0.05)
+
+
 def test_running_means_take_no_note_and_nothing_drops_out():
     net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+    nn.init.normal_(net[1].bias)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    adversarial(lambda x: log_softmax(net(x), -1), net, torch.randn(20, 5))
+    adversarial(lambda x: log_softmax(net(x), -1), net, torch.randn(20, 5), 0.1)
     torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
     x = torch.zeros(20, 5)  # all alike: without dropout nothing differs
-    assert adversarial(lambda x: log_softmax(net(x), -1), net, x) == 0
+    assert adversarial(lambda x: log_softmax(net(x), -1), net, x, 0.0) == 0
     assert net[2].p == 0.5
     net(torch.randn(20, 5))
     assert not torch.equal(net[1].running_mean, before["1.running_mean"])
@@ -192,3 +203,24 @@ def test_nets_see_like_cells_of_two_batches_as_like(monkeypatch):
 
     raw = model.module.likelihood.prepare(torch.as_tensor(cells.X, dtype=torch.float32))
     assert apart(seen[0].numpy()) < 0.3 * apart(raw.numpy())
+
+
+def test_what_is_small_does_not_grow_with_what_batches_do(monkeypatch):
+    cells = datasets.blobs(300, 30, n_clusters=2, n_conditions=2, kind="count")
+    cells.obs["label"] = np.where(np.arange(300) % 3, "?", cells.obs["cluster"].astype(str))
+    seen, radii = [], []
+
+    def first(evidence, *_):
+        seen.append(evidence.x)
+        return np.eye(2, dtype=np.float32)[np.zeros(300, dtype=int)]
+
+    def note(log_r, module, x, radius):
+        radii.append(radius)
+        return x.new_zeros(())
+
+    monkeypatch.setattr("mixvi.train._parts.best_shares", first)
+    monkeypatch.setattr("mixvi.train._plan.adversarial", note)
+    setup = {"labels_key": "label", "unlabeled_category": "?", "batch_key": "condition"}
+    fitted("GMVAE", cells, setup, train={"max_epochs": 2, "train_size": 1.0}, n_clusters=2)
+    assert radii
+    assert set(radii) == {small(seen[0])}  # of cells less what batches add

@@ -25,7 +25,7 @@ BATCH_SIZE, N_LABELLED = 256, 128  # cells of a step; labelled ones that are dra
 N_EPOCHS, MIN_STEPS, MAX_STEPS = 20, 500, 4700
 TRIED = 0.3  # share of the steps that a net gets while held-out labels are asked for
 N_NETS = 2  # that speak in the end
-RADIUS = 0.2  # of the changes: share of the spread of the cells, the root of their total variance
+RADIUS = 0.2  # of the changes: share of the spread of the cells
 PROBE = 0.1  # of the radius: how far the direction of the worst change is looked for
 KEPT = 0.998  # of the running mean of the weights, a step
 
@@ -128,7 +128,7 @@ def _learned(
     given length which changes p most; from half-way on the learning rate falls to 0.
     """
     x, labels, guess = evidence
-    n, known = len(labels), np.flatnonzero(labels >= 0)
+    n, known, radius = len(labels), np.flatnonzero(labels >= 0), small(x)
     n_steps = int(np.clip(share * N_EPOCHS * n / BATCH_SIZE, MIN_STEPS, share * MAX_STEPS))
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.enable_grad():
         torch.manual_seed(rng.integers(2**32))
@@ -142,7 +142,7 @@ def _learned(
             some = rng.choice(n, min(BATCH_SIZE, n), replace=False)
             cells = x[np.concatenate([own, some])]
             log_p = net(cells)
-            loss = adversarial(net, net, cells[len(own) :])
+            loss = adversarial(net, net, cells[len(own) :], radius)
             for p, truth in ((log_p[: len(own)], labels[own]), (log_p[len(own) :], guess[some])):
                 if (truth >= 0).any():
                     loss = loss + cross_entropy(p, torch.from_numpy(truth).to(x.device), ignore_index=-1)
@@ -156,13 +156,17 @@ def _learned(
     return mean.eval()
 
 
-def adversarial(log_p: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor) -> Tensor:
-    """Mean KL(p || p(y | x + r)) of cells x (n, g), for that r of length `RADIUS` times their spread that is worst.
+def small(x: Tensor) -> float:
+    """Length of a small change of cells (n, g): a fifth of the distance that half of them have to their mean."""
+    return RADIUS * (x - x.mean(0)).norm(dim=1).median().item()
+
+
+def adversarial(log_p: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor, radius: float) -> Tensor:
+    """Mean KL(p || p(y | x + r)) of cells x (n, g), for that r of length ``radius`` that is worst.
 
     ``log_p`` gives log p(y | x), (n, K), by the module, whose running means take no note of all this; without
     dropout.
     """
-    radius = RADIUS * x.var(0).sum().sqrt()
     with _calm(module):
         with torch.no_grad():
             p = log_p(x)
