@@ -11,10 +11,10 @@ class Guide(NamedTuple):
 
     rows: Tensor  # (m,) rising row numbers of the cells
     weight: Tensor  # (m, K)
-    radius: float = 0.0  # of a change of a cell that is to leave its component as it is
+    smooth: bool = False  # whether a small change of a cell is to leave its component as it is
 
     @classmethod
-    def to_shares(cls, rows: Tensor, shares: Tensor, weight: float, radius: float = 0.0) -> "Guide":
+    def to_shares(cls, rows: Tensor, shares: Tensor, weight: float, smooth: bool = False) -> "Guide":
         """Each cell to the components by its shares (m, K); not at all where these are 0.
 
         A component of fewer cells than the mean pulls harder, by the root of the ratio, so that it is not swallowed.
@@ -23,7 +23,7 @@ class Guide(NamedTuple):
         rows, shares = rows[some], shares[some]
         size = shares.sum(0)  # (K,)
         rare = (size[size > 0].mean() / size.clamp(min=1)).clamp(min=1).sqrt()
-        return cls(rows, weight * shares * rare, radius)
+        return cls(rows, weight * shares * rare, smooth)
 
     def of(self, rows: Tensor) -> Tensor:
         """The weights of the cells with the given row numbers (n, 1), in any order: (n, K)."""

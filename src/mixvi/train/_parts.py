@@ -13,7 +13,7 @@ from mixvi.consensus import place
 from mixvi.module._elbo import Layout
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.nets import Hidden
-from mixvi.train._smooth import Evidence, best_shares, small
+from mixvi.train._smooth import Evidence, best_shares
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Parts(NamedTuple):
 
     of: np.ndarray  # (m,), -1 for none
     shares: np.ndarray  # (m, K), those that get a component
-    radius: float  # of a small change of a cell that is to leave its part as it is; 0 unless a net has found the parts
+    learned: bool  # whether a net has found them
 
     def moments(self, seen: Seen) -> tuple[Tensor, Tensor, Tensor]:
         """Mean (K, d), total spread (K, d) and share (K,) of the parts: the M-step of a mixture.
@@ -85,4 +85,4 @@ def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, hidden: Hidden, 
         part[reached], shares[reached] = learned[reached].argmax(1), learned[reached]
     known = seen.labels >= 0
     part[known], shares[known] = seen.labels[known], np.eye(n_parts)[seen.labels[known]]
-    return Parts(part, shares[:, : prior.n_room], 0.0 if learned is None else small(seen.values))
+    return Parts(part, shares[:, : prior.n_room], learned is not None)

@@ -145,14 +145,14 @@ class MixviPlan(TrainingPlan):
 
     def _smoothness(self, cells: Cells, metrics: dict[str, Tensor]) -> Tensor | float:
         """What it costs that a small change of a cell changes its component; with its name for the history."""
-        if self.guide is None or not self.guide.radius or len(cells.x) == 1:
+        if self.guide is None or not self.guide.smooth or len(cells.x) == 1:
             return 0.0
 
         def log_r(x: Tensor) -> Tensor:
             changed = cells._replace(seen=x)
             return self.prior.log_responsibilities(self.module.encode(changed), changed)
 
-        divergence = adversarial(log_r, self.module, dense(cells.seen), self.guide.radius)
+        divergence = adversarial(log_r, self.module, dense(cells.seen))
         metrics["smooth"] = divergence.detach()
         return self.guidance * divergence
 
@@ -241,7 +241,7 @@ class MixviPlan(TrainingPlan):
             shares = torch.from_numpy(parts.shares).float()
             shares = pad(shares, (0, self.prior.n_room - shares.shape[1]))
             rows = torch.from_numpy(rows[: len(shares)])
-            guide = Guide.to_shares(rows, shares, self.guidance, parts.radius).to(self.device)
+            guide = Guide.to_shares(rows, shares, self.guidance, parts.learned).to(self.device)
             self.guide = guide if len(guide.rows) else None  # none: every label is held out
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:

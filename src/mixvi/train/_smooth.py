@@ -24,8 +24,7 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE, N_LABELLED = 256, 128  # cells of a step; labelled ones that are drawn beside them
 N_EPOCHS, MIN_STEPS, MAX_STEPS = 20, 500, 4700
 TRIED = 0.3  # share of the steps that a net gets while held-out labels are asked for
-N_NETS = 2  # that speak in the end
-RADIUS = 0.2  # of the changes: share of the spread of the cells
+RADIUS = 0.25  # of the changes: share of the distance to the nearest other cell of the minibatch
 PROBE = 0.1  # of the radius: how far the direction of the worst change is looked for
 KEPT = 0.998  # of the running mean of the weights, a step
 
@@ -62,13 +61,10 @@ def best_shares(
     graph_says = partition_with_classes(graph, rest, n_classes, seed=seed)
     unknown = np.full(len(labels), -1)
     sources = {"both": graph_says} | ({"labels": unknown} if alone and n_parts == n_classes else {})
-    right = {}
-    for name, source in sources.items():
-        unlearned = source.copy()
-        unlearned[out] = -1
-        net = _learned(Evidence(x, rest, unlearned), n_classes, hidden, np.random.default_rng(seed), TRIED)
-        right[name] = (_shares(net, x[out]).argmax(1) == labels[out]).mean()
-    right["graph"] = (graph_says[out] == labels[out]).mean()
+    right = {
+        name: (smooth(Evidence(x, rest, source), n_classes, hidden, seed, TRIED)[out].argmax(1) == labels[out]).mean()
+        for name, source in sources.items()
+    } | {"graph": (graph_says[out] == labels[out]).mean()}
     best = max(right, key=right.get)
     if best == "graph":
         return None
@@ -78,12 +74,11 @@ def best_shares(
     return shares
 
 
-def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0) -> np.ndarray:
-    """Probabilities (n, K) of the parts by two nets, each asked for the cells whose guess it has not learned.
+def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0, share: float = 1.0) -> np.ndarray:
+    """Probabilities (n, K) of the parts by nets, each asked for the cells whose guess it has not learned.
 
     A net soon knows by heart where the guess is wrong. So cells are cut in two halves, and a net that learns the guess
-    for the one half, and labels of all, speaks for the other. Without a guess, both speak for all, and their mean
-    counts.
+    for the one half, and labels of all, speaks for the other. Without a guess, one net speaks for all.
 
     Parameters
     ----------
@@ -95,6 +90,8 @@ def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0) -> n
         Their hidden layers.
     seed
         Of halves, weights and minibatches; torch's own stream is left alone.
+    share
+        Of the usual number of steps, if these are more than the fewest.
 
     References
     ----------
@@ -103,32 +100,24 @@ def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0) -> n
     """
     x, labels, guess = evidence
     rng = np.random.default_rng(seed)
-    half = rng.permutation(len(labels)) % N_NETS
-    shares, n_asked = np.zeros((len(labels), n_parts), dtype=np.float32), np.zeros((len(labels), 1), dtype=np.float32)
-    for k in range(N_NETS):
-        asked = (half == k) | ~(guess >= 0).any()
-        net = _learned(Evidence(x, labels, np.where(asked, -1, guess)), n_parts, hidden, rng)
-        shares[asked] += _shares(net, x[asked])
-        n_asked[asked] += 1
-    return shares / n_asked
+    half = rng.permutation(len(labels)) % 2 if (guess >= 0).any() else np.zeros_like(labels)
+    shares = np.empty((len(labels), n_parts), dtype=np.float32)
+    for asked in (half == k for k in np.unique(half)):
+        net = _learned(Evidence(x, labels, np.where(asked, -1, guess)), n_parts, hidden, rng, share)
+        with torch.no_grad():
+            cells = x[asked].split(BATCH_SIZE)
+            shares[asked] = torch.cat([net(some).exp() for some in cells]).cpu()
+    return shares
 
 
-@torch.no_grad()
-def _shares(net: nn.Module, x: Tensor) -> np.ndarray:
-    """Probabilities (n, K) by a net."""
-    return torch.cat([net(cells).exp() for cells in x.split(BATCH_SIZE)]).cpu().numpy()
-
-
-def _learned(
-    evidence: Evidence, n_parts: int, hidden: Hidden, rng: np.random.Generator, share: float = 1.0
-) -> nn.Module:
-    """A net under virtual adversarial training, averaged over its last steps; ``share`` of the usual number of these.
+def _learned(evidence: Evidence, n_parts: int, hidden: Hidden, rng: np.random.Generator, share: float) -> nn.Module:
+    """A net under virtual adversarial training, averaged over its last steps.
 
     Its loss is the cross-entropy of labels, that of the guess, and KL(p(y | x) || p(y | x + r)), with that r of a
     given length which changes p most; from half-way on the learning rate falls to 0.
     """
     x, labels, guess = evidence
-    n, known, radius = len(labels), np.flatnonzero(labels >= 0), small(x)
+    n, known = len(labels), np.flatnonzero(labels >= 0)
     n_steps = int(np.clip(share * N_EPOCHS * n / BATCH_SIZE, MIN_STEPS, share * MAX_STEPS))
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.enable_grad():
         torch.manual_seed(rng.integers(2**32))
@@ -142,7 +131,7 @@ def _learned(
             some = rng.choice(n, min(BATCH_SIZE, n), replace=False)
             cells = x[np.concatenate([own, some])]
             log_p = net(cells)
-            loss = adversarial(net, net, cells[len(own) :], radius)
+            loss = adversarial(net, net, cells[len(own) :])
             for p, truth in ((log_p[: len(own)], labels[own]), (log_p[len(own) :], guess[some])):
                 if (truth >= 0).any():
                     loss = loss + cross_entropy(p, torch.from_numpy(truth).to(x.device), ignore_index=-1)
@@ -156,17 +145,17 @@ def _learned(
     return mean.eval()
 
 
-def small(x: Tensor) -> float:
-    """Length of a small change of cells (n, g): a fifth of the distance that half of them have to their mean."""
-    return RADIUS * (x - x.mean(0)).norm(dim=1).median().item()
-
-
-def adversarial(log_p: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor, radius: float) -> Tensor:
-    """Mean KL(p || p(y | x + r)) of cells x (n, g), for that r of length ``radius`` that is worst.
+def adversarial(log_p: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor) -> Tensor:
+    """Mean KL(p || p(y | x + r)) of cells x (n, g), for that r of `RADIUS` nearest distances that is worst.
 
     ``log_p`` gives log p(y | x), (n, K), by the module, whose running means take no note of all this; without
     dropout.
     """
+    with torch.no_grad():
+        apart = torch.cdist(x, x)
+        apart.fill_diagonal_(torch.inf)
+        radius = RADIUS * apart.amin(1, keepdim=True)
+
     with _calm(module):
         with torch.no_grad():
             p = log_p(x)
