@@ -88,6 +88,13 @@ def partition(graph: csr_matrix, n_clusters: int | None = None, seed: int = 0) -
     return merge(finer, graph, n_clusters)
 
 
+def modularity(part: np.ndarray, graph: csr_matrix) -> float:
+    """How many more edges of a graph (n, n) parts (n,) keep than by chance, as a share of all; at most 1."""
+    edges = triu(graph, 1).tocoo()
+    whole = igraph.Graph(graph.shape[0], np.column_stack([edges.row, edges.col]))
+    return whole.modularity(part.tolist(), weights=edges.data)
+
+
 def neighbor_shares(part: np.ndarray, graph: csr_matrix, n_parts: int) -> np.ndarray:
     """What the graph says of each cell (n, K): half its own part, half those of its neighbours; unsure at the borders.
 

@@ -73,7 +73,7 @@ def place(
         else:
             part = partition(graph, k, seed)
             if k is not None and 1 < k < len(latent) >= MIN_CELLS:
-                judge = latent if values is None else _principal_components(values, seed)
+                judge = latent if values is None else principal_components(values, seed)
                 part = widest([part, islands(latent, graph, k, seed)], [judge], k, seed)
         return part if k is not None else merge(part, graph)
 
@@ -220,5 +220,6 @@ def silhouettes(part: np.ndarray, views: list[np.ndarray], seed: int = 0) -> lis
     return [silhouette_score(view[some], part[some]) for view in views]
 
 
-def _principal_components(values: np.ndarray, seed: int) -> np.ndarray:
+def principal_components(values: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Up to 30 principal components (n, p) of values (n, g)."""
     return PCA(min(N_COMPONENTS, *values.shape), svd_solver="randomized", random_state=seed).fit_transform(values)

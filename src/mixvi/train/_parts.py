@@ -13,6 +13,7 @@ from mixvi.consensus import place
 from mixvi.module._elbo import Layout
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.nets import Hidden
+from mixvi.train._information import informed_shares
 from mixvi.train._smooth import Evidence, best_shares
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class Seen(NamedTuple):
     labels: np.ndarray  # (m,) class, -1 where unlabelled
     counts: csr_matrix | None  # (m, g), where they are to be looked at beside the latent space
     values: Tensor | None  # (m, g) what encoders see, if it is not too much
+    is_count: bool  # whether they hold counts
 
 
 class Parts(NamedTuple):
@@ -33,7 +35,7 @@ class Parts(NamedTuple):
 
     of: np.ndarray  # (m,), -1 for none
     shares: np.ndarray  # (m, K), those that get a component
-    learned: bool  # whether a net has found them
+    smooth: bool  # whether a small change of a cell is to leave it in its part
 
     def moments(self, seen: Seen) -> tuple[Tensor, Tensor, Tensor]:
         """Mean (K, d), total spread (K, d) and share (K,) of the parts: the M-step of a mixture.
@@ -49,6 +51,9 @@ class Parts(NamedTuple):
 
 def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, hidden: Hidden, guided: bool, seed: int) -> Parts:
     """Parts by neighbour graphs, or by a net where this finds held-out labels better; labelled cells are their class.
+
+    Without labels, and of what is not counts, a net has its say where the graph shows more parts than are wanted
+    (`mixvi.train._information.informed_shares`).
 
     Parameters
     ----------
@@ -80,9 +85,11 @@ def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, hidden: Hidden, 
     if guided and layout.n_labels and seen.values is not None:
         evidence, alone = Evidence(seen.values, seen.labels, part), not layout.n_conditions
         learned = best_shares(evidence, graph, layout.n_labels, hidden, alone, seed)
+    elif prior.n_wanted is not None and not layout.n_labels and seen.values is not None and not seen.is_count:
+        learned = informed_shares(seen.values, part, graph, hidden, seed)
     if learned is not None:
         reached = part >= 0
         part[reached], shares[reached] = learned[reached].argmax(1), learned[reached]
     known = seen.labels >= 0
     part[known], shares[known] = seen.labels[known], np.eye(n_parts)[seen.labels[known]]
-    return Parts(part, shares[:, : prior.n_room], learned is not None)
+    return Parts(part, shares[:, : prior.n_room], bool(layout.n_labels) and learned is not None)

@@ -231,7 +231,8 @@ class MixviPlan(TrainingPlan):
         """Components from parts of the training cells, which guide these from here on."""
         rows = self.trainer.datamodule.some_training_rows(MAX_CELLS_TO_PLACE, settings.seed or 0)
         loc, variance, label = self._pass(rows, self._posterior_and_label)
-        seen = Seen(loc, variance, label.long().ravel().numpy(), self._counts(rows), self._values(rows))
+        labels, is_count = label.long().ravel().numpy(), self.module.likelihood.support == "count"
+        seen = Seen(loc, variance, labels, self._counts(rows), self._values(rows), is_count)
         layers = self.module.encoder.trunk.layers
         hidden = Hidden(layers[0].weight.shape[1] if layers else 1, len(layers), 0.0)
         parts = find_parts(seen, self.module.layout, self.prior, hidden, self.guidance > 0, settings.seed or 0)
@@ -241,7 +242,7 @@ class MixviPlan(TrainingPlan):
             shares = torch.from_numpy(parts.shares).float()
             shares = pad(shares, (0, self.prior.n_room - shares.shape[1]))
             rows = torch.from_numpy(rows[: len(shares)])
-            guide = Guide.to_shares(rows, shares, self.guidance, parts.learned).to(self.device)
+            guide = Guide.to_shares(rows, shares, self.guidance, parts.smooth).to(self.device)
             self.guide = guide if len(guide.rows) else None  # none: every label is held out
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:

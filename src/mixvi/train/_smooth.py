@@ -7,6 +7,7 @@ that learns from both, are asked for labels that are held out, and the best has 
 import logging
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ N_EPOCHS, MIN_STEPS, MAX_STEPS = 20, 500, 4700
 TRIED = 0.3  # share of the steps that a net gets while held-out labels are asked for
 RADIUS = 0.25  # of the changes: share of the distance to the nearest other cell of the minibatch
 PROBE = 0.1  # of the radius: how far the direction of the worst change is looked for
-KEPT = 0.998  # of the running mean of the weights, a step
+WINDOW = 0.1  # of the steps: how far the running mean of the weights looks back
 
 
 class Evidence(NamedTuple):
@@ -104,45 +105,78 @@ def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0, shar
     shares = np.empty((len(labels), n_parts), dtype=np.float32)
     for asked in (half == k for k in np.unique(half)):
         net = _learned(Evidence(x, labels, np.where(asked, -1, guess)), n_parts, hidden, rng, share)
-        with torch.no_grad():
-            cells = x[asked].split(BATCH_SIZE)
-            shares[asked] = torch.cat([net(some).exp() for some in cells]).cpu()
+        shares[asked] = probabilities(net, x[asked])
     return shares
 
 
 def _learned(evidence: Evidence, n_parts: int, hidden: Hidden, rng: np.random.Generator, share: float) -> nn.Module:
-    """A net under virtual adversarial training, averaged over its last steps.
-
-    Its loss is the cross-entropy of labels, that of the guess, and KL(p(y | x) || p(y | x + r)), with that r of a
-    given length which changes p most; from half-way on the learning rate falls to 0.
-    """
+    """A net whose loss is the cross-entropy of labels, that of the guess, and what the worst small change does."""
     x, labels, guess = evidence
     n, known = len(labels), np.flatnonzero(labels >= 0)
+
+    def loss(net: nn.Module) -> Tensor:
+        own = rng.choice(known, N_LABELLED if len(known) else 0)
+        some = rng.choice(n, min(BATCH_SIZE, n), replace=False)
+        cells = x[np.concatenate([own, some])]
+        log_p = net(cells)
+        found = adversarial(net, net, cells[len(own) :])
+        for p, truth in ((log_p[: len(own)], labels[own]), (log_p[len(own) :], guess[some])):
+            if (truth >= 0).any():
+                found = found + cross_entropy(p, torch.from_numpy(truth).to(x.device), ignore_index=-1)
+        return found
+
     n_steps = int(np.clip(share * N_EPOCHS * n / BATCH_SIZE, MIN_STEPS, share * MAX_STEPS))
+    return trained(x, n_parts, hidden, rng, n_steps, loss)
+
+
+def trained(
+    x: Tensor,
+    n_parts: int,
+    hidden: Hidden,
+    rng: np.random.Generator,
+    n_steps: int,
+    loss: Callable[[nn.Module], Tensor],
+) -> nn.Module:
+    """A net for log p(y | x), (n, K), averaged over its last steps; half-way the learning rate starts to fall to 0.
+
+    Parameters
+    ----------
+    x
+        (n, g) all cells.
+    n_parts
+        Number of parts K.
+    hidden
+        Its hidden layers, which drop nothing out.
+    rng
+        Of its weights and of the noise in its loss; torch's own stream is left alone.
+    n_steps
+        How many to take.
+    loss
+        Of the net, on cells that it draws.
+    """
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.enable_grad():
         torch.manual_seed(rng.integers(2**32))
         trunk = Trunk(x.shape[1], 0, hidden._replace(dropout_rate=0.0))
         net = _Net(trunk, nn.Linear(trunk.n_out, n_parts)).to(x.device)
-        mean = torch.optim.swa_utils.AveragedModel(net, avg_fn=_average, use_buffers=True)
+        average = partial(_average, kept=1 - 1 / (WINDOW * n_steps))
+        mean = torch.optim.swa_utils.AveragedModel(net, avg_fn=average, use_buffers=True)
         optimizer = torch.optim.Adam(net.parameters(), 1e-3)
         falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, 2 - 2 * step / n_steps))
         for _ in range(n_steps):
-            own = rng.choice(known, N_LABELLED if len(known) else 0)
-            some = rng.choice(n, min(BATCH_SIZE, n), replace=False)
-            cells = x[np.concatenate([own, some])]
-            log_p = net(cells)
-            loss = adversarial(net, net, cells[len(own) :])
-            for p, truth in ((log_p[: len(own)], labels[own]), (log_p[len(own) :], guess[some])):
-                if (truth >= 0).any():
-                    loss = loss + cross_entropy(p, torch.from_numpy(truth).to(x.device), ignore_index=-1)
             optimizer.zero_grad()
-            loss.backward()
+            loss(net).backward()
             optimizer.step()
             falling.step()
             mean.update_parameters(net)
-    mixed = np.array_split(rng.permutation(n), -(-n // BATCH_SIZE))
+    mixed = np.array_split(rng.permutation(len(x)), -(-len(x) // BATCH_SIZE))
     torch.optim.swa_utils.update_bn((x[cells] for cells in mixed), mean)
     return mean.eval()
+
+
+def probabilities(net: nn.Module, x: Tensor) -> np.ndarray:
+    """P(y | x) of cells (n, g) by a net, (n, K)."""
+    with torch.no_grad():
+        return torch.cat([net(cells).exp() for cells in x.split(BATCH_SIZE)]).cpu().numpy()
 
 
 def adversarial(log_p: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor) -> Tensor:
@@ -179,10 +213,10 @@ class _Net(nn.Module):
         return self.head(self.trunk(x, x.new_zeros(len(x), 0))).log_softmax(-1)
 
 
-def _average(mean: Tensor, value: Tensor, n_averaged: Tensor) -> Tensor:
+def _average(mean: Tensor, value: Tensor, n_averaged: Tensor, kept: float) -> Tensor:
     if not mean.is_floating_point():  # a count of steps
         return value
-    kept = min(KEPT, (int(n_averaged) + 1) / (int(n_averaged) + 10))  # the first steps are soon forgotten
+    kept = min(kept, (int(n_averaged) + 1) / (int(n_averaged) + 10))  # the first steps are soon forgotten
     return mean.lerp(value, 1 - kept)
 
 
