@@ -73,15 +73,15 @@ def test_communities_merged_by_distance_make_up_for_parts_that_leiden_lacks(view
 
 
 @pytest.mark.parametrize(("other", "taken"), [("half", "by communities"), ("sharp", "by distance")])
-def test_communities_merged_by_distance_are_taken_if_no_view_objects(views, monkeypatch, other, taken):
-    """Four blobs that one view shows stand against a cut that the other view shows, three to one."""
+def test_communities_merged_by_distance_are_taken_if_no_judge_objects(views, monkeypatch, other, taken):
+    """Four blobs that one judge sees stand against a cut that the other one sees, three to one."""
     (sharp, half, _), y = views
     second = {"half": half, "sharp": sharp}[other]
     cut = np.where(y % 2, np.arange(300) % 3, 3)
     graph = cluster.neighbor_graph(sharp)
     monkeypatch.setattr(consensus, "partition", lambda *_: cut)
     monkeypatch.setattr(consensus, "merge_by_distance", lambda *_: y)
-    part = consensus.consensus([sharp, second], [graph, graph], [sharp], 4)
+    part = consensus.consensus([sharp, second], [graph, graph], [sharp, second], 4)
     wide = [silhouette_score(second, each) for each in (cut, y)]
     assert (wide[0] > wide[1]) == (taken == "by communities")
     np.testing.assert_array_equal(part, cut if taken == "by communities" else y)

@@ -15,6 +15,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 from sklearn.mixture import GaussianMixture
+from sklearn.preprocessing import OneHotEncoder
 
 from mixvi.classes import partition_with_classes
 from mixvi.cluster import by_size, communities, merge, merge_by_distance, neighbor_graph, partition
@@ -25,6 +26,8 @@ MIN_CELLS = 100  # fewer do not bear several partitions
 MAX_VALUES = 100_000_000  # of the dense residuals: 50,000 cells of 2,000 genes, 0.8 GB
 MAX_JUDGED = 10_000  # cells whose silhouettes are looked at, which takes all pairs of them
 LAYOUT = 10  # dimensions in which islands are told apart
+SIZES = (0.75, 1.0, 1.25, 1.5) * 3  # of the mixtures that tell them: share of the wanted number
+MAX_FITTED = 100_000  # cells from which a mixture is learned
 FINE = 6.0  # resolution of the communities that are merged by distance
 
 
@@ -118,8 +121,8 @@ def consensus(
     k-means, that leave its ends together (co-association: Fred and Jain 2005). Leiden would rather split a type of many
     cells than tell two small ones that lie side by side; so, where a number is asked for, many small communities of the
     mean graph are also merged to it by the distance of their means (Ward 1963) in the views that judge. As that is next
-    to asking for wide silhouettes there, these parts are taken only if their silhouettes are wider in every view, or if
-    there are more of them.
+    to asking for wide silhouettes there, these parts are taken only if they have wider ones in each of these views, or
+    if there are more of them.
 
     Parameters
     ----------
@@ -161,12 +164,15 @@ def consensus(
     near = merge_by_distance(communities(graph, FINE, seed), judged, n_clusters)
     if near.max() != best.max():
         return max(near, best, key=np.max)
-    wider = np.greater(silhouettes(near, views, seed), silhouettes(best, views, seed)).all()
+    wider = np.greater(silhouettes(near, judges, seed), silhouettes(best, judges, seed)).all()
     return near if wider else best
 
 
 def islands(latent: np.ndarray, graph: csr_matrix, n_clusters: int, seed: int = 0) -> np.ndarray:
-    """Parts of a neighbour graph by a Gaussian mixture on its UMAP layout in ten dimensions (McConville 2021).
+    """Parts of a neighbour graph by Gaussian mixtures on its UMAP layout in ten dimensions (McConville 2021).
+
+    One mixture depends on where it starts. So there are twelve, of some fewer components to some more, and k-means on
+    the components each cell is in finds what they agree on (Wu 2015).
 
     Parameters
     ----------
@@ -175,9 +181,9 @@ def islands(latent: np.ndarray, graph: csr_matrix, n_clusters: int, seed: int = 
     graph
         (n, n) its neighbour graph.
     n_clusters
-        Number of components; of few cells, some may stay empty.
+        Number of parts; of few cells, some may stay empty.
     seed
-        Of both.
+        Of all.
 
     Returns
     -------
@@ -187,6 +193,7 @@ def islands(latent: np.ndarray, graph: csr_matrix, n_clusters: int, seed: int = 
     ----------
     McConville, Santos-Rodriguez, Piechocki and Craddock 2021, N2D: (not too) deep clustering via clustering the local
     manifold of an autoencoded embedding, ICPR.
+    Wu, Liu, Xiong, Cao and Chen 2015, K-means-based consensus clustering: a unified view, IEEE TKDE.
     """
     cells = ad.AnnData(np.asarray(latent, dtype=np.float32), obsp={"connectivities": graph})
     cells.uns["neighbors"] = {
@@ -196,8 +203,19 @@ def islands(latent: np.ndarray, graph: csr_matrix, n_clusters: int, seed: int = 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # umap's word on its own seed and threads
         sc.tl.umap(cells, min_dist=0.0, n_components=LAYOUT, random_state=seed)
-    mixture = GaussianMixture(n_clusters, n_init=3, reg_covar=1e-4, random_state=seed)
-    return by_size(mixture.fit_predict(cells.obsm["X_umap"].astype(np.float64)))
+    layout, rng = cells.obsm["X_umap"].astype(np.float64), np.random.RandomState(seed)
+    some = layout[rng.permutation(len(layout))[:MAX_FITTED]]
+    sizes = np.ceil(np.multiply(SIZES, n_clusters)).astype(int).clip(max=len(some))
+    mixtures = [GaussianMixture(k, reg_covar=1e-4, random_state=rng).fit(some) for k in sizes]
+    found, cell, size = np.unique(
+        np.column_stack([mixture.predict(layout) for mixture in mixtures]),
+        axis=0,
+        return_inverse=True,
+        return_counts=True,
+    )
+    members = OneHotEncoder(sparse_output=False).fit_transform(found)
+    kmeans = KMeans(min(n_clusters, len(found)), n_init=10, random_state=seed)
+    return by_size(kmeans.fit_predict(members, sample_weight=size)[cell.ravel()])
 
 
 def widest(found: list[np.ndarray], judges: list[np.ndarray], n_clusters: int | None, seed: int = 0) -> np.ndarray:
