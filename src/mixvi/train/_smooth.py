@@ -23,11 +23,10 @@ from mixvi.module.nets import Hidden, Trunk
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE, N_LABELLED = 256, 128  # cells of a step; labelled ones that are drawn beside them
-N_EPOCHS, MIN_STEPS, MAX_STEPS = 12, 500, 2800
-TRIED = 0.4  # share of the steps that a net gets while held-out labels are asked for
+N_EPOCHS, MIN_STEPS, MAX_STEPS = 20, 500, 4700
+TRIED = 0.3  # share of the steps that a net gets while held-out labels are asked for
 RADIUS = 0.25  # of the changes: share of the distance to the nearest other cell of the minibatch
 PROBE = 0.1  # of the radius: how far the direction of the worst change is looked for
-DOUBT = 0.5  # weight of the entropy of the classes of a cell
 WINDOW = 0.1  # of the steps: how far the running mean of the weights looks back
 
 
@@ -44,11 +43,10 @@ def best_shares(
 ) -> np.ndarray | None:
     """Shares (n, K) of the K parts of the guess by a net, or None where the graph's guess itself is better.
 
-    A fifth of the labels is held out. The nets that learn from labels and the graph's guess, those that learn from
-    labels alone (if ``alone``, and there are no parts but classes), and the guess itself are asked for them, and the
-    best has its say. A guess helps nets early and holds them back later, so it must be better than labels alone by more
-    than the standard error of what it finds. A part that nets leave empty keeps the cells of the guess. Labels of all
-    cells, or fewer than five of each class, leave it at the guess.
+    A fifth of the labels is held out. The net that learns from labels and the graph's guess, the one that learns from
+    labels alone (if ``alone``, and there are no parts but classes), and the guess itself are asked for them; the best
+    of the three is taken, the first at equality. A part that the net leaves empty keeps the cells of the guess. Labels
+    of all cells, or fewer than five of each class, leave it at the guess.
     """
     x, labels, guess = evidence
     n_parts = max(guess.max() + 1, n_classes)
@@ -67,10 +65,9 @@ def best_shares(
     right = {
         name: (smooth(Evidence(x, rest, source), n_classes, hidden, seed, TRIED)[out].argmax(1) == labels[out]).mean()
         for name, source in sources.items()
-    }
-    error = (right["both"] * (1 - right["both"]) / len(out)) ** 0.5
-    best = "labels" if right.get("labels", -1.0) >= right["both"] - error else "both"
-    if (graph_says[out] == labels[out]).mean() > right[best]:
+    } | {"graph": (graph_says[out] == labels[out]).mean()}
+    best = max(right, key=right.get)
+    if best == "graph":
         return None
     shares = smooth(evidence if best == "both" else Evidence(x, labels, unknown), n_parts, hidden, seed)
     lost = np.isin(guess, np.setdiff1d(guess[guess >= 0], shares.argmax(1)))
@@ -79,10 +76,10 @@ def best_shares(
 
 
 def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0, share: float = 1.0) -> np.ndarray:
-    """Probabilities (n, K) of the parts by two nets, each asked for the cells whose guess it has not learned.
+    """Probabilities (n, K) of the parts by nets, each asked for the cells whose guess it has not learned.
 
     A net soon knows by heart where the guess is wrong. So cells are cut in two halves, and a net that learns the guess
-    for the one half, and labels of all, speaks for the other. Without a guess, both speak for all, by their mean.
+    for the one half, and labels of all, speaks for the other. Without a guess, one net speaks for all.
 
     Parameters
     ----------
@@ -99,23 +96,21 @@ def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0, shar
 
     References
     ----------
-    Grandvalet and Bengio 2004, Semi-supervised learning by entropy minimization, NeurIPS.
     Miyato, Maeda, Koyama and Ishii 2019, Virtual adversarial training, IEEE TPAMI.
     Polyak and Juditsky 1992, Acceleration of stochastic approximation by averaging.
     """
     x, labels, guess = evidence
     rng = np.random.default_rng(seed)
-    half = rng.permutation(len(labels)) % 2
-    speaks = np.stack([half == 0, half == 1]) if (guess >= 0).any() else np.ones((2, len(labels)), dtype=bool)
-    shares = np.zeros((len(labels), n_parts), dtype=np.float32)
-    for asked in speaks:
+    half = rng.permutation(len(labels)) % 2 if (guess >= 0).any() else np.zeros_like(labels)
+    shares = np.empty((len(labels), n_parts), dtype=np.float32)
+    for asked in (half == k for k in np.unique(half)):
         net = _learned(Evidence(x, labels, np.where(asked, -1, guess)), n_parts, hidden, rng, share)
-        shares[asked] += probabilities(net, x[asked])
-    return shares / speaks.sum(0)[:, None].astype(np.float32)
+        shares[asked] = probabilities(net, x[asked])
+    return shares
 
 
 def _learned(evidence: Evidence, n_parts: int, hidden: Hidden, rng: np.random.Generator, share: float) -> nn.Module:
-    """A net whose loss is the cross-entropy of labels and of the guess, what the worst small change does, and doubt."""
+    """A net whose loss is the cross-entropy of labels, that of the guess, and what the worst small change does."""
     x, labels, guess = evidence
     n, known = len(labels), np.flatnonzero(labels >= 0)
 
@@ -124,8 +119,7 @@ def _learned(evidence: Evidence, n_parts: int, hidden: Hidden, rng: np.random.Ge
         some = rng.choice(n, min(BATCH_SIZE, n), replace=False)
         cells = x[np.concatenate([own, some])]
         log_p = net(cells)
-        doubt = -(log_p[len(own) :].exp() * log_p[len(own) :]).sum(-1).mean()
-        found = adversarial(net, net, cells[len(own) :]) + DOUBT * doubt
+        found = adversarial(net, net, cells[len(own) :])
         for p, truth in ((log_p[: len(own)], labels[own]), (log_p[len(own) :], guess[some])):
             if (truth >= 0).any():
                 found = found + cross_entropy(p, torch.from_numpy(truth).to(x.device), ignore_index=-1)
