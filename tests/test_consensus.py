@@ -72,18 +72,21 @@ def test_communities_merged_by_distance_make_up_for_parts_that_leiden_lacks(view
     assert consensus.consensus([sharp, sharp], [graph, graph], [sharp], 7).max() + 1 == 7
 
 
-@pytest.mark.parametrize(("other", "taken"), [("half", "by communities"), ("sharp", "by distance")])
-def test_communities_merged_by_distance_are_taken_if_no_judge_objects(views, monkeypatch, other, taken):
-    """Four blobs that one judge sees stand against a cut that the other one sees, three to one."""
+@pytest.mark.parametrize(
+    ("other", "judges", "taken"),
+    [("half", 2, "by communities"), ("half", 1, "by distance"), ("sharp", 2, "by distance")],
+)
+def test_communities_merged_by_distance_are_taken_if_no_judge_objects(views, monkeypatch, other, judges, taken):
+    """Four blobs that one view shows stand against a cut that the other view shows, three to one."""
     (sharp, half, _), y = views
     second = {"half": half, "sharp": sharp}[other]
     cut = np.where(y % 2, np.arange(300) % 3, 3)
     graph = cluster.neighbor_graph(sharp)
     monkeypatch.setattr(consensus, "partition", lambda *_: cut)
     monkeypatch.setattr(consensus, "merge_by_distance", lambda *_: y)
-    part = consensus.consensus([sharp, second], [graph, graph], [sharp, second], 4)
+    part = consensus.consensus([sharp, second], [graph, graph], [sharp, second][:judges], 4)
     wide = [silhouette_score(second, each) for each in (cut, y)]
-    assert (wide[0] > wide[1]) == (taken == "by communities")
+    assert (wide[0] > wide[1]) == (other == "half")
     np.testing.assert_array_equal(part, cut if taken == "by communities" else y)
 
 
@@ -128,6 +131,27 @@ def test_islands_of_the_layout_are_the_blobs(views):
     part = consensus.islands(sharp, cluster.neighbor_graph(sharp), 4)
     assert adjusted_rand_score(part, y) == 1
     assert (np.diff(np.bincount(part)) <= 0).all()
+
+
+def test_islands_are_what_mixtures_agree_on(views, monkeypatch):
+    """Each mixture joins two of the four blobs, never all the same two, and cuts the others at will."""
+    (sharp, *_), y = views
+    rng = np.random.default_rng(0)
+
+    class Mixture:
+        def __init__(self, n_components, **_):
+            self.n_components = n_components
+
+        def fit_predict(self, layout):
+            joined, pieces = y.copy(), rng.integers(2, size=300)
+            joined[y == rng.integers(4)] = rng.integers(4)
+            asked.append(self.n_components)
+            return np.unique(2 * joined + pieces * (joined == rng.integers(4)), return_inverse=True)[1]
+
+    asked = []
+    monkeypatch.setattr(consensus, "GaussianMixture", Mixture)
+    np.testing.assert_array_equal(consensus.islands(sharp, cluster.neighbor_graph(sharp), 4), cluster.by_size(y))
+    assert sorted(asked) == [3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6]
 
 
 @pytest.mark.parametrize("right", ["islands", "partition"])

@@ -27,7 +27,6 @@ MAX_VALUES = 100_000_000  # of the dense residuals: 50,000 cells of 2,000 genes,
 MAX_JUDGED = 10_000  # cells whose silhouettes are looked at, which takes all pairs of them
 LAYOUT = 10  # dimensions in which islands are told apart
 SIZES = (0.75, 1.0, 1.25, 1.5) * 3  # of the mixtures that tell them: share of the wanted number
-MAX_FITTED = 100_000  # cells from which a mixture is learned
 FINE = 6.0  # resolution of the communities that are merged by distance
 
 
@@ -204,18 +203,13 @@ def islands(latent: np.ndarray, graph: csr_matrix, n_clusters: int, seed: int = 
         warnings.filterwarnings("ignore", category=UserWarning)  # umap's word on its own seed and threads
         sc.tl.umap(cells, min_dist=0.0, n_components=LAYOUT, random_state=seed)
     layout, rng = cells.obsm["X_umap"].astype(np.float64), np.random.RandomState(seed)
-    some = layout[rng.permutation(len(layout))[:MAX_FITTED]]
-    sizes = np.ceil(np.multiply(SIZES, n_clusters)).astype(int).clip(max=len(some))
-    mixtures = [GaussianMixture(k, reg_covar=1e-4, random_state=rng).fit(some) for k in sizes]
-    found, cell, size = np.unique(
-        np.column_stack([mixture.predict(layout) for mixture in mixtures]),
-        axis=0,
-        return_inverse=True,
-        return_counts=True,
-    )
-    members = OneHotEncoder(sparse_output=False).fit_transform(found)
-    kmeans = KMeans(min(n_clusters, len(found)), n_init=10, random_state=seed)
-    return by_size(kmeans.fit_predict(members, sample_weight=size)[cell.ravel()])
+    sizes = np.ceil(np.multiply(SIZES, n_clusters)).astype(int).clip(max=len(layout))
+    mixtures = [GaussianMixture(k, reg_covar=1e-4, random_state=rng) for k in sizes]
+    said = np.column_stack([mixture.fit_predict(layout) for mixture in mixtures])
+    said, row, size = np.unique(said, axis=0, return_inverse=True, return_counts=True)  # most cells are like others
+    members = OneHotEncoder(sparse_output=False).fit_transform(said)
+    kmeans = KMeans(min(n_clusters, len(said)), n_init=10, random_state=seed)
+    return by_size(kmeans.fit_predict(members, sample_weight=size)[row.ravel()])
 
 
 def widest(found: list[np.ndarray], judges: list[np.ndarray], n_clusters: int | None, seed: int = 0) -> np.ndarray:
