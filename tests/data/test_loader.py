@@ -86,4 +86,4 @@ def test_resident_and_streamed_cells_train_the_same_model(counts, batch_size):
         model = GMVAE(counts, n_clusters=3)
         model.train(3, batch_size=batch_size, data_path=data_path, accelerator="cpu", enable_progress_bar=False)
         found.append(model.get_latent_representation())
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)  # sums of floats may end in another last bit

@@ -1,18 +1,21 @@
 """The parts of the training cells that the components of a mixture start from, and that go on guiding the cells."""
 
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mixvi.cluster import neighbor_shares
-from mixvi.consensus import place
-from mixvi.module._elbo import Layout
+from mixvi.consensus import MAX_VALUES, place
+from mixvi.module._elbo import Cells, ELBOModule, Layout
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.nets import Hidden
+from mixvi.module.rows import dense
 from mixvi.train._information import informed_shares
 from mixvi.train._smooth import Evidence, best_shares
 
@@ -28,6 +31,29 @@ class Seen(NamedTuple):
     counts: csr_matrix | None  # (m, g), where they are to be looked at beside the latent space
     values: Tensor | None  # (m, g) what encoders see, if it is not too much
     is_count: bool  # whether they hold counts
+
+
+def look(
+    module: ELBOModule, n_cells: int, ask: Callable[[Callable[[Cells], tuple[Tensor, ...]]], list[Tensor]]
+) -> Seen:
+    """What is known of training cells; ``ask`` says of each what a function of cells makes of it.
+
+    Counts are looked at where no condition shifts them, counts and values where these are not too many.
+    """
+
+    def posterior_and_label(cells: Cells) -> tuple[Tensor, ...]:
+        qz = module.encode(cells)
+        label = pad(cells.y, (1, 0), value=0.5).argmax(-1, keepdim=True) - 1  # (n, 1), -1 where unlabelled
+        return qz.loc, qz.scale**2, label.to(cells.x)
+
+    loc, variance, label = ask(posterior_and_label)
+    is_count, counts, values = module.likelihood.support == "count", None, None
+    if n_cells * module.layout.n_genes <= MAX_VALUES:
+        if is_count and not module.layout.n_conditions:
+            counts = csr_matrix(ask(lambda cells: (dense(cells.x),))[0].numpy())
+        (values,) = ask(lambda cells: (module.encoder.discounted(dense(cells.seen), cells.c),))
+        values = values.to(next(module.parameters()).device)
+    return Seen(loc, variance, label.long().ravel().numpy(), counts, values, is_count)
 
 
 class Parts(NamedTuple):

@@ -9,14 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from scvi import REGISTRY_KEYS, settings
 from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mixvi.consensus import MAX_VALUES
 from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.nets import Hidden
@@ -25,7 +23,7 @@ from mixvi.train._compiled import compiled_objective, filled_minibatches
 from mixvi.train._effects import Looked, some_cells, start_from
 from mixvi.train._guide import Guide
 from mixvi.train._join import join
-from mixvi.train._parts import Seen, find_parts
+from mixvi.train._parts import find_parts, look
 from mixvi.train._smooth import adversarial
 
 logger = logging.getLogger(__name__)
@@ -230,9 +228,7 @@ class MixviPlan(TrainingPlan):
     def _place(self) -> None:
         """Components from parts of the training cells, which guide these from here on."""
         rows = self.trainer.datamodule.some_training_rows(MAX_CELLS_TO_PLACE, settings.seed or 0)
-        loc, variance, label = self._pass(rows, self._posterior_and_label)
-        labels, is_count = label.long().ravel().numpy(), self.module.likelihood.support == "count"
-        seen = Seen(loc, variance, labels, self._counts(rows), self._values(rows), is_count)
+        seen = look(self.module, len(rows), lambda of: self._pass(rows, of))
         layers = self.module.encoder.trunk.layers
         hidden = Hidden(layers[0].weight.shape[1] if layers else 1, len(layers), 0.0)
         parts = find_parts(seen, self.module.layout, self.prior, hidden, self.guidance > 0, settings.seed or 0)
@@ -263,25 +259,6 @@ class MixviPlan(TrainingPlan):
         size[~self.prior.active.cpu()] = -1
         size[: self.module.layout.n_labels] = torch.inf
         self.prior.reorder(size.argsort(descending=True, stable=True).to(self.device))
-
-    def _counts(self, rows: np.ndarray) -> csr_matrix | None:
-        """The rows (m, g) as they are, where they are counts that no condition shifts, and not too many."""
-        layout = self.module.layout
-        if self.module.likelihood.support != "count" or layout.n_conditions or len(rows) * layout.n_genes > MAX_VALUES:
-            return None
-        return csr_matrix(self._pass(rows, lambda cells: (dense(cells.x),))[0].numpy())
-
-    def _values(self, rows: np.ndarray) -> Tensor | None:
-        """The rows (m, g) as encoders see them, if these are not too many."""
-        if len(rows) * self.module.layout.n_genes > MAX_VALUES:
-            return None
-        encoder = self.module.encoder
-        return self._pass(rows, lambda cells: (encoder.discounted(dense(cells.seen), cells.c),))[0].to(self.device)
-
-    def _posterior_and_label(self, cells: Cells) -> tuple[Tensor, ...]:
-        qz = self.module.encode(cells)
-        label = pad(cells.y, (1, 0), value=0.5).argmax(-1, keepdim=True) - 1  # (n, 1), -1 where unlabelled
-        return qz.loc, qz.scale**2, label.to(cells.x)
 
     def _cluster(self, cells: Cells) -> tuple[Tensor]:
         return (self.prior.responsibilities(self.module.encode(cells), cells).argmax(-1),)
