@@ -1,5 +1,7 @@
 """A net that small changes do not mislead has its say where held-out labels are for it."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,16 @@ from torch.nn.functional import log_softmax
 
 from mixvi import datasets
 from mixvi.cluster import neighbor_graph
-from mixvi.module.nets import Hidden
+from mixvi.module.nets import Hidden, Trunk
 from mixvi.train import _smooth
-from mixvi.train._smooth import RADIUS, Evidence, adversarial, best_shares, smooth
+from mixvi.train._smooth import RADIUS, Evidence, Learned, Net, adversarial, learn_classes, smooth
 from tests.model.helpers import fitted
 
-HIDDEN = Hidden(32, 1, 0.0)
+
+@pytest.fixture
+def trunk():
+    torch.manual_seed(0)
+    return Trunk(5, 2, Hidden(32, 2, 0.1), discounts=True)
 
 
 def test_the_change_is_the_worst_of_its_length():
@@ -50,30 +56,57 @@ def two():
     return torch.from_numpy(x).float(), y, labels
 
 
-def test_labels_and_guess_are_learned_and_nothing_else_is_touched(two):
+def test_labels_and_guess_are_learned_and_nothing_else_is_touched(two, trunk):
     x, y, labels = two
     wrong = np.where(np.arange(400) % 10 == 3, 1 - y, y)  # a tenth of the guess
     torch.manual_seed(3)
     stream = torch.get_rng_state()
-    shares = smooth(Evidence(x, labels, wrong), 2, HIDDEN)
+    before = deepcopy(trunk.state_dict())
+    shares, state = smooth(Evidence(x, labels, wrong), 2, trunk)
     assert torch.equal(torch.get_rng_state(), stream)
+    torch.testing.assert_close(trunk.state_dict(), before, rtol=0, atol=0)
     np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
     assert (shares.argmax(1) == y).mean() > 0.97
-    np.testing.assert_array_equal(smooth(Evidence(x, labels, wrong), 2, HIDDEN), shares)
+    assert set(state) == set(trunk.bare().state_dict())
+    np.testing.assert_array_equal(smooth(Evidence(x, labels, wrong), 2, trunk).shares, shares)
 
 
-def test_nets_speak_of_cells_whose_guess_they_have_not_learned(two, monkeypatch):
-    """Each cell is left out of the guess of the net that speaks for it, and of no other; labels are for all nets."""
+def test_nets_go_on_from_the_encoder_without_conditions_and_dropout(two, trunk, monkeypatch):
+    x, _, labels = two
+    trunk(x, torch.zeros(400, 2))  # running means of its own
+    trunk.layers[1].condition.data.zero_()
+    monkeypatch.setattr(_smooth, "trained", lambda x, k, hidden, *_: Net(hidden(), nn.Linear(32, k)).eval())
+    _, state = smooth(Evidence(x, labels, np.full(400, -1)), 2, trunk)
+    bare = Trunk(5, 0, Hidden(32, 2, 0.0))
+    bare.load_state_dict(state)
+    for of in (trunk, bare):
+        of.eval()
+    torch.testing.assert_close(bare(x, x.new_zeros(400, 0)), trunk(x, torch.zeros(400, 2))[:, :32])
+    assert {layer.dropout.p for layer in trunk.bare().layers} == {0.0}
+
+
+def test_nets_speak_of_cells_whose_guess_they_have_not_learned(two, trunk, monkeypatch):
+    """Each cell is left out of the guess of the net that speaks for it, and of no other; labels are for all nets.
+
+    Without a guess, both nets speak for all.
+    """
     x, y, labels = two
     learned = []
 
+    class Says(nn.Module):
+        def __init__(self, k):
+            super().__init__()
+            self.trunk, self.log_p = trunk, torch.eye(2)[k].log()
+
+        def forward(self, cells):
+            return self.log_p.expand(len(cells), 2)
+
     def net(evidence, *_):
         learned.append(evidence)
-        name = torch.eye(2)[len(learned) - 1]
-        return lambda cells: name.log().expand(len(cells), 2)
+        return Says(len(learned) - 1)
 
     monkeypatch.setattr(_smooth, "_learned", net)
-    shares = smooth(Evidence(x, labels, y), 2, HIDDEN)
+    shares = smooth(Evidence(x, labels, y), 2, trunk).shares
     left_out = np.stack([evidence.guess < 0 for evidence in learned], axis=1)
     np.testing.assert_array_equal(shares, left_out)
     np.testing.assert_array_equal(left_out.sum(0), 200)
@@ -81,30 +114,31 @@ def test_nets_speak_of_cells_whose_guess_they_have_not_learned(two, monkeypatch)
         np.testing.assert_array_equal(evidence.labels, labels)
         np.testing.assert_array_equal(evidence.guess[evidence.guess >= 0], y[evidence.guess >= 0])
     learned.clear()
-    smooth(Evidence(x, labels, np.full(400, -1)), 2, HIDDEN)
-    assert len(learned) == 1
+    shares = smooth(Evidence(x, labels, np.full(400, -1)), 2, trunk).shares
+    assert len(learned) == 2
+    np.testing.assert_array_equal(shares, 0.5)
 
 
-def test_held_out_labels_choose_the_source(two, monkeypatch):
+def test_held_out_labels_choose_the_source(two, trunk, monkeypatch):
     x, y, labels = two
     graph = neighbor_graph(x.numpy())
     asked = []
 
-    def net(evidence, n_parts, hidden, seed=0, share=1.0):
+    def net(evidence, n_parts, trunk, seed=0, share=1.0):
         asked.append((evidence, share))
         alone = (evidence.guess < 0).all()
-        return np.eye(2)[y if alone == (expected == "labels") else 1 - y]
+        return Learned(np.eye(2)[y if alone == (expected == "labels") else 1 - y], {})
 
     monkeypatch.setattr(_smooth, "smooth", net)
     for graph_says, expected in ((1 - y, "labels"), (1 - y, "both"), (y, "graph")):
         asked.clear()
         monkeypatch.setattr(_smooth, "partition_with_classes", lambda *_, part=graph_says, **__: part)
         if expected == "graph":
-            monkeypatch.setattr(_smooth, "smooth", lambda *_, **__: np.eye(2)[1 - y])
-        shares = best_shares(Evidence(x, labels, graph_says), graph, 2, HIDDEN)
-        assert (shares is None) == (expected == "graph")
-        if shares is not None:
-            np.testing.assert_array_equal(shares.argmax(1), y)
+            monkeypatch.setattr(_smooth, "smooth", lambda *_, **__: Learned(np.eye(2)[1 - y], {}))
+        found = learn_classes(Evidence(x, labels, graph_says), graph, 2, trunk)
+        assert (found is None) == (expected == "graph")
+        if found is not None:
+            np.testing.assert_array_equal(found.shares.argmax(1), y)
             chosen, share = asked[-1]
             assert share == 1.0
             assert (chosen.guess < 0).all() == (expected == "labels")
@@ -112,12 +146,38 @@ def test_held_out_labels_choose_the_source(two, monkeypatch):
             assert held_out == [16, 16]  # of 20
 
 
-def test_few_labels_and_labels_of_all_cells_leave_it_at_the_graph(two):
+@pytest.mark.parametrize(
+    ("right", "expected"),
+    [((14, 14, 14), "labels"), ((14, 13, 14), "labels"), ((15, 13, 13), "both"), ((13, 13, 14), "labels")],
+)
+def test_a_guess_that_is_hardly_better_is_not_taken(two, trunk, monkeypatch, right, expected):
+    """Of 16 labels held out, nets with the guess, those without it and the graph find so many."""
+    x, y, _ = two
+    labels = np.where(np.arange(400) % 5, -1, y)
+    source, asked = dict(zip(("both", "labels", "graph"), right, strict=True)), []
+
+    def says(name, evidence):
+        out = np.flatnonzero((labels >= 0) & (evidence < 0))
+        classes = y.copy()
+        classes[out[source[name] :]] = 1 - y[out[source[name] :]]
+        return classes
+
+    def net(evidence, *_):
+        asked.append("labels" if (evidence.guess < 0).all() else "both")
+        return Learned(np.eye(2)[says(asked[-1], evidence.labels)], {})
+
+    monkeypatch.setattr(_smooth, "smooth", net)
+    monkeypatch.setattr(_smooth, "partition_with_classes", lambda graph, rest, *_, **__: says("graph", rest))
+    assert learn_classes(Evidence(x, labels, y), neighbor_graph(x.numpy()), 2, trunk) is not None
+    assert asked[-1] == expected
+
+
+def test_few_labels_and_labels_of_all_cells_leave_it_at_the_graph(two, trunk):
     x, y, labels = two
     graph = neighbor_graph(x.numpy())
     few = np.where(np.arange(400) % 100, -1, y)
     for known in (few, y):
-        assert best_shares(Evidence(x, known, y), graph, 2, HIDDEN) is None
+        assert learn_classes(Evidence(x, known, y), graph, 2, trunk) is None
 
 
 def test_a_learned_guess_guides_and_stays_outside_the_bound(counts, monkeypatch):
@@ -129,12 +189,12 @@ def test_a_learned_guess_guides_and_stays_outside_the_bound(counts, monkeypatch)
     assert "smooth_validation" not in history
     whole = sum(history[f"{term}_train"] for term in ("reconstruction_loss", "kl_z", "kl_y"))
     np.testing.assert_allclose(history["elbo_train"], whole, rtol=1e-5)
-    monkeypatch.setattr("mixvi.train._parts.best_shares", lambda *_: None)
+    monkeypatch.setattr("mixvi.train._parts.learn_classes", lambda *_: None)
     plain = fitted("GMVAE", counts, setup, train={"max_epochs": 10}, n_clusters=None)
     assert "smooth_train" not in plain.history
 
 
-def test_a_rare_class_is_learned_but_not_asked_for_and_an_empty_part_keeps_its_cells(two, monkeypatch):
+def test_a_rare_class_is_learned_but_not_asked_for_and_an_empty_part_keeps_its_cells(two, trunk, monkeypatch):
     x, y, labels = two
     rare, graph_says = labels.copy(), y.copy()
     rare[[1, 2]] = 2
@@ -144,10 +204,10 @@ def test_a_rare_class_is_learned_but_not_asked_for_and_an_empty_part_keeps_its_c
 
     def net(evidence, n_parts, *_):
         asked.append(evidence.labels)
-        return np.eye(n_parts, dtype=np.float32)[y]
+        return Learned(np.eye(n_parts, dtype=np.float32)[y], {})
 
     monkeypatch.setattr(_smooth, "smooth", net)
-    shares = best_shares(Evidence(x, rare, graph_says), neighbor_graph(x.numpy()), 3, HIDDEN)
+    shares = learn_classes(Evidence(x, rare, graph_says), neighbor_graph(x.numpy()), 3, trunk).shares
     assert all((seen == 2).sum() == 2 for seen in asked)
     np.testing.assert_array_equal(shares.argmax(1), np.where(graph_says < 2, y, graph_says))
 
@@ -158,9 +218,9 @@ def test_a_net_does_not_overrule_labels(counts, monkeypatch):
 
     def always_first(evidence, *_):
         seen.append(evidence)
-        return np.eye(evidence.guess.max() + 1, dtype=np.float32)[np.zeros(120, dtype=int)]
+        return Learned(np.eye(evidence.guess.max() + 1, dtype=np.float32)[np.zeros(120, dtype=int)], {})
 
-    monkeypatch.setattr("mixvi.train._parts.best_shares", always_first)
+    monkeypatch.setattr("mixvi.train._parts.learn_classes", always_first)
     setup = {"labels_key": "label", "unlabeled_category": "?"}
     model = fitted("GMVAE", counts, setup, train={"max_epochs": 2, "train_size": 1.0}, n_clusters=3)
     assert "smooth_train" in model.history
@@ -169,13 +229,35 @@ def test_a_net_does_not_overrule_labels(counts, monkeypatch):
     np.testing.assert_allclose(weights, [known[0] + 2 / 3, *known[1:]], atol=0.05)
 
 
+def test_the_encoder_goes_on_from_the_net(counts, monkeypatch):
+    """Its hidden layers are those of the net, and the learning rate falls as theirs did."""
+    counts.obs["label"] = np.where(np.arange(120) % 3, "?", counts.obs["cluster"].astype(str))
+    setup = {"labels_key": "label", "unlabeled_category": "?", "batch_key": "condition"}
+    given = []
+
+    def net(evidence, graph, n_classes, trunk, *_):
+        state = {name: value + 0.1 for name, value in trunk.bare().state_dict().items() if value.is_floating_point()}
+        given.append(state)
+        return Learned(np.eye(n_classes, dtype=np.float32)[np.arange(120) % n_classes], state)
+
+    monkeypatch.setattr("mixvi.train._parts.learn_classes", net)
+    train = {"max_epochs": 6, "train_size": 1.0, "plan_kwargs": {"lr": 1e-9}}
+    model = fitted("GMVAE", counts, setup, train=train, n_clusters=None)
+    rates = [group["lr"] for group in model.trainer.optimizers[0].param_groups]
+    np.testing.assert_allclose(rates, 1e-9 / 3)  # in the last of three epochs
+    found = model.module.encoder.trunk.state_dict()
+    for name, value in given[0].items():
+        if "running" not in name:
+            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6)
+
+
 def test_nets_see_like_cells_of_two_batches_as_like(monkeypatch):
     """What conditions add is taken off: the batch no longer tells, in the middle of a cluster."""
     cells = datasets.blobs(300, 30, n_clusters=2, n_conditions=2, kind="count")
     batch, blob = (cells.obs[key].cat.codes.to_numpy() for key in ("condition", "cluster"))
     cells.obs["label"] = np.where(np.arange(300) % 3, "?", cells.obs["cluster"].astype(str))
     seen = []
-    monkeypatch.setattr("mixvi.train._parts.best_shares", lambda evidence, *_: seen.append(evidence.x))
+    monkeypatch.setattr("mixvi.train._parts.learn_classes", lambda evidence, *_: seen.append(evidence.x))
     setup = {"labels_key": "label", "unlabeled_category": "?", "batch_key": "condition"}
     model = fitted("GMVAE", cells, setup, train={"max_epochs": 2, "train_size": 1.0}, n_clusters=2)
     assert seen[0].shape == cells.shape

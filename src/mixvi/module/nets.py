@@ -26,6 +26,7 @@ class Trunk(nn.Module):
 
     def __init__(self, n_in: int, n_conditions: int, hidden: Hidden, discounts: bool = False):
         super().__init__()
+        self.n_in, self.hidden = n_in, hidden
         widths = [n_in, *[hidden.n_hidden] * hidden.n_layers]
         self.layers = nn.ModuleList(
             Layer(width, n_conditions, hidden.n_hidden, hidden.dropout_rate, discounts and i == 0)
@@ -33,6 +34,12 @@ class Trunk(nn.Module):
         )
         self.n_conditions = n_conditions
         self.n_out = (hidden.n_hidden if self.layers else n_in) + n_conditions
+
+    def bare(self) -> "Trunk":
+        """A copy that sees no conditions and drops nothing out."""
+        copy = Trunk(self.n_in, 0, self.hidden._replace(dropout_rate=0.0))
+        copy.load_state_dict(self.state_dict(), strict=False)
+        return copy
 
     @property
     def is_linear(self) -> bool:

@@ -6,6 +6,7 @@ a cell would put it elsewhere, draws its own borders.
 """
 
 import logging
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from mixvi.cluster import merge, modularity, neighbor_graph, partition
 from mixvi.consensus import MAX_JUDGED, MIN_CELLS, principal_components
-from mixvi.module.nets import Hidden
+from mixvi.module.nets import Hidden, Trunk
 from mixvi.train._smooth import BATCH_SIZE, adversarial, probabilities, trained
 
 logger = logging.getLogger(__name__)
@@ -83,10 +84,11 @@ def informed(x: Tensor, n_parts: int, hidden: Hidden, seed: int = 0) -> np.ndarr
         blur, spread = -(p * log_p).sum(-1).mean(), -(mean * mean.clamp(min=1e-30).log()).sum()
         return adversarial(net, net, cells) + INFORMATION * (blur - EVENNESS * spread)
 
+    trunk = partial(Trunk, x.shape[1], 0, hidden._replace(dropout_rate=0.0))
     n_steps = int(np.clip(N_EPOCHS * len(x) / BATCH_SIZE, MIN_STEPS, MAX_STEPS))
     tried = []
     for _ in range(STARTS):
-        net = trained(x, n_parts, hidden, rng, n_steps, loss)
+        net = trained(x, n_parts, trunk, rng, n_steps, loss)
         p = probabilities(net, x)
         information = entropy(p, axis=1).mean() - EVENNESS * entropy(p.mean(0))
         tried.append((_change(net, x, seed) + INFORMATION * information, p))

@@ -14,10 +14,10 @@ from mixvi.cluster import neighbor_shares
 from mixvi.consensus import MAX_VALUES, place
 from mixvi.module._elbo import Cells, ELBOModule, Layout
 from mixvi.module.mixtures import MixturePrior
-from mixvi.module.nets import Hidden
+from mixvi.module.nets import Trunk
 from mixvi.module.rows import dense
 from mixvi.train._information import informed_shares
-from mixvi.train._smooth import Evidence, best_shares
+from mixvi.train._smooth import Evidence, learn_classes
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,6 @@ class Seen(NamedTuple):
     """What is known of m training cells once the latent space has taken shape."""
 
     loc: Tensor  # (m, d) posterior means
-    variance: Tensor  # (m, d)
     labels: np.ndarray  # (m,) class, -1 where unlabelled
     counts: csr_matrix | None  # (m, g), where they are to be looked at beside the latent space
     values: Tensor | None  # (m, g) what encoders see, if it is not too much
@@ -41,19 +40,18 @@ def look(
     Counts are looked at where no condition shifts them, counts and values where these are not too many.
     """
 
-    def posterior_and_label(cells: Cells) -> tuple[Tensor, ...]:
-        qz = module.encode(cells)
+    def mean_and_label(cells: Cells) -> tuple[Tensor, ...]:
         label = pad(cells.y, (1, 0), value=0.5).argmax(-1, keepdim=True) - 1  # (n, 1), -1 where unlabelled
-        return qz.loc, qz.scale**2, label.to(cells.x)
+        return module.encode(cells).loc, label.to(cells.x)
 
-    loc, variance, label = ask(posterior_and_label)
+    loc, label = ask(mean_and_label)
     is_count, counts, values = module.likelihood.support == "count", None, None
     if n_cells * module.layout.n_genes <= MAX_VALUES:
         if is_count and not module.layout.n_conditions:
             counts = csr_matrix(ask(lambda cells: (dense(cells.x),))[0].numpy())
         (values,) = ask(lambda cells: (module.encoder.discounted(dense(cells.seen), cells.c),))
         values = values.to(next(module.parameters()).device)
-    return Seen(loc, variance, label.long().ravel().numpy(), counts, values, is_count)
+    return Seen(loc, label.long().ravel().numpy(), counts, values, is_count)
 
 
 class Parts(NamedTuple):
@@ -61,21 +59,21 @@ class Parts(NamedTuple):
 
     of: np.ndarray  # (m,), -1 for none
     shares: np.ndarray  # (m, K), those that get a component
-    smooth: bool  # whether a small change of a cell is to leave it in its part
+    trunk: dict[str, Tensor] | None  # hidden layers of a net that learned classes: small changes leave cells in them
 
-    def moments(self, seen: Seen) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean (K, d), total spread (K, d) and share (K,) of the parts: the M-step of a mixture.
+    def moments(self, loc: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean (K, d), total spread (K, d) and share (K,) of the parts: the M-step of a mixture, of posteriors (m, d).
 
         A class of which no cell is known stands for all that is there.
         """
         parts = [torch.as_tensor(self.of == k) for k in range(self.shares.shape[1])]
         parts = [cells if cells.any() else ~cells for cells in parts]
-        spread = [(seen.loc[cells].var(0, correction=0) + seen.variance[cells].mean(0)).sqrt() for cells in parts]
-        loc, weight = [seen.loc[cells].mean(0) for cells in parts], [cells.float().mean() for cells in parts]
-        return torch.stack(loc), torch.stack(spread), torch.stack(weight)
+        spread = [(loc[cells].var(0, correction=0) + variance[cells].mean(0)).sqrt() for cells in parts]
+        mean, weight = [loc[cells].mean(0) for cells in parts], [cells.float().mean() for cells in parts]
+        return torch.stack(mean), torch.stack(spread), torch.stack(weight)
 
 
-def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, hidden: Hidden, guided: bool, seed: int) -> Parts:
+def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, trunk: Trunk, guided: bool, seed: int) -> Parts:
     """Parts by neighbour graphs, or by a net where this finds held-out labels better; labelled cells are their class.
 
     Without labels, and of what is not counts, a net has its say where the graph shows more parts than are wanted
@@ -90,8 +88,8 @@ def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, hidden: Hidden, 
         as it need not see across these.
     prior
         How many parts are wanted, and how many of them get a component.
-    hidden
-        Hidden layers of nets.
+    trunk
+        Hidden layers of the encoder; nets have the like, and those that learn classes go on from them.
     guided
         Whether the parts are to guide the cells; only then, and where there are labels, are nets asked.
     seed
@@ -107,15 +105,16 @@ def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, hidden: Hidden, 
         logger.warning("Found %d clusters, %d were asked for: the cells do not part further.", n_parts, prior.n_wanted)
     if n_parts > prior.n_room:
         logger.warning("Found %d clusters; the %d largest get a component.", n_parts, prior.n_room)
-    shares, learned = neighbor_shares(part, graph, n_parts), None
+    shares, learned, state = neighbor_shares(part, graph, n_parts), None, None
     if guided and layout.n_labels and seen.values is not None:
         evidence, alone = Evidence(seen.values, seen.labels, part), not layout.n_conditions
-        learned = best_shares(evidence, graph, layout.n_labels, hidden, alone, seed)
+        found = learn_classes(evidence, graph, layout.n_labels, trunk, alone, seed)
+        learned, state = (None, None) if found is None else found
     elif prior.n_wanted is not None and not layout.n_labels and seen.values is not None and not seen.is_count:
-        learned = informed_shares(seen.values, part, graph, hidden, seed)
+        learned = informed_shares(seen.values, part, graph, trunk.hidden, seed)
     if learned is not None:
         reached = part >= 0
         part[reached], shares[reached] = learned[reached].argmax(1), learned[reached]
     known = seen.labels >= 0
     part[known], shares[known] = seen.labels[known], np.eye(n_parts)[seen.labels[known]]
-    return Parts(part, shares[:, : prior.n_room], bool(layout.n_labels) and learned is not None)
+    return Parts(part, shares[:, : prior.n_room], state)

@@ -17,7 +17,6 @@ from torch.nn.functional import pad
 
 from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.mixtures import MixturePrior
-from mixvi.module.nets import Hidden
 from mixvi.module.rows import dense
 from mixvi.train._compiled import compiled_objective, filled_minibatches
 from mixvi.train._effects import Looked, some_cells, start_from
@@ -44,8 +43,9 @@ class MixviPlan(TrainingPlan):
     mean, spread and share of one part, and everything is trained jointly, while each cell is guided to the components
     that its part and its neighbours stand for: ``guidance`` times -sum_k s_k log r_k is added to its loss, s_k from
     `mixvi.cluster.neighbor_shares`. At the end components are sorted by size. Labels spread over the graph
-    (`mixvi.classes.partition_with_classes`), or a net guesses them, whichever finds held-out labels better; labelled
-    cells are guided to their classes, whose components stay first.
+    (`mixvi.classes.partition_with_classes`), or nets guess them, whichever finds held-out labels better; labelled cells
+    are guided to their classes, whose components stay first. Where nets do, the encoder goes on from the hidden layers
+    of one of them, with a learning rate that falls to 0.
 
     Parameters
     ----------
@@ -198,6 +198,8 @@ class MixviPlan(TrainingPlan):
         if self.prior is not None and self.current_epoch == self.n_epochs_pretrain:
             self._place()
             self._hold(False)
+        if self.guide is not None and self.guide.smooth and self.lr_schedulers() is None:
+            self._slow_down()
 
     def on_train_end(self) -> None:
         """Sort the components by the number of cells they take, so that component 0 is the largest cluster."""
@@ -215,6 +217,12 @@ class MixviPlan(TrainingPlan):
         for parameter in self.prior.component_parameters():
             parameter.requires_grad_(not still)
 
+    def _slow_down(self) -> None:
+        """Epoch by epoch, let the learning rate fall towards 0, as did that of the net the encoder goes on from."""
+        first, end = max(self.n_epochs_pretrain, 0), self.trainer.max_epochs
+        for group in self.optimizers().param_groups if end > 0 else ():  # -1: no limit
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * (end - self.current_epoch) / (end - first)
+
     def _start(self) -> None:
         """From what conditions do to some of the training cells."""
         seed = settings.seed or 0
@@ -229,16 +237,18 @@ class MixviPlan(TrainingPlan):
         """Components from parts of the training cells, which guide these from here on."""
         rows = self.trainer.datamodule.some_training_rows(MAX_CELLS_TO_PLACE, settings.seed or 0)
         seen = look(self.module, len(rows), lambda of: self._pass(rows, of))
-        layers = self.module.encoder.trunk.layers
-        hidden = Hidden(layers[0].weight.shape[1] if layers else 1, len(layers), 0.0)
-        parts = find_parts(seen, self.module.layout, self.prior, hidden, self.guidance > 0, settings.seed or 0)
+        trunk = self.module.encoder.trunk
+        parts = find_parts(seen, self.module.layout, self.prior, trunk, self.guidance > 0, settings.seed or 0)
         parts = self.trainer.strategy.broadcast(parts)  # processes are to go on with the same
-        self.prior.place(*(values.to(self.device) for values in parts.moments(seen)))
+        if parts.trunk is not None:
+            trunk.load_state_dict(parts.trunk, strict=False)  # what it makes of conditions stays as it is
+        moments = parts.moments(*self._pass(rows, self._posterior))
+        self.prior.place(*(values.to(self.device) for values in moments))
         if self.guidance:
             shares = torch.from_numpy(parts.shares).float()
             shares = pad(shares, (0, self.prior.n_room - shares.shape[1]))
             rows = torch.from_numpy(rows[: len(shares)])
-            guide = Guide.to_shares(rows, shares, self.guidance, parts.smooth).to(self.device)
+            guide = Guide.to_shares(rows, shares, self.guidance, parts.trunk is not None).to(self.device)
             self.guide = guide if len(guide.rows) else None  # none: every label is held out
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
@@ -259,6 +269,10 @@ class MixviPlan(TrainingPlan):
         size[~self.prior.active.cpu()] = -1
         size[: self.module.layout.n_labels] = torch.inf
         self.prior.reorder(size.argsort(descending=True, stable=True).to(self.device))
+
+    def _posterior(self, cells: Cells) -> tuple[Tensor, ...]:
+        qz = self.module.encode(cells)
+        return qz.loc, qz.scale**2
 
     def _cluster(self, cells: Cells) -> tuple[Tensor]:
         return (self.prior.responsibilities(self.module.encode(cells), cells).argmax(-1),)

@@ -18,15 +18,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from mixvi.classes import FOLDS, partition_with_classes
-from mixvi.module.nets import Hidden, Trunk
+from mixvi.module.nets import Trunk
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE, N_LABELLED = 256, 128  # cells of a step; labelled ones that are drawn beside them
-N_EPOCHS, MIN_STEPS, MAX_STEPS = 20, 500, 4700
-TRIED = 0.3  # share of the steps that a net gets while held-out labels are asked for
+N_EPOCHS, MIN_STEPS, MAX_STEPS = 12, 500, 2800
+TRIED = 0.4  # share of the steps that a net gets while held-out labels are asked for
 RADIUS = 0.25  # of the changes: share of the distance to the nearest other cell of the minibatch
 PROBE = 0.1  # of the radius: how far the direction of the worst change is looked for
+DOUBT = 0.5  # weight of the entropy of the classes of a cell
 WINDOW = 0.1  # of the steps: how far the running mean of the weights looks back
 
 
@@ -38,15 +39,23 @@ class Evidence(NamedTuple):
     guess: np.ndarray  # (n,) what the graph makes of the labels; new parts have numbers of their own
 
 
-def best_shares(
-    evidence: Evidence, graph: csr_matrix, n_classes: int, hidden: Hidden, alone: bool = True, seed: int = 0
-) -> np.ndarray | None:
-    """Shares (n, K) of the K parts of the guess by a net, or None where the graph's guess itself is better.
+class Learned(NamedTuple):
+    """What nets learned of the K parts of n cells."""
 
-    A fifth of the labels is held out. The net that learns from labels and the graph's guess, the one that learns from
-    labels alone (if ``alone``, and there are no parts but classes), and the guess itself are asked for them; the best
-    of the three is taken, the first at equality. A part that the net leaves empty keeps the cells of the guess. Labels
-    of all cells, or fewer than five of each class, leave it at the guess.
+    shares: np.ndarray  # (n, K)
+    trunk: dict[str, Tensor]  # the hidden layers of one of them
+
+
+def learn_classes(
+    evidence: Evidence, graph: csr_matrix, n_classes: int, trunk: Trunk, alone: bool = True, seed: int = 0
+) -> Learned | None:
+    """The K parts of the guess by nets, or None where the graph's guess itself is better.
+
+    A fifth of the labels is held out. The nets that learn from labels and the graph's guess, those that learn from
+    labels alone (if ``alone``, and there are no parts but classes), and the guess itself are asked for them. A guess
+    helps nets early and holds them back later, and few labels tell little: so the guess must be worth more than a
+    standard error, to nets that could do without it, and to be taken as it is. A part that nets leave empty keeps the
+    cells of the guess. Labels of all cells, or fewer than five of each class, leave it at the guess.
     """
     x, labels, guess = evidence
     n_parts = max(guess.max() + 1, n_classes)
@@ -62,24 +71,31 @@ def best_shares(
     graph_says = partition_with_classes(graph, rest, n_classes, seed=seed)
     unknown = np.full(len(labels), -1)
     sources = {"both": graph_says} | ({"labels": unknown} if alone and n_parts == n_classes else {})
-    right = {
-        name: (smooth(Evidence(x, rest, source), n_classes, hidden, seed, TRIED)[out].argmax(1) == labels[out]).mean()
+    said = {
+        name: smooth(Evidence(x, rest, source), n_classes, trunk, seed, TRIED).shares.argmax(1)
         for name, source in sources.items()
-    } | {"graph": (graph_says[out] == labels[out]).mean()}
-    best = max(right, key=right.get)
-    if best == "graph":
+    } | {"graph": graph_says}
+    right = {name: (classes[out] == labels[out]).mean() for name, classes in said.items()}
+    best = "labels" if "labels" in right and not _is_clear(right["both"], right["labels"], len(out)) else "both"
+    if _is_clear(right["graph"], right[best], len(out)):
         return None
-    shares = smooth(evidence if best == "both" else Evidence(x, labels, unknown), n_parts, hidden, seed)
-    lost = np.isin(guess, np.setdiff1d(guess[guess >= 0], shares.argmax(1)))
-    shares[lost] = np.eye(n_parts, dtype=shares.dtype)[guess[lost]]
-    return shares
+    learned = smooth(evidence if best == "both" else Evidence(x, labels, unknown), n_parts, trunk, seed)
+    lost = np.isin(guess, np.setdiff1d(guess[guess >= 0], learned.shares.argmax(1)))
+    learned.shares[lost] = np.eye(n_parts, dtype=learned.shares.dtype)[guess[lost]]
+    return learned
 
 
-def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0, share: float = 1.0) -> np.ndarray:
-    """Probabilities (n, K) of the parts by nets, each asked for the cells whose guess it has not learned.
+def _is_clear(more: float, less: float, n: int) -> bool:
+    """Whether a share of n is above another by more than its standard error, with one right and one wrong added."""
+    p = (n * more + 1) / (n + 2)
+    return more - less > (p * (1 - p) / n) ** 0.5
+
+
+def smooth(evidence: Evidence, n_parts: int, trunk: Trunk, seed: int = 0, share: float = 1.0) -> Learned:
+    """The parts by two nets, each asked for the cells whose guess it has not learned.
 
     A net soon knows by heart where the guess is wrong. So cells are cut in two halves, and a net that learns the guess
-    for the one half, and labels of all, speaks for the other. Without a guess, one net speaks for all.
+    for the one half, and labels of all, speaks for the other. Without a guess, both speak for all, by their mean.
 
     Parameters
     ----------
@@ -87,56 +103,60 @@ def smooth(evidence: Evidence, n_parts: int, hidden: Hidden, seed: int = 0, shar
         What they learn from.
     n_parts
         Number of parts K.
-    hidden
-        Their hidden layers.
+    trunk
+        Of the encoder: they go on from its hidden layers.
     seed
-        Of halves, weights and minibatches; torch's own stream is left alone.
+        Of halves, heads and minibatches; torch's own stream is left alone.
     share
         Of the usual number of steps, if these are more than the fewest.
 
     References
     ----------
+    Grandvalet and Bengio 2004, Semi-supervised learning by entropy minimization, NeurIPS.
     Miyato, Maeda, Koyama and Ishii 2019, Virtual adversarial training, IEEE TPAMI.
     Polyak and Juditsky 1992, Acceleration of stochastic approximation by averaging.
     """
     x, labels, guess = evidence
     rng = np.random.default_rng(seed)
-    half = rng.permutation(len(labels)) % 2 if (guess >= 0).any() else np.zeros_like(labels)
-    shares = np.empty((len(labels), n_parts), dtype=np.float32)
-    for asked in (half == k for k in np.unique(half)):
-        net = _learned(Evidence(x, labels, np.where(asked, -1, guess)), n_parts, hidden, rng, share)
-        shares[asked] = probabilities(net, x[asked])
-    return shares
+    half = rng.permutation(len(labels)) % 2
+    speaks = np.stack([half == 0, half == 1]) if (guess >= 0).any() else np.ones((2, len(labels)), dtype=bool)
+    shares = np.zeros((len(labels), n_parts), dtype=np.float32)
+    for asked in speaks:
+        net = _learned(Evidence(x, labels, np.where(asked, -1, guess)), n_parts, trunk, rng, share)
+        shares[asked] += probabilities(net, x[asked])
+    state = {name: value.cpu() for name, value in net.trunk.state_dict().items()}
+    return Learned(shares / speaks.sum(0)[:, None].astype(np.float32), state)
 
 
-def _learned(evidence: Evidence, n_parts: int, hidden: Hidden, rng: np.random.Generator, share: float) -> nn.Module:
-    """A net whose loss is the cross-entropy of labels, that of the guess, and what the worst small change does."""
+def _learned(evidence: Evidence, n_parts: int, trunk: Trunk, rng: np.random.Generator, share: float) -> "Net":
+    """A net whose loss is the cross-entropy of labels and of the guess, what the worst small change does, and doubt."""
     x, labels, guess = evidence
     n, known = len(labels), np.flatnonzero(labels >= 0)
 
-    def loss(net: nn.Module) -> Tensor:
+    def loss(net: Net) -> Tensor:
         own = rng.choice(known, N_LABELLED if len(known) else 0)
         some = rng.choice(n, min(BATCH_SIZE, n), replace=False)
         cells = x[np.concatenate([own, some])]
         log_p = net(cells)
-        found = adversarial(net, net, cells[len(own) :])
+        doubt = -(log_p[len(own) :].exp() * log_p[len(own) :]).sum(-1).mean()
+        found = adversarial(net, net, cells[len(own) :]) + DOUBT * doubt
         for p, truth in ((log_p[: len(own)], labels[own]), (log_p[len(own) :], guess[some])):
             if (truth >= 0).any():
                 found = found + cross_entropy(p, torch.from_numpy(truth).to(x.device), ignore_index=-1)
         return found
 
     n_steps = int(np.clip(share * N_EPOCHS * n / BATCH_SIZE, MIN_STEPS, share * MAX_STEPS))
-    return trained(x, n_parts, hidden, rng, n_steps, loss)
+    return trained(x, n_parts, trunk.bare, rng, n_steps, loss)
 
 
 def trained(
     x: Tensor,
     n_parts: int,
-    hidden: Hidden,
+    hidden: Callable[[], Trunk],
     rng: np.random.Generator,
     n_steps: int,
-    loss: Callable[[nn.Module], Tensor],
-) -> nn.Module:
+    loss: Callable[["Net"], Tensor],
+) -> "Net":
     """A net for log p(y | x), (n, K), averaged over its last steps; half-way the learning rate starts to fall to 0.
 
     Parameters
@@ -146,7 +166,7 @@ def trained(
     n_parts
         Number of parts K.
     hidden
-        Its hidden layers, which drop nothing out.
+        Makes its hidden layers.
     rng
         Of its weights and of the noise in its loss; torch's own stream is left alone.
     n_steps
@@ -156,8 +176,8 @@ def trained(
     """
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.enable_grad():
         torch.manual_seed(rng.integers(2**32))
-        trunk = Trunk(x.shape[1], 0, hidden._replace(dropout_rate=0.0))
-        net = _Net(trunk, nn.Linear(trunk.n_out, n_parts)).to(x.device)
+        trunk = hidden()
+        net = Net(trunk, nn.Linear(trunk.n_out, n_parts)).to(x.device)
         average = partial(_average, kept=1 - 1 / (WINDOW * n_steps))
         mean = torch.optim.swa_utils.AveragedModel(net, avg_fn=average, use_buffers=True)
         optimizer = torch.optim.Adam(net.parameters(), 1e-3)
@@ -170,7 +190,7 @@ def trained(
             mean.update_parameters(net)
     mixed = np.array_split(rng.permutation(len(x)), -(-len(x) // BATCH_SIZE))
     torch.optim.swa_utils.update_bn((x[cells] for cells in mixed), mean)
-    return mean.eval()
+    return mean.module.eval()
 
 
 def probabilities(net: nn.Module, x: Tensor) -> np.ndarray:
@@ -202,7 +222,7 @@ def adversarial(log_p: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor)
         return changed(radius * normalize(worst, dim=-1)).mean()
 
 
-class _Net(nn.Module):
+class Net(nn.Module):
     """Log p(y | x), (n, K)."""
 
     def __init__(self, trunk: Trunk, head: nn.Linear):
