@@ -11,6 +11,7 @@ from lightning.pytorch import Callback
 
 import mixvi
 from mixvi.module import VAEModule
+from mixvi.train._smooth import Learned
 from tests.model.helpers import build
 
 
@@ -49,6 +50,30 @@ def test_an_interrupted_model_is_usable_and_goes_on(counts, tmp_path, monkeypatc
     if placed:  # where they were when training broke off, the components did not stay
         for then, now in zip(model.module.prior.parameters(), again.module.prior.parameters(), strict=True):
             assert not torch.equal(then.sort(0).values, now.sort(0).values)
+
+
+def test_a_falling_learning_rate_goes_on_where_it_was(counts, tmp_path, monkeypatch):
+    """In the same model, and with more epochs to come, it does not rise again."""
+    monkeypatch.setattr(scvi.settings, "logging_dir", tmp_path)
+
+    def learned(evidence, graph, n_classes, trunk, *_):
+        return Learned(np.full((len(evidence.labels), n_classes), 1 / n_classes), trunk.bare().state_dict())
+
+    monkeypatch.setattr("mixvi.train._parts.learn_classes", learned)
+    counts.obs["label"] = np.where(np.arange(120) % 3, "?", counts.obs["cluster"].astype(str))
+    setup = {"labels_key": "label", "unlabeled_category": "?"}
+    quiet = {"enable_progress_bar": False, "accelerator": "cpu"}
+    model, other = (build("GMVAE", counts, setup, n_clusters=None) for _ in range(2))
+    with pytest.raises(KeyboardInterrupt):
+        model.train(10, callbacks=[Press(signal.SIGINT, 7)], **quiet)
+
+    def last_rate(model, epochs):
+        model.train(epochs, ckpt_path=str(tmp_path / "interrupted.ckpt"), **quiet)
+        (group,) = model.trainer.optimizers[0].param_groups
+        return group["lr"] / group["initial_lr"]
+
+    assert last_rate(model, 10) == pytest.approx(1 / 5)  # in the last of five epochs since the components were placed
+    assert last_rate(other, 14) == pytest.approx(1 / 9)
 
 
 def test_a_second_signal_is_not_held_back(counts, tmp_path, monkeypatch):

@@ -41,6 +41,14 @@ class Trunk(nn.Module):
         copy.load_state_dict(self.state_dict(), strict=False)
         return copy
 
+    @torch.no_grad()
+    def follow(self, bare: dict[str, Tensor]) -> None:
+        """Go on from the state of a bare copy, with no weight on the conditions yet; what is discounted stays so."""
+        self.load_state_dict(bare, strict=False)
+        for layer in self.layers:
+            if layer.condition is not None:
+                layer.condition.zero_()
+
     @property
     def is_linear(self) -> bool:
         """Whether there is no hidden layer."""

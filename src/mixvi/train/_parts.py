@@ -74,7 +74,7 @@ class Parts(NamedTuple):
 
 
 def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, trunk: Trunk, guided: bool, seed: int) -> Parts:
-    """Parts by neighbour graphs, or by a net where this finds held-out labels better; labelled cells are their class.
+    """Parts by neighbour graphs, or by nets unless these clearly miss more held-out labels; labelled cells as labelled.
 
     Without labels, and of what is not counts, a net has its say where the graph shows more parts than are wanted
     (`mixvi.train._information.informed_shares`).

@@ -43,9 +43,9 @@ class MixviPlan(TrainingPlan):
     mean, spread and share of one part, and everything is trained jointly, while each cell is guided to the components
     that its part and its neighbours stand for: ``guidance`` times -sum_k s_k log r_k is added to its loss, s_k from
     `mixvi.cluster.neighbor_shares`. At the end components are sorted by size. Labels spread over the graph
-    (`mixvi.classes.partition_with_classes`), or nets guess them, whichever finds held-out labels better; labelled cells
-    are guided to their classes, whose components stay first. Where nets do, the encoder goes on from the hidden layers
-    of one of them, with a learning rate that falls to 0.
+    (`mixvi.classes.partition_with_classes`), or nets guess them, unless the graph finds held-out labels clearly better;
+    labelled cells are guided to their classes, whose components stay first. Where nets do, the encoder goes on from the
+    hidden layers of one of them, with a learning rate that falls over the epochs left, unless a scheduler is asked for.
 
     Parameters
     ----------
@@ -219,9 +219,10 @@ class MixviPlan(TrainingPlan):
 
     def _slow_down(self) -> None:
         """Epoch by epoch, let the learning rate fall towards 0, as did that of the net the encoder goes on from."""
-        first, end = max(self.n_epochs_pretrain, 0), self.trainer.max_epochs
-        for group in self.optimizers().param_groups if end > 0 else ():  # -1: no limit
-            group["lr"] = group.setdefault("initial_lr", group["lr"]) * (end - self.current_epoch) / (end - first)
+        now, end = self.current_epoch, self.trainer.max_epochs
+        for group in self.optimizers().param_groups:  # what is put there goes into checkpoints
+            first = group.setdefault("first_epoch", now)
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * (end - now) / (end - first)
 
     def _start(self) -> None:
         """From what conditions do to some of the training cells."""
@@ -241,7 +242,7 @@ class MixviPlan(TrainingPlan):
         parts = find_parts(seen, self.module.layout, self.prior, trunk, self.guidance > 0, settings.seed or 0)
         parts = self.trainer.strategy.broadcast(parts)  # processes are to go on with the same
         if parts.trunk is not None:
-            trunk.load_state_dict(parts.trunk, strict=False)  # what it makes of conditions stays as it is
+            trunk.follow(parts.trunk)
         moments = parts.moments(*self._pass(rows, self._posterior))
         self.prior.place(*(values.to(self.device) for values in moments))
         if self.guidance:

@@ -1,7 +1,7 @@
-"""Classes of cells by a net that the worst small change of a cell does not mislead.
+"""Classes of cells by nets that the worst small change of a cell does not mislead.
 
-A neighbour graph carries few labels far; of many labels, a net learns more than the graph knows. Both, and the net
-that learns from both, are asked for labels that are held out, and the best has its say.
+A neighbour graph carries few labels far; of many labels, nets learn more than the graph knows. Both, and the nets that
+learn from both, are asked for labels that are held out.
 """
 
 import logging
@@ -23,8 +23,8 @@ from mixvi.module.nets import Trunk
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE, N_LABELLED = 256, 128  # cells of a step; labelled ones that are drawn beside them
-N_EPOCHS, MIN_STEPS, MAX_STEPS = 12, 500, 2800
-TRIED = 0.4  # share of the steps that a net gets while held-out labels are asked for
+N_EPOCHS, MIN_STEPS, MAX_STEPS = 20, 500, 4700
+TRIED = 0.3  # share of the steps that a net gets while held-out labels are asked for
 RADIUS = 0.25  # of the changes: share of the distance to the nearest other cell of the minibatch
 PROBE = 0.1  # of the radius: how far the direction of the worst change is looked for
 DOUBT = 0.5  # weight of the entropy of the classes of a cell
@@ -49,12 +49,12 @@ class Learned(NamedTuple):
 def learn_classes(
     evidence: Evidence, graph: csr_matrix, n_classes: int, trunk: Trunk, alone: bool = True, seed: int = 0
 ) -> Learned | None:
-    """The K parts of the guess by nets, or None where the graph's guess itself is better.
+    """The K parts of the guess by nets, or None where the graph's guess itself is clearly better.
 
-    A fifth of the labels is held out. The nets that learn from labels and the graph's guess, those that learn from
+    A fifth of the labels is held out. The nets that learn from labels and the graph's guess, the one that learns from
     labels alone (if ``alone``, and there are no parts but classes), and the guess itself are asked for them. A guess
     helps nets early and holds them back later, and few labels tell little: so the guess must be worth more than a
-    standard error, to nets that could do without it, and to be taken as it is. A part that nets leave empty keeps the
+    standard error, to a net that could do without it, and to be taken as it is. A part that nets leave empty keeps the
     cells of the guess. Labels of all cells, or fewer than five of each class, leave it at the guess.
     """
     x, labels, guess = evidence
@@ -75,9 +75,10 @@ def learn_classes(
         name: smooth(Evidence(x, rest, source), n_classes, trunk, seed, TRIED).shares.argmax(1)
         for name, source in sources.items()
     } | {"graph": graph_says}
-    right = {name: (classes[out] == labels[out]).mean() for name, classes in said.items()}
-    best = "labels" if "labels" in right and not _is_clear(right["both"], right["labels"], len(out)) else "both"
-    if _is_clear(right["graph"], right[best], len(out)):
+    right = {name: classes[out] == labels[out] for name, classes in said.items()}
+    best = "labels" if "labels" in right and not _is_clear(right["both"], right["labels"]) else "both"
+    logger.info("Of %d labels held out, found: %s.", len(out), {name: int(hits.sum()) for name, hits in right.items()})
+    if _is_clear(right["graph"], right[best]):
         return None
     learned = smooth(evidence if best == "both" else Evidence(x, labels, unknown), n_parts, trunk, seed)
     lost = np.isin(guess, np.setdiff1d(guess[guess >= 0], learned.shares.argmax(1)))
@@ -85,17 +86,17 @@ def learn_classes(
     return learned
 
 
-def _is_clear(more: float, less: float, n: int) -> bool:
-    """Whether a share of n is above another by more than its standard error, with one right and one wrong added."""
-    p = (n * more + 1) / (n + 2)
-    return more - less > (p * (1 - p) / n) ** 0.5
+def _is_clear(more: np.ndarray, less: np.ndarray) -> bool:
+    """Whether one is right of more cells (m,) than the other, by over a standard error of the difference."""
+    gained, lost = (more & ~less).sum(), (less & ~more).sum()
+    return gained - lost > (gained + lost) ** 0.5
 
 
 def smooth(evidence: Evidence, n_parts: int, trunk: Trunk, seed: int = 0, share: float = 1.0) -> Learned:
-    """The parts by two nets, each asked for the cells whose guess it has not learned.
+    """The parts by nets, each asked for the cells whose guess it has not learned.
 
     A net soon knows by heart where the guess is wrong. So cells are cut in two halves, and a net that learns the guess
-    for the one half, and labels of all, speaks for the other. Without a guess, both speak for all, by their mean.
+    for the one half, and labels of all, speaks for the other. Without a guess, one net speaks for all.
 
     Parameters
     ----------
@@ -118,14 +119,13 @@ def smooth(evidence: Evidence, n_parts: int, trunk: Trunk, seed: int = 0, share:
     """
     x, labels, guess = evidence
     rng = np.random.default_rng(seed)
-    half = rng.permutation(len(labels)) % 2
-    speaks = np.stack([half == 0, half == 1]) if (guess >= 0).any() else np.ones((2, len(labels)), dtype=bool)
-    shares = np.zeros((len(labels), n_parts), dtype=np.float32)
-    for asked in speaks:
+    half = rng.permutation(len(labels)) % 2 if (guess >= 0).any() else np.zeros_like(labels)
+    shares = np.empty((len(labels), n_parts), dtype=np.float32)
+    for asked in (half == k for k in np.unique(half)):
         net = _learned(Evidence(x, labels, np.where(asked, -1, guess)), n_parts, trunk, rng, share)
-        shares[asked] += probabilities(net, x[asked])
+        shares[asked] = probabilities(net, x[asked])
     state = {name: value.cpu() for name, value in net.trunk.state_dict().items()}
-    return Learned(shares / speaks.sum(0)[:, None].astype(np.float32), state)
+    return Learned(shares, state)
 
 
 def _learned(evidence: Evidence, n_parts: int, trunk: Trunk, rng: np.random.Generator, share: float) -> "Net":
