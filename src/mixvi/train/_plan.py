@@ -243,6 +243,7 @@ class MixviPlan(TrainingPlan):
         parts = self.trainer.strategy.broadcast(parts)  # processes are to go on with the same
         if parts.trunk is not None:
             trunk.follow(parts.trunk)
+            self.optimizers().optimizer.state.clear()  # moments of gradients of another, smaller loss
         moments = parts.moments(*self._pass(rows, self._posterior))
         self.prior.place(*(values.to(self.device) for values in moments))
         if self.guidance:
