@@ -91,12 +91,14 @@ def test_the_encoder_sees_what_the_net_sees(trunk):
     torch.testing.assert_close(trunk.eval()(x, c)[:, :32], bare.eval()(discounted, c[:, :0]))
 
 
-def test_nets_that_learn_classes_are_sure(two, trunk, monkeypatch):
+def test_nets_that_learn_classes_are_sure_but_not_of_counts(two, trunk, monkeypatch):
     x, _, labels = two
     sure = smooth(Evidence(x, labels, np.full(400, -1)), 2, trunk).shares
+    counted = smooth(Evidence(x, labels, np.full(400, -1), is_count=True), 2, trunk).shares
     monkeypatch.setattr(_smooth, "DOUBT", 0.0)
     unsure = smooth(Evidence(x, labels, np.full(400, -1)), 2, trunk).shares
     assert entropy(sure, axis=1).mean() < 0.8 * entropy(unsure, axis=1).mean()
+    np.testing.assert_array_equal(counted, unsure)
 
 
 def test_nets_speak_of_cells_whose_guess_they_have_not_learned(two, trunk, monkeypatch):

@@ -107,7 +107,7 @@ def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, trunk: Trunk, gu
         logger.warning("Found %d clusters; the %d largest get a component.", n_parts, prior.n_room)
     shares, learned, state = neighbor_shares(part, graph, n_parts), None, None
     if guided and layout.n_labels and seen.values is not None:
-        evidence, alone = Evidence(seen.values, seen.labels, part), not layout.n_conditions
+        evidence, alone = Evidence(seen.values, seen.labels, part, seen.is_count), not layout.n_conditions
         found = learn_classes(evidence, graph, layout.n_labels, trunk, alone, seed)
         learned, state = (None, None) if found is None else found
     elif prior.n_wanted is not None and not layout.n_labels and seen.values is not None and not seen.is_count:

@@ -27,7 +27,7 @@ N_EPOCHS, MIN_STEPS, MAX_STEPS = 20, 500, 4700
 TRIED = 0.3  # share of the steps that a net gets while held-out labels are asked for
 RADIUS = 0.25  # of the changes: share of the distance to the nearest other cell of the minibatch
 PROBE = 0.1  # of the radius: how far the direction of the worst change is looked for
-DOUBT = 0.5  # weight of the entropy of the classes of a cell
+DOUBT = 0.5  # weight of the entropy of the classes of a cell, where it is not counts: types of cells shade off
 WINDOW = 0.1  # of the steps: how far the running mean of the weights looks back
 
 
@@ -37,6 +37,7 @@ class Evidence(NamedTuple):
     x: Tensor  # (n, g) what encoders see
     labels: np.ndarray  # (n,)
     guess: np.ndarray  # (n,) what the graph makes of the labels; new parts have numbers of their own
+    is_count: bool = False
 
 
 class Learned(NamedTuple):
@@ -57,7 +58,7 @@ def learn_classes(
     standard error, to a net that could do without it, and to be taken as it is. A part that nets leave empty keeps the
     cells of the guess. Labels of all cells, or fewer than five of each class, leave it at the guess.
     """
-    x, labels, guess = evidence
+    labels, guess = evidence.labels, evidence.guess
     n_parts = max(guess.max() + 1, n_classes)
     n_labels = np.bincount(labels[labels >= 0], minlength=n_classes)
     asked = np.flatnonzero((labels >= 0) & (n_labels >= FOLDS)[labels])  # of rarer classes, all labels are learned from
@@ -72,7 +73,7 @@ def learn_classes(
     unknown = np.full(len(labels), -1)
     sources = {"both": graph_says} | ({"labels": unknown} if alone and n_parts == n_classes else {})
     said = {
-        name: smooth(Evidence(x, rest, source), n_classes, trunk, seed, TRIED).shares.argmax(1)
+        name: smooth(evidence._replace(labels=rest, guess=source), n_classes, trunk, seed, TRIED).shares.argmax(1)
         for name, source in sources.items()
     } | {"graph": graph_says}
     right = {name: classes[out] == labels[out] for name, classes in said.items()}
@@ -80,7 +81,7 @@ def learn_classes(
     logger.info("Of %d labels held out, found: %s.", len(out), {name: int(hits.sum()) for name, hits in right.items()})
     if _is_clear(right["graph"], right[best]):
         return None
-    learned = smooth(evidence if best == "both" else Evidence(x, labels, unknown), n_parts, trunk, seed)
+    learned = smooth(evidence if best == "both" else evidence._replace(guess=unknown), n_parts, trunk, seed)
     lost = np.isin(guess, np.setdiff1d(guess[guess >= 0], learned.shares.argmax(1)))
     learned.shares[lost] = np.eye(n_parts, dtype=learned.shares.dtype)[guess[lost]]
     return learned
@@ -117,12 +118,12 @@ def smooth(evidence: Evidence, n_parts: int, trunk: Trunk, seed: int = 0, share:
     Miyato, Maeda, Koyama and Ishii 2019, Virtual adversarial training, IEEE TPAMI.
     Polyak and Juditsky 1992, Acceleration of stochastic approximation by averaging.
     """
-    x, labels, guess = evidence
+    x, labels, guess, _ = evidence
     rng = np.random.default_rng(seed)
     half = rng.permutation(len(labels)) % 2 if (guess >= 0).any() else np.zeros_like(labels)
     shares = np.empty((len(labels), n_parts), dtype=np.float32)
     for asked in (half == k for k in np.unique(half)):
-        net = _learned(Evidence(x, labels, np.where(asked, -1, guess)), n_parts, trunk, rng, share)
+        net = _learned(evidence._replace(guess=np.where(asked, -1, guess)), n_parts, trunk, rng, share)
         shares[asked] = probabilities(net, x[asked])
     state = {name: value.cpu() for name, value in net.trunk.state_dict().items()}
     return Learned(shares, state)
@@ -130,7 +131,7 @@ def smooth(evidence: Evidence, n_parts: int, trunk: Trunk, seed: int = 0, share:
 
 def _learned(evidence: Evidence, n_parts: int, trunk: Trunk, rng: np.random.Generator, share: float) -> "Net":
     """A net whose loss is the cross-entropy of labels and of the guess, what the worst small change does, and doubt."""
-    x, labels, guess = evidence
+    x, labels, guess, is_count = evidence
     n, known = len(labels), np.flatnonzero(labels >= 0)
 
     def loss(net: Net) -> Tensor:
@@ -139,7 +140,7 @@ def _learned(evidence: Evidence, n_parts: int, trunk: Trunk, rng: np.random.Gene
         cells = x[np.concatenate([own, some])]
         log_p = net(cells)
         doubt = -(log_p[len(own) :].exp() * log_p[len(own) :]).sum(-1).mean()
-        found = adversarial(net, net, cells[len(own) :]) + DOUBT * doubt
+        found = adversarial(net, net, cells[len(own) :]) + (0.0 if is_count else DOUBT) * doubt
         for p, truth in ((log_p[: len(own)], labels[own]), (log_p[len(own) :], guess[some])):
             if (truth >= 0).any():
                 found = found + cross_entropy(p, torch.from_numpy(truth).to(x.device), ignore_index=-1)
