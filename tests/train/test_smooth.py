@@ -261,6 +261,8 @@ def test_the_encoder_goes_on_from_the_net(counts, monkeypatch):
     model = fitted("GMVAE", counts, setup, train=train, n_clusters=None)
     rates = [group["lr"] for group in model.trainer.optimizers[0].param_groups]
     np.testing.assert_allclose(rates, 1e-9 / 3)  # in the last of three epochs
+    steps = {int(state["step"]) for state in model.trainer.optimizers[0].state.values()}
+    assert steps == {3}  # of the optimizer since then; what it did before is forgotten
     found = model.module.encoder.trunk.state_dict()
     for name, value in given[0].items():
         if "running" not in name:
