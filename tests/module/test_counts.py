@@ -1,11 +1,12 @@
 """Fast log-likelihoods of counts against the plain formulas, values and gradients."""
 
+import numpy as np
 import pytest
 import torch
 from scvi import distributions
 
 from mixvi.module import counts
-from mixvi.module.rows import dense
+from mixvi.module.rows import csr, dense
 from tests.module.test_rows import as_csr
 
 N, G = 40, 60
@@ -106,6 +107,21 @@ def test_kernel_lets_nan_through():
     logits[4, 5] = torch.nan
     log_p = counts.log_negative_binomial_softmax(x, logits, x.sum(-1, keepdim=True) + 1, theta.detach())
     assert log_p.isnan().nonzero().squeeze().tolist() == 4
+
+
+def test_kernel_gives_the_same_bits_wherever_its_arrays_lie():
+    """Loops over memory that the compiler cannot tell apart may run one way or the other."""
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.poisson(rng.gamma(0.3, size=(200, 2000))).astype(np.float32))
+    arrays = (as_csr(x), torch.randn(200, 2000), x.sum(-1, keepdim=True) + 1, torch.rand(2000) + 0.5)
+    first, others = counts.log_negative_binomial_softmax(*arrays), []
+    for _ in range(300):
+        others = [*others[-30:], np.empty(rng.integers(100_000), dtype=np.uint8)]  # moves what is allocated next
+        crow, column, value = (
+            part.clone() for part in (arrays[0].crow_indices(), arrays[0].col_indices(), arrays[0].values())
+        )
+        again = counts.log_negative_binomial_softmax(csr(crow, column, value, 2000), *(a.clone() for a in arrays[1:]))
+        assert torch.equal(again, first)
 
 
 def test_double_precision_takes_the_formula_in_torch():

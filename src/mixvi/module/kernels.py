@@ -2,7 +2,8 @@
 
 ``mixvi.module.counts`` says what is computed and does it with torch; here stands the same in single precision, with
 exp, log, lgamma and digamma written so that the compiler can take 8 or 16 genes at a time. It is one thread: waking
-another of torch's takes as long as a minibatch of 128.
+another of torch's takes as long as a minibatch of 128. What a loop over the counts of a cell needs is copied side by
+side first: elsewhere, the compiler's choice of loop, and with it the last bits, would hang on the addresses.
 """
 
 import numpy as np
@@ -114,7 +115,7 @@ def _negative_binomial(
     """Fill in log p (n,), its gradients by logits (n, g) and, cell by cell, by theta (n, g)."""
     n, g = logits.shape
     rho = np.empty(g, np.float32)
-    mu_at, theta_at, lgamma_at, digamma_at = np.empty((4, g), np.float32)
+    value_at, mu_at, theta_at, lgamma_at, digamma_at = np.empty((5, g), np.float32)
     for i in range(n):
         total = _f(0)
         for j in range(g):
@@ -135,10 +136,10 @@ def _negative_binomial(
         first, m = offset[i], offset[i + 1] - offset[i]
         for k in range(m):
             j = gene[first + k]
-            mu_at[k], theta_at[k] = size * rho[j], theta[j]
+            value_at[k], mu_at[k], theta_at[k] = value[first + k], size * rho[j], theta[j]
             lgamma_at[k], digamma_at[k] = lgamma_theta[j], digamma_theta[j]
         for k in range(m):  # what counts other than 0 add
-            x, mu = value[first + k], mu_at[k]
+            x, mu = value_at[k], mu_at[k]
             s = mu + theta_at[k] + EPS
             log_px += x * _log((mu + EPS) / s) + _lgamma(x + theta_at[k]) - lgamma_at[k] - _lgamma(x + _f(1))
             mu_at[k] = x * mu / (mu + EPS) - x * mu / s
