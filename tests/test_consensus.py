@@ -90,6 +90,19 @@ def test_communities_merged_by_distance_are_taken_if_no_judge_objects(views, mon
     np.testing.assert_array_equal(part, cut if taken == "by communities" else y)
 
 
+@pytest.mark.parametrize(
+    ("lost", "expected"), [(0.5, True), (1.5, False), (-1.5, True), (40, False)], ids=["noise", "sure", "both", "mean"]
+)
+def test_a_view_objects_where_silhouettes_are_narrower_by_more_than_a_standard_error(monkeypatch, lost, expected):
+    noise = np.random.default_rng(0).standard_normal(300)
+    noise -= noise.mean()
+    in_second = noise - lost * noise.std(ddof=1) / 300**0.5
+    widths = {(0, "one"): noise + 1, (1, "one"): in_second, (0, "other"): noise * 0, (1, "other"): noise * 0}
+    monkeypatch.setattr(consensus, "_widths", lambda part, views, seed: [widths[view, part] for view in views])
+    assert consensus.is_wider("one", "other", [0, 1]) == expected
+    assert not consensus.is_wider("other", "other", [0, 1])
+
+
 def test_views_of_counts_are_those_of_scanpy():
     cells = datasets.pbmc68k_reduced()
     counts = csr_matrix(cells.X)

@@ -5,6 +5,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from scipy.stats import entropy
 from sklearn.datasets import make_blobs
 from torch import nn
@@ -163,13 +164,16 @@ def test_held_out_labels_choose_the_source(two, trunk, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("right", "expected"),
-    [((9, 9, 9), "labels"), ((9, 8, 9), "labels"), ((10, 8, 8), "both"), ((8, 8, 9), "labels"), ((9, 6, 10), "both")],
-)
-def test_a_guess_that_is_hardly_better_is_not_taken(two, trunk, monkeypatch, right, expected):
-    """Of 16 labels held out, nets with the guess, those without it and the graph find so many."""
-    x, y, _ = two
-    labels = np.where(np.arange(400) % 5, -1, y)
+    ("n_labels", "right", "expected"),
+    [
+        (80, (9, 9, 9), "both"), (80, (8, 9, 8), "both"), (80, (8, 10, 8), "labels"), (80, (9, 6, 10), "both"),
+        (1000, (180, 180, 180), "labels"), (1000, (180, 177, 180), "both"), (1000, (180, 190, 191), "labels"),
+    ],
+)  # fmt: skip
+def test_few_labels_need_the_guess_and_its_lead_must_be_sure(monkeypatch, trunk, n_labels, right, expected):
+    """Of a fifth of the labels, nets with the guess, those without it and the graph find so many."""
+    x, y = torch.randn(1200, 8), np.arange(1200) % 2
+    labels = np.where(np.arange(1200) < n_labels, y, -1)
     source, asked = dict(zip(("both", "labels", "graph"), right, strict=True)), []
 
     def says(name, evidence):
@@ -184,7 +188,7 @@ def test_a_guess_that_is_hardly_better_is_not_taken(two, trunk, monkeypatch, rig
 
     monkeypatch.setattr(_smooth, "smooth", net)
     monkeypatch.setattr(_smooth, "partition_with_classes", lambda graph, rest, *_, **__: says("graph", rest))
-    assert learn_classes(Evidence(x, labels, y), neighbor_graph(x.numpy()), 2, trunk) is not None
+    assert learn_classes(Evidence(x, labels, y), csr_matrix((1200, 1200)), 2, trunk) is not None
     assert asked[-1] == expected
 
 

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 BATCH_SIZE, N_LABELLED = 256, 128  # cells of a step; labelled ones that are drawn beside them
 N_EPOCHS, MIN_STEPS, MAX_STEPS = 20, 500, 4700
+TOLERATED = 0.02  # share of held-out labels that learning without a guess may cost, for what it gains in the end
 TRIED = 0.3  # share of the steps that a net gets while held-out labels are asked for
 RADIUS = 0.25  # of the changes: share of the distance to the nearest other cell of the minibatch
 PROBE = 0.1  # of the radius: how far the direction of the worst change is looked for
@@ -54,9 +55,10 @@ def learn_classes(
 
     A fifth of the labels is held out. The nets that learn from labels and the graph's guess, the one that learns from
     labels alone (if ``alone``, and there are no parts but classes), and the guess itself are asked for them. A guess
-    helps nets early and holds them back later, and few labels tell little: so the guess must be worth more than a
-    standard error, to a net that could do without it, and to be taken as it is. A part that nets leave empty keeps the
-    cells of the guess. Labels of all cells, or fewer than five of each class, leave it at the guess.
+    helps nets early and holds them back later: so labels alone are learned from where that surely costs no more than
+    a fiftieth of those asked for. Few labels cannot say so, and the guess is what they need. To be taken as it is, the
+    guess must surely be ahead of the nets. Sure is what a standard error does not turn. A part that nets leave empty
+    keeps the cells of the guess. Labels of all cells, or fewer than five of each class, leave it at the guess.
     """
     labels, guess = evidence.labels, evidence.guess
     n_parts = max(guess.max() + 1, n_classes)
@@ -77,9 +79,10 @@ def learn_classes(
         for name, source in sources.items()
     } | {"graph": graph_says}
     right = {name: classes[out] == labels[out] for name, classes in said.items()}
-    best = "labels" if "labels" in right and not _is_clear(right["both"], right["labels"]) else "both"
+    enough = "labels" in right and _sure_lead(right["labels"], right["both"]) > -TOLERATED * len(out)
+    best = "labels" if enough else "both"
     logger.info("Of %d labels held out, found: %s.", len(out), {name: int(hits.sum()) for name, hits in right.items()})
-    if _is_clear(right["graph"], right[best]):
+    if _sure_lead(right["graph"], right[best]) > 0:
         return None
     learned = smooth(evidence if best == "both" else evidence._replace(guess=unknown), n_parts, trunk, seed)
     lost = np.isin(guess, np.setdiff1d(guess[guess >= 0], learned.shares.argmax(1)))
@@ -87,10 +90,10 @@ def learn_classes(
     return learned
 
 
-def _is_clear(more: np.ndarray, less: np.ndarray) -> bool:
-    """Whether one is right of more cells (m,) than the other, by over a standard error of the difference."""
-    gained, lost = (more & ~less).sum(), (less & ~more).sum()
-    return gained - lost > (gained + lost) ** 0.5
+def _sure_lead(ahead: np.ndarray, behind: np.ndarray) -> float:
+    """Of how many more cells (m,) one is right than the other, less a standard error, as if one more had differed."""
+    gained, lost = (ahead & ~behind).sum(), (behind & ~ahead).sum()
+    return gained - lost - (gained + lost + 1) ** 0.5
 
 
 def smooth(evidence: Evidence, n_parts: int, trunk: Trunk, seed: int = 0, share: float = 1.0) -> Learned:
