@@ -91,16 +91,22 @@ def test_communities_merged_by_distance_are_taken_if_no_judge_objects(views, mon
 
 
 @pytest.mark.parametrize(
-    ("lost", "expected"), [(0.5, True), (1.5, False), (-1.5, True), (40, False)], ids=["noise", "sure", "both", "mean"]
-)
-def test_a_view_objects_where_silhouettes_are_narrower_by_more_than_a_standard_error(monkeypatch, lost, expected):
-    noise = np.random.default_rng(0).standard_normal(300)
-    noise -= noise.mean()
-    in_second = noise - lost * noise.std(ddof=1) / 300**0.5
-    widths = {(0, "one"): noise + 1, (1, "one"): in_second, (0, "other"): noise * 0, (1, "other"): noise * 0}
-    monkeypatch.setattr(consensus, "_widths", lambda part, views, seed: [widths[view, part] for view in views])
-    assert consensus.is_wider("one", "other", [0, 1]) == expected
-    assert not consensus.is_wider("other", "other", [0, 1])
+    ("author", "width", "taken"),
+    [(0, (0.2, 0.4), "by communities"), (1, (0.2, 0.4), "by distance"), (2, (0.2, 0.4), "by communities"),
+     (1, (0.1, 0.4), "by communities"), (1, (0.2, 0.6), "by distance")],
+)  # fmt: skip
+def test_a_view_is_not_asked_about_its_own_communities(views, monkeypatch, author, width, taken):
+    """Communities are of one of two views, or what both agree on, and have widths 0.1 and 0.5; others stand against."""
+    (sharp, half, _), y = views
+    cut, worse = np.where(y % 2, np.arange(300) % 3, 3), np.arange(300) % 4
+    found = [cut if k == author else worse for k in range(3)]
+    monkeypatch.setattr(consensus, "partition", lambda *_: found.pop(0))
+    monkeypatch.setattr(consensus, "merge_by_distance", lambda *_: y)
+    widths = {id(cut): (0.1, 0.5), id(worse): (0.0, 0.0), id(y): width}
+    monkeypatch.setattr(consensus, "silhouettes", lambda part, judges, seed: list(widths[id(part)]))
+    graph = cluster.neighbor_graph(sharp)
+    part = consensus.consensus([sharp, half], [graph, graph], [sharp, half], 4)
+    np.testing.assert_array_equal(part, cut if taken == "by communities" else y)
 
 
 def test_views_of_counts_are_those_of_scanpy():

@@ -11,10 +11,9 @@ import anndata as ad
 import numpy as np
 import scanpy as sc
 from scipy.sparse import csr_matrix
-from scipy.stats import sem
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from sklearn.metrics import silhouette_samples
+from sklearn.metrics import silhouette_score
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import OneHotEncoder
 
@@ -121,8 +120,8 @@ def consensus(
     k-means, that leave its ends together (co-association: Fred and Jain 2005). Leiden would rather split a type of many
     cells than tell two small ones that lie side by side; so, where a number is asked for, many small communities of the
     mean graph are also merged to it by the distance of their means (Ward 1963) in the views that judge. As that is next
-    to asking for wide silhouettes there, these parts are taken only if they have wider ones and no view is surely
-    against them (`is_wider`), or if there are more of them.
+    to asking for wide silhouettes there, these parts are taken only if they have wider ones by the mean of the views
+    and in each of them, but for the view that the others are communities of, or if there are more of them.
 
     Parameters
     ----------
@@ -164,7 +163,10 @@ def consensus(
     near = merge_by_distance(communities(graph, FINE, seed), judged, n_clusters)
     if near.max() != best.max():
         return max(near, best, key=np.max)
-    return near if is_wider(near, best, judges, seed) else best
+    origin = next(i for i, part in enumerate(found) if part is best)
+    is_own = np.array([origin < len(views) and judge is views[origin] for judge in judges])
+    gain = np.subtract(silhouettes(near, judges, seed), silhouettes(best, judges, seed))
+    return near if gain.mean() > 0 and (gain[~is_own] > 0).all() else best
 
 
 def islands(latent: np.ndarray, graph: csr_matrix, n_clusters: int, seed: int = 0) -> np.ndarray:
@@ -224,27 +226,12 @@ def widest(found: list[np.ndarray], judges: list[np.ndarray], n_clusters: int | 
     return max(found, key=rank)
 
 
-def is_wider(one: np.ndarray, other: np.ndarray, views: list[np.ndarray], seed: int = 0) -> bool:
-    """Whether a partition (n,) has wider silhouettes than another, by their mean over views (n, d) of the same cells.
-
-    No view may find them narrower by more than the standard error of the difference: the other one may be of that very
-    view.
-    """
-    gains = [a - b for a, b in zip(_widths(one, views, seed), _widths(other, views, seed), strict=True)]
-    return np.mean(gains) > 0 and all(gain.mean() > -sem(gain) for gain in gains)
-
-
 def silhouettes(part: np.ndarray, views: list[np.ndarray], seed: int = 0) -> list[float]:
     """Mean silhouette of parts (n,) in each view (n, d), of up to `MAX_JUDGED` cells; -1 where there is none."""
-    return [width.mean() for width in _widths(part, views, seed)]
-
-
-def _widths(part: np.ndarray, views: list[np.ndarray], seed: int) -> list[np.ndarray]:
-    """Silhouettes (m,) of the same m cells in each view."""
     some = np.random.default_rng(seed).permutation(len(part))[:MAX_JUDGED]
     if not 1 < len(np.unique(part[some])) < len(some):
-        return [np.full(len(some), -1.0)] * len(views)
-    return [silhouette_samples(view[some], part[some]) for view in views]
+        return [-1.0] * len(views)
+    return [silhouette_score(view[some], part[some]) for view in views]
 
 
 def principal_components(values: np.ndarray, seed: int = 0) -> np.ndarray:
