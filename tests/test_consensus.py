@@ -137,6 +137,13 @@ def test_cells_and_genes_without_a_count_do_no_harm(monkeypatch):
     assert consensus.count_components(csr_matrix(counts)) == []
 
 
+def test_a_view_in_which_all_cells_are_alike_is_left_out():
+    """The same genes in the same parts, but more or less of them."""
+    counts = np.outer(np.arange(1, 151) % 8 + 1, np.arange(40) % 5)
+    assert all(np.isfinite(view).all() for view in consensus.count_components(csr_matrix(counts)))
+    assert consensus.count_components(csr_matrix(np.ones_like(counts))) == []
+
+
 def test_without_counts_it_is_the_partition_of_the_latent_space(views):
     (sharp, *_), _ = views
     nothing = np.full(300, -1)

@@ -88,7 +88,8 @@ def place(
 def count_components(counts: csr_matrix, seed: int = 0) -> list[np.ndarray]:
     """Up to 30 principal components each (n, p) of log-normalised counts and of their Pearson residuals.
 
-    None of both where the residuals, which are dense, would not fit (``MAX_VALUES``).
+    None of both where the residuals, which are dense, would not fit (``MAX_VALUES``), and not one in which all cells
+    are alike.
 
     References
     ----------
@@ -106,9 +107,10 @@ def count_components(counts: csr_matrix, seed: int = 0) -> list[np.ndarray]:
         sc.pp.log1p(log)
         sc.experimental.pp.normalize_pearson_residuals(residuals, theta=THETA)
     residuals.X = np.nan_to_num(residuals.X)  # of cells without a count
-    for view in (log, residuals):
+    differing = [view for view in (log, residuals) if (view.X.max(0) - view.X.min(0)).max() > 0]
+    for view in differing:
         sc.pp.pca(view, n_comps=n_components, random_state=seed)
-    return [log.obsm["X_pca"], residuals.obsm["X_pca"]]
+    return [view.obsm["X_pca"] for view in differing]
 
 
 def consensus(
