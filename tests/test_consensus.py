@@ -93,7 +93,7 @@ def test_communities_merged_by_distance_are_taken_if_no_judge_objects(views, mon
 @pytest.mark.parametrize(
     ("author", "width", "taken"),
     [(0, (0.2, 0.4), "by communities"), (1, (0.2, 0.4), "by distance"), (2, (0.2, 0.4), "by communities"),
-     (1, (0.1, 0.4), "by communities"), (1, (0.2, 0.6), "by distance")],
+     (1, (0.15, 0.4), "by communities"), (1, (0.2, 0.6), "by distance")],
 )  # fmt: skip
 def test_a_view_is_not_asked_about_its_own_communities(views, monkeypatch, author, width, taken):
     """Communities are of one of two views, or what both agree on, and have widths 0.1 and 0.5; others stand against."""

@@ -165,10 +165,9 @@ def consensus(
     near = merge_by_distance(communities(graph, FINE, seed), judged, n_clusters)
     if near.max() != best.max():
         return max(near, best, key=np.max)
-    origin = next(i for i, part in enumerate(found) if part is best)
-    is_own = np.array([origin < len(views) and judge is views[origin] for judge in judges])
+    own = next((view for view, part in zip(views, found, strict=False) if part is best), None)  # the last is of all
     gain = np.subtract(silhouettes(near, judges, seed), silhouettes(best, judges, seed))
-    return near if gain.mean() > 0 and (gain[~is_own] > 0).all() else best
+    return near if gain.mean() > 0 and (gain[[judge is not own for judge in judges]] > 0).all() else best
 
 
 def islands(latent: np.ndarray, graph: csr_matrix, n_clusters: int, seed: int = 0) -> np.ndarray:
