@@ -92,8 +92,8 @@ def test_communities_merged_by_distance_are_taken_if_no_judge_objects(views, mon
 
 @pytest.mark.parametrize(
     ("author", "width", "taken"),
-    [(0, (0.2, 0.4), "by communities"), (1, (0.2, 0.4), "by distance"), (2, (0.2, 0.4), "by communities"),
-     (1, (0.15, 0.4), "by communities"), (1, (0.2, 0.6), "by distance")],
+    [(0, (0.25, 0.45), "by communities"), (1, (0.25, 0.45), "by distance"), (2, (0.25, 0.45), "by communities"),
+     (1, (0.15, 0.4), "by communities"), (1, (0.05, 0.9), "by communities"), (1, (0.2, 0.6), "by distance")],
 )  # fmt: skip
 def test_a_view_is_not_asked_about_its_own_communities(views, monkeypatch, author, width, taken):
     """Communities are of one of two views, or what both agree on, and have widths 0.1 and 0.5; others stand against."""
@@ -132,16 +132,29 @@ def test_cells_and_genes_without_a_count_do_no_harm(monkeypatch):
     counts = np.random.default_rng(0).poisson(1.0, (200, 40)).astype(float)
     counts[3] = 0
     counts[:, 7] = 0
-    assert all(np.isfinite(view).all() for view in consensus.count_components(csr_matrix(counts)))
+    found = consensus.count_components(csr_matrix(counts))
+    assert len(found) == 2
+    assert all(np.isfinite(view).all() for view in found)
     monkeypatch.setattr(consensus, "MAX_VALUES", 100)
     assert consensus.count_components(csr_matrix(counts)) == []
 
 
-def test_a_view_in_which_all_cells_are_alike_is_left_out():
-    """The same genes in the same parts, but more or less of them."""
-    counts = np.outer(np.arange(1, 151) % 8 + 1, np.arange(40) % 5)
-    assert all(np.isfinite(view).all() for view in consensus.count_components(csr_matrix(counts)))
-    assert consensus.count_components(csr_matrix(np.ones_like(counts))) == []
+@pytest.mark.parametrize("most", [1, 8, 400])
+def test_views_in_which_all_cells_are_alike_are_left_out(views, most):
+    """The same genes in the same parts, but more or less of them: not quite alike in single precision."""
+    (sharp, *_), y = views
+    counts = csr_matrix(np.outer(np.random.default_rng(0).integers(1, most, 300, endpoint=True), np.arange(40) % 5))
+    assert consensus.count_components(counts) == []
+    part, _ = consensus.place(sharp, counts, np.full(300, -1), 0, 4)
+    assert adjusted_rand_score(part, y) == 1
+
+
+def test_a_view_in_which_all_cells_are_alike_is_left_out_alone(monkeypatch):
+    counts = csr_matrix(np.random.default_rng(0).poisson(1.0, (200, 40)))
+    log, residuals = consensus.count_components(counts)
+    monkeypatch.setattr("scanpy.pp.log1p", lambda cells: cells.X.data.fill(0.0))
+    (left,) = consensus.count_components(counts)
+    np.testing.assert_array_equal(left, residuals)
 
 
 def test_without_counts_it_is_the_partition_of_the_latent_space(views):

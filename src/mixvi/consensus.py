@@ -24,6 +24,7 @@ N_COMPONENTS = 30
 THETA = 100.0  # inverse overdispersion of the null model of Pearson residuals, scanpy's default
 MIN_CELLS = 100  # fewer do not bear several partitions
 MAX_VALUES = 100_000_000  # of the dense residuals: 50,000 cells of 2,000 genes, 0.8 GB
+ROUNDING = 1e-4  # of log-normalised counts and residuals in single precision: cells this close are alike
 MAX_JUDGED = 10_000  # cells whose silhouettes are looked at, which takes all pairs of them
 LAYOUT = 10  # dimensions in which islands are told apart
 SIZES = (0.75, 1.0, 1.25, 1.5) * 3  # of the mixtures that tell them: share of the wanted number
@@ -107,7 +108,7 @@ def count_components(counts: csr_matrix, seed: int = 0) -> list[np.ndarray]:
         sc.pp.log1p(log)
         sc.experimental.pp.normalize_pearson_residuals(residuals, theta=THETA)
     residuals.X = np.nan_to_num(residuals.X)  # of cells without a count
-    differing = [view for view in (log, residuals) if (view.X.max(0) - view.X.min(0)).max() > 0]
+    differing = [view for view in (log, residuals) if (view.X.max(0) - view.X.min(0)).max() > ROUNDING]
     for view in differing:
         sc.pp.pca(view, n_comps=n_components, random_state=seed)
     return [view.obsm["X_pca"] for view in differing]
@@ -122,8 +123,8 @@ def consensus(
     k-means, that leave its ends together (co-association: Fred and Jain 2005). Leiden would rather split a type of many
     cells than tell two small ones that lie side by side; so, where a number is asked for, many small communities of the
     mean graph are also merged to it by the distance of their means (Ward 1963) in the views that judge. As that is next
-    to asking for wide silhouettes there, these parts are taken only if they have wider ones by the mean of the views
-    and in each of them, but for the view that the others are communities of, or if there are more of them.
+    to asking for wide silhouettes there, these parts are taken only if they have wider ones on average and in each view
+    (where the others are the communities of one view's graph: in each other view), or if there are more of them.
 
     Parameters
     ----------
@@ -132,7 +133,7 @@ def consensus(
     graphs
         Their neighbour graphs (n, n).
     judges
-        The views in which silhouettes are looked at; their mean counts, but for parts by distance.
+        The views in which silhouettes are looked at.
     n_clusters
         Number of parts; ``None`` takes as many as Leiden finds at resolution 1.
     seed
@@ -165,7 +166,7 @@ def consensus(
     near = merge_by_distance(communities(graph, FINE, seed), judged, n_clusters)
     if near.max() != best.max():
         return max(near, best, key=np.max)
-    own = next((view for view, part in zip(views, found, strict=False) if part is best), None)  # the last is of all
+    own = next((view for view, part in zip(views, found[:-1], strict=True) if part is best), None)
     gain = np.subtract(silhouettes(near, judges, seed), silhouettes(best, judges, seed))
     return near if gain.mean() > 0 and (gain[[judge is not own for judge in judges]] > 0).all() else best
 

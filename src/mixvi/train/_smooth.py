@@ -57,8 +57,9 @@ def learn_classes(
     labels alone (if ``alone``, and there are no parts but classes), and the guess itself are asked for them. A guess
     helps nets early and holds them back later: so labels alone are learned from where that surely costs no more than
     a fiftieth of those asked for. Few labels cannot say so, and the guess is what they need. To be taken as it is, the
-    guess must surely be ahead of the nets. Sure is what a standard error does not turn. A part that nets leave empty
-    keeps the cells of the guess. Labels of all cells, or fewer than five of each class, leave it at the guess.
+    guess must surely be ahead of all nets. Sure is what a standard error does not turn (`_sure_lead`). A part
+    that nets leave empty keeps the cells of the guess. Labels of all cells, or fewer than five of each class, leave it
+    at the guess.
     """
     labels, guess = evidence.labels, evidence.guess
     n_parts = max(guess.max() + 1, n_classes)
@@ -82,7 +83,7 @@ def learn_classes(
     enough = "labels" in right and _sure_lead(right["labels"], right["both"]) > -TOLERATED * len(out)
     best = "labels" if enough else "both"
     logger.info("Of %d labels held out, found: %s.", len(out), {name: int(hits.sum()) for name, hits in right.items()})
-    if _sure_lead(right["graph"], right[best]) > 0:
+    if all(_sure_lead(right["graph"], right[name]) > 0 for name in sources):
         return None
     learned = smooth(evidence if best == "both" else evidence._replace(guess=unknown), n_parts, trunk, seed)
     lost = np.isin(guess, np.setdiff1d(guess[guess >= 0], learned.shares.argmax(1)))
@@ -91,7 +92,10 @@ def learn_classes(
 
 
 def _sure_lead(ahead: np.ndarray, behind: np.ndarray) -> float:
-    """Of how many more cells (m,) one is right than the other, less a standard error, as if one more had differed."""
+    """Of how many more cells (m,) one is right than the other, less a standard error.
+
+    That is the root of the number of cells of which just one is right; one is added, so that none is not certainty.
+    """
     gained, lost = (ahead & ~behind).sum(), (behind & ~ahead).sum()
     return gained - lost - (gained + lost + 1) ** 0.5
 
