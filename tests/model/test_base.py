@@ -174,6 +174,35 @@ def test_a_category_that_no_cell_has_is_said(counts, caplog):
     assert "unlabeled_category='Unknwon' in .obs" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["Unknown", "?", "unlabeled", "T cell"])
+def test_a_class_that_sounds_like_none_is_said(name, counts, caplog):
+    counts.obs["label"] = np.where(np.arange(120) < 20, "B cell", name)
+    build("GMVAE", counts, {"labels_key": "label"})
+    assert (f"pass unlabeled_category={name!r}" in caplog.text) == (name in ("Unknown", "?"))
+    caplog.clear()
+    build("GMVAE", counts, {"labels_key": "label", "unlabeled_category": name})
+    assert "counts as a class" not in caplog.text
+
+
+@pytest.mark.parametrize("n_clusters", [None, 4])
+def test_classes_that_leave_no_room_for_others_are_said(n_clusters, counts, caplog):
+    counts.obs["label"] = np.where(np.arange(120) < 20, "B cell", "unknown")
+    setup = {"labels_key": "label", "unlabeled_category": "unknown"}
+    build("GMVAE", counts, setup, n_clusters=n_clusters)
+    assert ("took the classes of .obs['label'] for all clusters there are, 1;" in caplog.text) == (n_clusters is None)
+
+
+def test_new_cells_without_the_layer_are_told_what_to_do(counts):
+    counts.layers["counts"] = counts.X.copy()
+    model = fitted("VAE", counts, {"layer": "counts"})
+    new = counts[:7].copy()
+    del new.layers["counts"]
+    with pytest.raises(KeyError, match=r"no layer 'counts'.*adata.layers\['counts'\] = adata.X"):
+        model.get_latent_representation(new)
+    new.layers["counts"] = new.X
+    assert model.get_latent_representation(new).shape == (7, 3)
+
+
 def test_loading_without_data(counts, tmp_path):
     model = fitted("GMVAE", counts, {"batch_key": "condition"})
     model.save(tmp_path / "model")

@@ -9,11 +9,11 @@ import pandas as pd
 from anndata import AnnData
 
 
-def check_layer(adata: AnnData, layer: str | None) -> None:
+def check_layer(adata: AnnData, layer: str | None, advice: str = "layer=None takes .X") -> None:
     """Make sure that a layer exists; ``None`` is ``.X``."""
     if layer is not None and layer not in adata.layers:
         there = sorted(filter(None, adata.layers))
-        raise KeyError(f"There is no layer {layer!r}; there are {there}, and layer=None takes .X.")
+        raise KeyError(f"There is no layer {layer!r}; there are {there}, and {advice}.")
 
 
 def check_columns(
@@ -107,7 +107,8 @@ def stand_in(adata: AnnData, var_names: np.ndarray, setup_args: Mapping[str, Any
     """
     _check_genes(adata.var_names, var_names)
     layer = setup_args["layer"]
-    check_layer(adata, layer)
+    advice = f"the model reads that one; if the same kind of values are in .X, adata.layers[{layer!r}] = adata.X"
+    check_layer(adata, layer, advice)
     keys = [setup_args["batch_key"], setup_args["size_factor_key"]]
     for covariates in (setup_args["categorical_covariate_keys"], setup_args["continuous_covariate_keys"]):
         keys += list(covariates or [])

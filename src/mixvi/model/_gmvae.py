@@ -1,5 +1,6 @@
 """Gaussian-mixture variational autoencoder for AnnData."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,8 @@ from mixvi.model._evidence import EvidenceMixin
 from mixvi.module._elbo import Cells
 from mixvi.module._gmvae import GMVAEModule
 from mixvi.module.likelihoods import LIKELIHOODS
+
+logger = logging.getLogger(__name__)
 
 
 class GMVAE(ConditionalMixin, EvidenceMixin):
@@ -212,6 +215,12 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
 
     def _n_components(self, n_clusters: int | None, n_labels: int) -> int | None:
         if n_clusters is None:
+            if n_labels and self.adata is not None:
+                logger.info(
+                    "GMVAE took the classes of .obs[%r] for all clusters there are, %d; cells of other kinds would "
+                    "join the most similar class. A larger n_clusters leaves room for new clusters.",
+                    self.registry_["setup_args"]["labels_key"], n_labels,
+                )  # fmt: skip
             return n_labels or None
         n_cells = self.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["n_obs"]
         least = max(n_labels, 1)

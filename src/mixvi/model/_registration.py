@@ -38,6 +38,7 @@ from mixvi.module.nets import Hidden
 logger = logging.getLogger(__name__)
 
 NO_LABEL = "unlabeled"  # the category of cells without a label, where the user names none
+NO_CLASS = ("unknown", "unlabelled", "unassigned", "undefined", "none", "nan", "na", "n/a", "?", "")  # other such names
 
 
 class RegisteredModel(BaseModelClass):
@@ -71,7 +72,7 @@ class RegisteredModel(BaseModelClass):
         labels_key
             Column of ``.obs``: known classes, which components of a GMVAE take over.
         unlabeled_category
-            The value in ``labels_key`` that means "no label".
+            The value in ``labels_key`` that means "no label"; ``None`` is ``"unlabeled"``, which need not occur.
         size_factor_key
             Column of ``.obs``: positive size factors to use in place of total counts.
         categorical_covariate_keys, continuous_covariate_keys
@@ -139,6 +140,12 @@ class RegisteredModel(BaseModelClass):
         check_columns(adata.obs, [labels] if labels else [], advice=advice)
         if no_label is not None and source_registry is None and no_label not in set(adata.obs[labels]):
             logger.warning("No cell has unlabeled_category=%r in .obs[%r]: all count as labelled.", no_label, labels)
+        if no_label is None and labels is not None and source_registry is None:
+            for name in sorted(name for name in set(adata.obs[labels].astype(str)) if name.lower() in NO_CLASS):
+                logger.warning(
+                    "%r in .obs[%r] counts as a class like any other; if it means that there is no label, pass "
+                    "unlabeled_category=%r.", name, labels, name,
+                )  # fmt: skip
         check_columns(adata.obs, continuous, numeric=True)
         check_columns(adata.obs, [size_factor] if size_factor else [], numeric=True, positive=True)
 
