@@ -156,10 +156,21 @@ def test_sizes_that_make_no_sense(name, key, value, counts):
         build(name, counts, **{key: value})
 
 
-@pytest.mark.parametrize("max_epochs", [0, -1])
+@pytest.mark.parametrize("max_epochs", [0, -1, 1.5, "10"])
 def test_training_takes_an_epoch_at_least(max_epochs, counts):
-    with pytest.raises(ValueError, match=f"max_epochs={max_epochs}; it must be at least 1"):
+    with pytest.raises(ValueError, match=f"max_epochs={max_epochs!r}; it must be a whole number, 1 or more"):
         build("VAE", counts).train(max_epochs)
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    ({"batch_size": "64"}, "batch_size='64'; it must be a whole number"), ({"batch_size": 0}, "batch_size=0; it must"),
+    ({"lr": 1e-3}, r"\['lr'\] are settings of the plan: pass train\(plan_kwargs={...}\)"),
+])  # fmt: skip
+def test_training_says_what_it_does_not_take(wrong, said, counts):
+    model = build("VAE", counts)
+    with pytest.raises(ValueError, match=said):
+        model.train(1, **wrong)
+    assert not model.is_trained_
 
 
 @pytest.mark.parametrize("name", MODELS)

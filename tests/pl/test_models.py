@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mixvi import datasets, pl
-from tests.model.helpers import fitted
+from tests.model.helpers import build, fitted
 
 
 @pytest.fixture
@@ -33,6 +33,14 @@ def test_training_draws_the_history(model, tmp_path):
             np.testing.assert_allclose(line.get_ydata(), model.history[f"{term}_{split}"].to_numpy(dtype=float).ravel())
     pl.training(model, save=tmp_path / "training.png")
     assert (tmp_path / "training.png").exists()
+
+
+def test_what_is_not_there_yet_is_said(counts):
+    with pytest.raises(ValueError, match="call model.train"):
+        pl.training(build("VAE", counts))
+    with pytest.raises(ValueError, match=r"no .obsm\['X_other'\]; call model.annotate"):
+        pl.umap(counts, key="other")
+    assert not plt.get_fignums()
 
 
 def test_an_ae_has_no_kl_to_draw(counts):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -166,8 +167,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         ValueError
             If ``n_seeds`` is below 1, or the AnnData was registered anew since this model was made.
         """
-        if n_seeds < 1:
-            raise ValueError(f"n_seeds={n_seeds}; it must be at least 1.")
+        if not isinstance(n_seeds, Integral) or n_seeds < 1:
+            raise ValueError(f"n_seeds={n_seeds!r}; it must be a whole number, 1 or more.")
         if self._get_most_recent_anndata_manager(self.adata) is not self.adata_manager:
             raise ValueError(
                 "The AnnData was registered anew since this model was made, and other models would be fitted; call "

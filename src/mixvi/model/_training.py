@@ -57,7 +57,8 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         only minibatches have: a ``batch_size``, a split, early stopping, another plan than ``max_kl_weight`` and
         ``weight_decay``.
 
-        Ctrl-C and SIGTERM end it between two steps of minibatches: the model stays usable, and a checkpoint is left in
+        Ctrl-C and SIGTERM end it between two steps of minibatches (the placing of clusters of a GMVAE, half-way, is
+        waited for, and a second signal acts at once): the model stays usable, and a checkpoint is left in
         ``scvi.settings.logging_dir`` that ``ckpt_path=`` goes on from, in this or another session. A fit to all cells
         at once ends after 20 iterations at most, and ``train()`` goes on from there.
 
@@ -98,8 +99,11 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
                 f"{type(self).__name__} got n_importance_samples={n_importance_samples!r}; it must be a whole number, "
                 "1 or more, and an AE has no posterior to draw from: use mixvi.VAE."
             )
-        if max_epochs is not None and max_epochs < 1:
-            raise ValueError(f"max_epochs={max_epochs}; it must be at least 1, or None for the default.")
+        for name, value in (("max_epochs", max_epochs), ("batch_size", batch_size)):
+            if value is not None and not (isinstance(value, Integral) and value >= 1):
+                raise ValueError(f"{name}={value!r}; it must be a whole number, 1 or more, or None for the default.")
+        if of_plan := {"lr", "weight_decay", "max_kl_weight", "n_epochs_pretrain", "guidance", "compile"} & set(kwargs):
+            raise ValueError(f"{sorted(of_plan)} are settings of the plan: pass train(plan_kwargs={{...}}).")
         if data_path not in ("auto", "resident", "stream"):
             raise ValueError(f"data_path={data_path!r} is not known; it is 'auto', 'resident' or 'stream'.")
         if kwargs.get("accumulate_grad_batches", 1) != 1:

@@ -42,7 +42,17 @@ def umap(
     Returns
     -------
     One axes a panel.
+
+    Raises
+    ------
+    ValueError
+        If nothing of that key was annotated.
     """
+    if f"X_{key}" not in adata.obsm:
+        raise ValueError(
+            f"There is no .obsm['X_{key}']; call model.annotate(adata) first, or name its key_added as key. "
+            f"There are {list(adata.obsm)}."
+        )
     cells = AnnData(np.asarray(adata.obsm[f"X_{key}"]), obs=adata.obs)
     panels = [key, f"{key}_confidence", *([labels] if labels else [])]
     if labels is not None and labels not in adata.obs:
@@ -72,8 +82,15 @@ def training(model: "LatentModel", show: bool | None = None, save: Path | None =
     Returns
     -------
     One axes a term.
+
+    Raises
+    ------
+    ValueError
+        If the model is not trained.
     """
     history = model.history
+    if not history:
+        raise ValueError(f"This {type(model).__name__} has no history to draw; call model.train() first.")
     sums = ("kl_local", "kl_global")  # of what has a panel of its own, or of nothing
     terms = [key.removesuffix("_train") for key in history if key.endswith("_train") and "loss" not in key[:10]]
     terms = [term for term in terms if term not in sums]
