@@ -164,6 +164,9 @@ def test_training_takes_an_epoch_at_least(max_epochs, counts):
 
 @pytest.mark.parametrize(("wrong", "said"), [
     ({"batch_size": "64"}, "batch_size='64'; it must be a whole number"), ({"batch_size": 0}, "batch_size=0; it must"),
+    ({"plan_kwargs": {"lrr": 1e-3}}, r"plan_kwargs got \['lrr'\]; it may hold .*'lr'"),
+    ({"plan_kwargs": {"batch_size": 64}}, r"plan_kwargs got \['batch_size'\]"),
+    ({"n_epochs_kl_warmup": 2}, r"\['n_epochs_kl_warmup'\] are settings of the plan"),
     ({"lr": 1e-3}, r"\['lr'\] are settings of the plan: pass train\(plan_kwargs={...}\)"),
 ])  # fmt: skip
 def test_training_says_what_it_does_not_take(wrong, said, counts):
@@ -212,6 +215,14 @@ def test_new_cells_without_the_layer_are_told_what_to_do(counts):
         model.get_latent_representation(new)
     new.layers["counts"] = new.X
     assert model.get_latent_representation(new).shape == (7, 3)
+
+
+def test_loading_what_is_not_there(counts, tmp_path):
+    fitted("VAE", counts).save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"There is no .*other.model.pt; pass the folder that save\(\) wrote"):
+        mixvi.VAE.load(tmp_path / "other", adata=counts)
+    with pytest.raises(ValueError, match="model.pt is no GMVAE; load it with the class that saved it"):
+        mixvi.GMVAE.load(tmp_path / "model", adata=counts)
 
 
 def test_loading_without_data(counts, tmp_path):

@@ -43,6 +43,19 @@ def test_what_is_not_there_yet_is_said(counts):
     assert not plt.get_fignums()
 
 
+@pytest.mark.parametrize(("draw", "said"), [
+    (pl.umap, "an AnnData that"), (pl.confusion, "an AnnData that"), (pl.training, "a trained model"),
+    (pl.merge_tree, r"what model.merge_tree\(\) gives"), (pl.weights, "a trained GMVAE"),
+    (pl.images, "a trained model"),
+])  # fmt: skip
+def test_what_cannot_be_drawn_is_said(draw, said, model, counts):
+    takes_cells = draw in (pl.umap, pl.confusion)
+    wrong = model if takes_cells or draw is pl.merge_tree else counts
+    with pytest.raises(TypeError, match=f"got {type(wrong).__name__}; it draws {said}"):
+        draw(wrong, labels="cluster") if takes_cells else draw(wrong)
+    assert not plt.get_fignums()
+
+
 def test_an_ae_has_no_kl_to_draw(counts):
     titles = [ax.get_title() for ax in pl.training(fitted("AE", counts), show=False)]
     assert titles == ["negative ELBO", "reconstruction loss"]

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -101,8 +102,11 @@ class RegisteredModel(BaseModelClass):
         Raises
         ------
         ValueError
-            If the AnnData does not have the genes of the model, in its order.
+            If there is no saved model of this class, or the AnnData does not have its genes, in its order.
         """
+        path = Path(dir_path, f"{kwargs.get('prefix') or ''}model.pt")
+        if not (path.exists() or kwargs.get("backup_url")):
+            raise ValueError(f"There is no {path}; pass the folder that save() wrote, and its prefix if it had one.")
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="`var_names` for the loaded `model` does not match")
             try:
@@ -113,6 +117,10 @@ class RegisteredModel(BaseModelClass):
                     "or in another order. Pass adata[:, names].copy() with the names in the order of training; "
                     f"{cls.__name__}.load(path, adata=False).get_var_names() gives them."
                 ) from warning
+            except ValueError as error:
+                if "different class" not in str(error):
+                    raise
+                raise ValueError(f"{path} is no {cls.__name__}; load it with the class that saved it.") from error
 
     @classmethod
     def _manager(cls, adata: AnnData, setup_args: dict[str, Any], source_registry: dict | None) -> CellsManager:

@@ -1,5 +1,6 @@
 """How a model is trained: scvi-tools' loop, with defaults tied to the length of the run."""
 
+import inspect
 import logging
 import math
 import signal
@@ -13,6 +14,7 @@ from scvi import settings
 from scvi.model import get_max_epochs_heuristic
 from scvi.model._utils import parse_device_args
 from scvi.model.base import UnsupervisedTrainingMixin
+from scvi.train import TrainingPlan
 from scvi.train._config import merge_kwargs
 
 from mixvi.data import CellsDataset, CellsSplitter
@@ -26,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 MAX_EPOCHS, MAX_VISITS = 400, 8_000_000  # of small data; above 20,000 cells the number of cells visited is fixed
 MAX_FULL_BATCH, MAX_EPOCHS_FULL_BATCH = 200_000_000, 500  # values (8 bytes each), rounds of 20 iterations
+
+PLAN_SETTINGS = {name for plan in (MixviPlan, TrainingPlan) for name in inspect.signature(plan).parameters} - {
+    *("module", "plan_kwargs", "loss_kwargs"), *("n_importance_samples", "batch_size"),  # the last two are train's own
+}  # fmt: skip
 
 
 class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
@@ -102,8 +108,10 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         for name, value in (("max_epochs", max_epochs), ("batch_size", batch_size)):
             if value is not None and not (isinstance(value, Integral) and value >= 1):
                 raise ValueError(f"{name}={value!r}; it must be a whole number, 1 or more, or None for the default.")
-        if of_plan := {"lr", "weight_decay", "max_kl_weight", "n_epochs_pretrain", "guidance", "compile"} & set(kwargs):
+        if of_plan := {name for name in PLAN_SETTINGS & set(kwargs) if not name.startswith("gradient_clip_")}:
             raise ValueError(f"{sorted(of_plan)} are settings of the plan: pass train(plan_kwargs={{...}}).")
+        if unknown := set(plan_kwargs or ()) - PLAN_SETTINGS:
+            raise ValueError(f"plan_kwargs got {sorted(unknown)}; it may hold {sorted(PLAN_SETTINGS)}.")
         if data_path not in ("auto", "resident", "stream"):
             raise ValueError(f"data_path={data_path!r} is not known; it is 'auto', 'resident' or 'stream'.")
         if kwargs.get("accumulate_grad_batches", 1) != 1:

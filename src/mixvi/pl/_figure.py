@@ -1,9 +1,15 @@
-"""What all plots end with."""
+"""What all plots begin and end with."""
 
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+
+
+def check_given(value: object, attribute: str, wanted: str) -> None:
+    """Raise a TypeError where something else than ``wanted``, which has that attribute, is to be drawn."""
+    if not hasattr(value, attribute):
+        raise TypeError(f"This plot got {type(value).__name__}; it draws {wanted}.")
 
 
 def finish(show: bool | None, save: Path | None, ax: Axes | None = None) -> None:

@@ -11,7 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from scipy.cluster.hierarchy import dendrogram
 
-from mixvi.pl._figure import finish
+from mixvi.pl._figure import check_given, finish
 
 if TYPE_CHECKING:
     from mixvi.cluster import MergeTree
@@ -48,6 +48,7 @@ def umap(
     ValueError
         If nothing of that key was annotated.
     """
+    check_given(adata, "obsm", "an AnnData that model.annotate() has written to")
     if f"X_{key}" not in adata.obsm:
         raise ValueError(
             f"There is no .obsm['X_{key}']; call model.annotate(adata) first, or name its key_added as key. "
@@ -88,6 +89,7 @@ def training(model: "LatentModel", show: bool | None = None, save: Path | None =
     ValueError
         If the model is not trained.
     """
+    check_given(model, "history", "a trained model")
     history = model.history
     if not history:
         raise ValueError(f"This {type(model).__name__} has no history to draw; call model.train() first.")
@@ -120,6 +122,7 @@ def merge_tree(tree: "MergeTree", ax: Axes | None = None, show: bool | None = No
     show, save
         As in `umap`.
     """
+    check_given(tree, "linkage", "what model.merge_tree() gives")
     if ax is None:
         _, ax = plt.subplots(figsize=(4.5, 1 + 0.25 * len(tree.names)), layout="constrained")
     if len(tree.names) > 1:
@@ -141,6 +144,7 @@ def weights(model: "GMVAE", ax: Axes | None = None, show: bool | None = None, sa
     ax, show, save
         As in `merge_tree`.
     """
+    check_given(model, "cluster_names", "a trained GMVAE")
     names = model.cluster_names
     if ax is None:
         _, ax = plt.subplots(figsize=(1.5 + 0.35 * len(names), 3), layout="constrained")
@@ -181,6 +185,7 @@ def confusion(
     ValueError
         If there is no such column.
     """
+    check_given(adata, "obs", "an AnnData that model.annotate() has written to")
     for column in (labels, key):
         if column not in adata.obs:
             raise ValueError(f"There is no column {column!r} in .obs; there are {list(adata.obs)}.")
@@ -230,6 +235,7 @@ def images(
     ValueError
         If the pixels do not fill that shape.
     """
+    check_given(model, "sample", "a trained model")
     n_pixels = model.adata.n_vars
     shape = tuple(shape or model.adata.uns.get("image_shape", (round(n_pixels**0.5),) * 2))
     if shape[0] * shape[1] != n_pixels:
