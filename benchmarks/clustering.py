@@ -73,14 +73,14 @@ def scvi_latent(cells, seed):
 
 
 def run(method, cells, k, seed):
-    """Clusters by name, and the probability each cell has in its own where the method says it."""
+    """Clusters by name, and the probabilities (n, K) of each cell where the method says them."""
     if method.startswith("GMVAE"):
         work = cells[:, cells.var["highly_variable"]].copy()
         mixvi.GMVAE.setup_anndata(work, layer="counts")
         model = mixvi.GMVAE(work, n_clusters=None if "inferred" in method else k)
         model.train(enable_progress_bar=False)
         table = model.predict(soft=True).to_numpy()
-        return {method: table.argmax(1)}, table.max(1)
+        return {method: table.argmax(1)}, table
     latent = LATENTS[method](cells, seed)
     return {
         f"{method} + Leiden": cluster.partition(cluster.neighbor_graph(latent, seed), k, seed),
@@ -92,11 +92,12 @@ LATENTS = {"PCA": principal_components, "Pearson residuals": residual_components
 METHODS = ("GMVAE", "GMVAE, K inferred", *LATENTS)
 
 
-def score(labels, clusters, confidence):
+def score(labels, clusters, probabilities):
     """All that is asked of a clustering."""
     table = pd.crosstab(labels, clusters)
     match = linear_sum_assignment(-table.to_numpy())
     best = table.idxmax().loc[clusters].to_numpy() == labels  # right by the label of the cluster's majority
+    confidence = None if probabilities is None else label_confidence(labels, clusters, probabilities)
     return {
         "found": table.shape[1],
         "ARI": adjusted_rand_score(labels, clusters),
@@ -107,6 +108,14 @@ def score(labels, clusters, confidence):
         "confidence": np.nan if confidence is None else confidence.mean(),
         "ECE": np.nan if confidence is None else calibration_error(confidence, best),
     }
+
+
+def label_confidence(labels, clusters, probabilities):
+    """Probability that a cell has the label of its cluster's majority: of all clusters that have this majority."""
+    majority = (
+        pd.crosstab(labels, clusters).idxmax().reindex(range(probabilities.shape[1]))
+    )  # clusters without a cell: NaN
+    return (probabilities * (majority.to_numpy() == majority.loc[clusters].to_numpy()[:, None])).sum(1)
 
 
 def calibration_error(confidence, right, n_bins=15):
@@ -134,11 +143,11 @@ def main():
                     continue
                 scvi.settings.seed = seed
                 start = time.monotonic()
-                found, confidence = run(method, cells, k, seed)
+                found, probabilities = run(method, cells, k, seed)
                 seconds = time.monotonic() - start
                 rows = [
                     {"set": name, "seed": seed, "run": method, "method": key, "K": k, "seconds": round(seconds, 1)}
-                    | score(labels, clusters, confidence)
+                    | score(labels, clusters, probabilities)
                     for key, clusters in found.items()
                 ]
                 print(pd.DataFrame(rows)[["set", "seed", "method", "found", "ARI"]].to_string(header=False), flush=True)

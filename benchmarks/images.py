@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import scvi
 import torch
+from clustering import calibration_error, label_confidence
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
@@ -50,10 +51,11 @@ def cluster(images, labels, n_clusters, seed, args):
     model = train(images, n_clusters or None, 25.0, args)
     table = model.predict(soft=True).to_numpy()
     clusters = table.argmax(1)
+    confidence, majority = label_confidence(labels, clusters, table), pd.crosstab(labels, clusters).idxmax()
     return {
         "found": model.n_clusters, "accuracy": accuracy(labels, clusters),
         "ARI": adjusted_rand_score(labels, clusters), "NMI": normalized_mutual_info_score(labels, clusters),
-        "confidence": table.max(1).mean(),
+        "confidence": confidence.mean(), "ECE": calibration_error(confidence, majority[clusters].to_numpy() == labels),
     }  # fmt: skip
 
 
@@ -71,11 +73,12 @@ def classify(images, labels, n_labels, seed, args):
     mixvi.GMVAE.setup_anndata(seen, labels_key="known", unlabeled_category="unknown")
     model = train(seen, None, 100.0, args)
     table = model.predict(new, soft=True)
-    found, p = table.columns.to_numpy()[table.to_numpy().argmax(1)], table.to_numpy()
+    found, confidence = table.idxmax(axis=1).to_numpy(), table.to_numpy().max(1)
     return {
         "found": model.n_clusters, "accuracy": (found == labels[~is_train]).mean(),
         "ARI": adjusted_rand_score(labels[~is_train], found),
-        "NMI": normalized_mutual_info_score(labels[~is_train], found), "confidence": p.max(1).mean(),
+        "NMI": normalized_mutual_info_score(labels[~is_train], found), "confidence": confidence.mean(),
+        "ECE": calibration_error(confidence, found == labels[~is_train]),
     }  # fmt: skip
 
 
@@ -107,13 +110,16 @@ def main():
             print(row, flush=True)
             pd.DataFrame([row]).round(4).to_csv(path, mode="a", header=not path.exists(), index=False)
     frame = pd.read_csv(path)
-    lines = ["| | clusters found | accuracy mean | min | ARI | NMI | confidence | seconds | seeds |", "|---" * 9 + "|"]
+    lines = [
+        "| | clusters found | accuracy mean | min | ARI | NMI | confidence | ECE | seconds | seeds |",
+        "|---" * 10 + "|",
+    ]
     for task, group in frame.groupby("task", sort=False):
         mean = group.mean(numeric_only=True)
         lines.append(
             f"| {task} | {group['found'].min()} to {group['found'].max()} | **{mean['accuracy']:.3f}** "
             f"| {group['accuracy'].min():.3f} | {mean['ARI']:.3f} | {mean['NMI']:.3f} | {mean['confidence']:.3f} "
-            f"| {mean['seconds']:.0f} | {len(group)} |"
+            f"| {mean['ECE']:.3f} | {mean['seconds']:.0f} | {len(group)} |".replace("nan", "-")
         )
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -24,9 +24,9 @@ def views():
 def test_the_partition_that_stands_apart_most_is_taken(views):
     (sharp, half, noise), y = views
     graphs = [cluster.neighbor_graph(view) for view in (noise, half, sharp)]
-    part = consensus.consensus([noise, half, sharp], graphs, [sharp], 4)
+    part, _ = consensus.consensus([noise, half, sharp], graphs, [sharp], 4)
     assert adjusted_rand_score(part, y) == 1
-    by_noise = consensus.consensus([noise, half, sharp], graphs, [noise], 4)
+    by_noise, _ = consensus.consensus([noise, half, sharp], graphs, [noise], 4)
     assert silhouette_score(noise, by_noise) >= silhouette_score(noise, part)
     assert (np.diff(np.bincount(part)) <= 0).all()
 
@@ -36,14 +36,36 @@ def test_as_many_parts_as_asked_for_come_before_wide_silhouettes(views, monkeypa
     graph = cluster.neighbor_graph(sharp)
     answers = iter([y, cluster.partition(graph, 5), cluster.partition(graph, 5)])
     monkeypatch.setattr(consensus, "partition", lambda *_: next(answers))
-    part = consensus.consensus([sharp, sharp], [graph, graph], [sharp], 5)
+    part, _ = consensus.consensus([sharp, sharp], [graph, graph], [sharp], 5)
     assert part.max() + 1 == 5
+
+
+def test_partitions_agree_as_far_as_they_match_one_to_one():
+    part = np.repeat([0, 1], 50)
+    renamed, finer, off = 1 - part, np.repeat([0, 1, 2, 3], 25), np.where(np.arange(100) < 20, 1, part)
+    assert consensus.agreement(part, [finer]) == 0.5
+    assert consensus.agreement(part, [off]) == 0.8
+    assert consensus.agreement(part, [off, finer]) == pytest.approx(0.65)
+    assert consensus.agreement(part, [part, off]) == 0.8  # one of them is itself
+    assert consensus.agreement(part, [part, renamed, off]) == pytest.approx(0.9)
+    assert consensus.agreement(part, [renamed]) is None
+    assert consensus.agreement(part, []) is None
+
+
+@pytest.mark.parametrize(("n_clusters", "n_others"), [(4, 6), (None, 6)])
+def test_other_partitions_have_as_many_parts(views, n_clusters, n_others):
+    """Of two views of counts and the latent space, by Leiden and by k-means each."""
+    (sharp, *_), y = views
+    cells = datasets.blobs(300, 40, n_clusters=4, kind="count")
+    placed = consensus.place(sharp, csr_matrix(cells.X), np.full(300, -1), 0, n_clusters)
+    assert len(placed.others) == n_others
+    assert {other.max() for other in placed.others} == {placed.part.max()}
 
 
 def test_an_open_number_of_parts_is_found(views):
     (sharp, half, _), _ = views
     graphs = [cluster.neighbor_graph(view) for view in (sharp, half)]
-    part = consensus.consensus([sharp, half], graphs, [sharp], None)
+    part, _ = consensus.consensus([sharp, half], graphs, [sharp], None)
     assert 1 < part.max() + 1 < 20
 
 
@@ -51,7 +73,7 @@ def test_where_leiden_fails_communities_merged_by_distance_are_taken(views, monk
     (sharp, *_), y = views
     graph = cluster.neighbor_graph(sharp)
     monkeypatch.setattr(consensus, "partition", lambda *_: np.random.default_rng(0).integers(4, size=300))
-    part = consensus.consensus([sharp, sharp], [graph, graph], [sharp], 4)
+    part, _ = consensus.consensus([sharp, sharp], [graph, graph], [sharp], 4)
     assert adjusted_rand_score(y, part) > 0.95
 
 
@@ -60,7 +82,7 @@ def test_more_parts_than_small_communities_are_delivered(views, monkeypatch):
     (sharp, *_), y = views
     graph = cluster.neighbor_graph(sharp)
     monkeypatch.setattr(consensus, "communities", lambda *_: y)
-    part = consensus.consensus([sharp, sharp], [graph, graph], [sharp], 7)
+    part, _ = consensus.consensus([sharp, sharp], [graph, graph], [sharp], 7)
     assert silhouette_score(sharp, y) > silhouette_score(sharp, part)
     assert part.max() + 1 == 7
 
@@ -69,7 +91,7 @@ def test_communities_merged_by_distance_make_up_for_parts_that_leiden_lacks(view
     (sharp, *_), y = views
     graph = cluster.neighbor_graph(sharp)
     monkeypatch.setattr(consensus, "partition", lambda *_: y // 2)
-    assert consensus.consensus([sharp, sharp], [graph, graph], [sharp], 7).max() + 1 == 7
+    assert consensus.consensus([sharp, sharp], [graph, graph], [sharp], 7)[0].max() + 1 == 7
 
 
 @pytest.mark.parametrize(
@@ -84,7 +106,7 @@ def test_communities_merged_by_distance_are_taken_if_no_judge_objects(views, mon
     graph = cluster.neighbor_graph(sharp)
     monkeypatch.setattr(consensus, "partition", lambda *_: cut)
     monkeypatch.setattr(consensus, "merge_by_distance", lambda *_: y)
-    part = consensus.consensus([sharp, second], [graph, graph], [sharp, second][:judges], 4)
+    part, _ = consensus.consensus([sharp, second], [graph, graph], [sharp, second][:judges], 4)
     wide = [silhouette_score(second, each) for each in (cut, y)]
     assert (wide[0] > wide[1]) == (other == "half")
     np.testing.assert_array_equal(part, cut if taken == "by communities" else y)
@@ -105,7 +127,7 @@ def test_a_view_is_not_asked_about_its_own_communities(views, monkeypatch, autho
     widths = {id(cut): (0.1, 0.5), id(worse): (0.0, 0.0), id(y): width}
     monkeypatch.setattr(consensus, "silhouettes", lambda part, judges, seed: list(widths[id(part)]))
     graph = cluster.neighbor_graph(sharp)
-    part = consensus.consensus([sharp, half], [graph, graph], [sharp, half], 4)
+    part, _ = consensus.consensus([sharp, half], [graph, graph], [sharp, half], 4)
     np.testing.assert_array_equal(part, cut if taken == "by communities" else y)
 
 
@@ -145,7 +167,7 @@ def test_views_in_which_all_cells_are_alike_are_left_out(views, most):
     (sharp, *_), y = views
     counts = csr_matrix(np.outer(np.random.default_rng(0).integers(1, most, 300, endpoint=True), np.arange(40) % 5))
     assert consensus.count_components(counts) == []
-    part, _ = consensus.place(sharp, counts, np.full(300, -1), 0, 4)
+    part, *_ = consensus.place(sharp, counts, np.full(300, -1), 0, 4)
     assert adjusted_rand_score(part, y) == 1
 
 
@@ -160,7 +182,7 @@ def test_a_view_in_which_all_cells_are_alike_is_left_out_alone(monkeypatch):
 def test_without_counts_it_is_the_partition_of_the_latent_space(views):
     (sharp, *_), _ = views
     nothing = np.full(300, -1)
-    part, graph = consensus.place(sharp, None, nothing, 0, 4, seed=3)
+    part, graph, _ = consensus.place(sharp, None, nothing, 0, 4, seed=3)
     np.testing.assert_array_equal(part, cluster.partition(graph, 4, 3))
     assert abs(graph - cluster.neighbor_graph(sharp, 3)).sum() == 0
 
@@ -199,7 +221,7 @@ def test_without_counts_communities_stand_against_islands(views, monkeypatch, ri
     wrong = np.random.default_rng(0).integers(4, size=300)
     for name in ("islands", "partition"):
         monkeypatch.setattr(consensus, name, lambda *_, found=y if name == right else wrong: found)
-    part, _ = consensus.place(sharp, None, np.full(300, -1), 0, 4)
+    part, *_ = consensus.place(sharp, None, np.full(300, -1), 0, 4)
     np.testing.assert_array_equal(part, y)
 
 
@@ -228,7 +250,7 @@ def test_a_part_that_the_judged_cells_miss_is_not_taken(views, monkeypatch):
 def test_an_open_number_and_few_cells_go_without_islands(views, monkeypatch):
     (sharp, *_), _ = views
     monkeypatch.setattr(consensus, "islands", None)
-    part, graph = consensus.place(sharp, None, np.full(300, -1), 0)
+    part, graph, _ = consensus.place(sharp, None, np.full(300, -1), 0)
     np.testing.assert_array_equal(part, cluster.merge(cluster.partition(graph), graph))
     assert consensus.place(sharp[:50], None, np.full(50, -1), 0, 3)[0].max() == 2
 
@@ -236,7 +258,7 @@ def test_an_open_number_and_few_cells_go_without_islands(views, monkeypatch):
 def test_counts_tell_apart_what_the_latent_space_has_lost():
     cells = datasets.blobs(400, 60, n_clusters=3, kind="count")
     truth, lost = cells.obs["cluster"], np.random.default_rng(0).normal(size=(400, 5))
-    part, _ = consensus.place(lost, csr_matrix(cells.X), np.full(400, -1), 0, 3)
+    part, *_ = consensus.place(lost, csr_matrix(cells.X), np.full(400, -1), 0, 3)
     assert adjusted_rand_score(truth, part) > 0.95
-    alone, _ = consensus.place(lost, None, np.full(400, -1), 0, 3)
+    alone, *_ = consensus.place(lost, None, np.full(400, -1), 0, 3)
     assert adjusted_rand_score(truth, alone) < 0.1

@@ -6,14 +6,17 @@ hand. Where there is the latent space alone, communities of its graph stand agai
 """
 
 import warnings
+from typing import NamedTuple
 
 import anndata as ad
 import numpy as np
 import scanpy as sc
+from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
+from sklearn.metrics.cluster import contingency_matrix
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import OneHotEncoder
 
@@ -31,6 +34,14 @@ SIZES = (0.75, 1.0, 1.25, 1.5) * 3  # of the mixtures that tell them: share of t
 FINE = 6.0  # resolution of the communities that are merged by distance
 
 
+class Placed(NamedTuple):
+    """How n cells part."""
+
+    part: np.ndarray  # (n,) part of each cell, -1 for none
+    graph: csr_matrix  # (n, n) the neighbour graph that all views have in common
+    others: list[np.ndarray]  # (n,) each: partitions into as many parts by single views, or by another way
+
+
 def place(
     latent: np.ndarray,
     counts: csr_matrix | None,
@@ -39,7 +50,7 @@ def place(
     n_clusters: int | None = None,
     seed: int = 0,
     values: np.ndarray | None = None,
-) -> tuple[np.ndarray, csr_matrix]:
+) -> Placed:
     """Split cells into parts for the components of a mixture.
 
     Parameters
@@ -60,30 +71,43 @@ def place(
     values
         (n, g) what the latent space is of, to judge partitions of it in their principal components where there are no
         counts; ``None`` judges in the latent space itself.
-
-    Returns
-    -------
-    (n,) part of each cell, -1 for none, and the (n, n) neighbour graph that all views have in common.
     """
     plain = [] if counts is None or len(latent) < MIN_CELLS else count_components(counts, seed)
     views = [latent, *plain]
     graphs = [neighbor_graph(view, seed) for view in views]
     graph = sum(graphs) / len(graphs)
 
-    def parts(k: int | None) -> np.ndarray:
+    def parts(k: int | None) -> tuple[np.ndarray, list[np.ndarray]]:
         if plain:
-            part = consensus(views, graphs, plain, k, seed)
+            part, found = consensus(views, graphs, plain, k, seed)
         else:
-            part = partition(graph, k, seed)
+            part, found = partition(graph, k, seed), []
             if k is not None and 1 < k < len(latent) >= MIN_CELLS:
                 judge = latent if values is None else principal_components(values, seed)
-                part = widest([part, islands(latent, graph, k, seed)], [judge], k, seed)
-        return part if k is not None else merge(part, graph)
+                found = [part, islands(latent, graph, k, seed)]
+                part = widest(found, [judge], k, seed)
+        if k is None:
+            part = merge(part, graph)
+            found = [merge(other, graph, part.max() + 1) for other in found]
+        return part, found
 
     if n_classes == 0:
-        return parts(n_clusters), graph
-    found = parts(n_clusters) if n_clusters is not None and n_clusters > n_classes else None
-    return partition_with_classes(graph, labels, n_classes, found, seed), graph
+        part, others = parts(n_clusters)
+        return Placed(part, graph, others)
+    found = parts(n_clusters)[0] if n_clusters is not None and n_clusters > n_classes else None
+    return Placed(partition_with_classes(graph, labels, n_classes, found, seed), graph, [])
+
+
+def agreement(part: np.ndarray, others: list[np.ndarray]) -> float | None:
+    """Share of cells that other partitions put into the same part, on average, when parts are matched one to one.
+
+    One of them that has the same parts is left out: it is this one. ``None`` if there is no other.
+    """
+    tables = [contingency_matrix(part, other) for other in others]
+    alike = sorted(table[linear_sum_assignment(-table)].sum() for table in tables)
+    if alike and alike[-1] == len(part):
+        alike.pop()
+    return np.mean(alike) / len(part) if alike else None
 
 
 def count_components(counts: csr_matrix, seed: int = 0) -> list[np.ndarray]:
@@ -116,7 +140,7 @@ def count_components(counts: csr_matrix, seed: int = 0) -> list[np.ndarray]:
 
 def consensus(
     views: list[np.ndarray], graphs: list[csr_matrix], judges: list[np.ndarray], n_clusters: int | None, seed: int = 0
-) -> np.ndarray:
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Leiden on each view and on what all agree on: of these, the partition with the widest silhouettes.
 
     What they agree on is the mean graph, each edge weighted by the squared share of the partitions, by Leiden and by
@@ -141,7 +165,7 @@ def consensus(
 
     Returns
     -------
-    (n,) part of each cell, 0 the largest.
+    (n,) part of each cell, 0 the largest; and the partitions of single views, by Leiden and by k-means.
 
     References
     ----------
@@ -158,17 +182,17 @@ def consensus(
     edges = graph.tocoo()
     together = np.mean([part[edges.row] == part[edges.col] for part in found + round_ones], axis=0)
     agreed = csr_matrix((edges.data * together**2, (edges.row, edges.col)), edges.shape)
-    found.append(partition(agreed, n_clusters, seed))
-    best = widest(found, judges, n_clusters, seed)
+    best = widest([*found, partition(agreed, n_clusters, seed)], judges, n_clusters, seed)
     if n_clusters is None:
-        return best
+        return best, found + round_ones
     judged = np.hstack([view / max(view.std(), 1e-300) for view in judges])
     near = merge_by_distance(communities(graph, FINE, seed), judged, n_clusters)
     if near.max() != best.max():
-        return max(near, best, key=np.max)
-    own = next((view for view, part in zip(views, found[:-1], strict=True) if part is best), None)
+        return max(near, best, key=np.max), found + round_ones
+    own = next((view for view, part in zip(views, found, strict=True) if part is best), None)
     gain = np.subtract(silhouettes(near, judges, seed), silhouettes(best, judges, seed))
-    return near if gain.mean() > 0 and (gain[[judge is not own for judge in judges]] > 0).all() else best
+    wider = gain.mean() > 0 and (gain[[judge is not own for judge in judges]] > 0).all()
+    return near if wider else best, found + round_ones
 
 
 def islands(latent: np.ndarray, graph: csr_matrix, n_clusters: int, seed: int = 0) -> np.ndarray:

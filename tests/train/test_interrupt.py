@@ -57,7 +57,7 @@ def test_a_falling_learning_rate_goes_on_where_it_was(counts, tmp_path, monkeypa
     monkeypatch.setattr(scvi.settings, "logging_dir", tmp_path)
 
     def learned(evidence, graph, n_classes, trunk, *_):
-        return Learned(np.full((len(evidence.labels), n_classes), 1 / n_classes), trunk.bare().state_dict())
+        return Learned(np.full((len(evidence.labels), n_classes), 1 / n_classes), trunk.bare().state_dict()), None
 
     monkeypatch.setattr("mixvi.train._parts.learn_classes", learned)
     counts.obs["label"] = np.where(np.arange(120) % 3, "?", counts.obs["cluster"].astype(str))

@@ -152,8 +152,9 @@ def test_held_out_labels_choose_the_source(two, trunk, monkeypatch):
         monkeypatch.setattr(_smooth, "partition_with_classes", lambda *_, part=graph_says, **__: part)
         if expected == "graph":
             monkeypatch.setattr(_smooth, "smooth", lambda *_, **__: Learned(np.eye(2)[1 - y], {}))
-        found = learn_classes(Evidence(x, labels, graph_says), graph, 2, trunk)
+        found, share_right = learn_classes(Evidence(x, labels, graph_says), graph, 2, trunk)
         assert (found is None) == (expected == "graph")
+        assert share_right == 1.0
         if found is not None:
             np.testing.assert_array_equal(found.shares.argmax(1), y)
             chosen, share = asked[-1]
@@ -193,8 +194,9 @@ def test_few_labels_need_the_guess_and_its_lead_must_be_sure(monkeypatch, trunk,
 
     monkeypatch.setattr(_smooth, "smooth", net)
     monkeypatch.setattr(_smooth, "partition_with_classes", lambda graph, rest, *_, **__: says("graph", rest))
-    found = learn_classes(Evidence(x, labels, y), csr_matrix((6000, 6000)), 2, trunk)
+    found, share_right = learn_classes(Evidence(x, labels, y), csr_matrix((6000, 6000)), 2, trunk)
     assert (found is None) == (expected == "graph")
+    assert share_right == source[expected] / (n_labels / 5)
     assert expected in (asked[-1], "graph")
 
 
@@ -203,7 +205,17 @@ def test_few_labels_and_labels_of_all_cells_leave_it_at_the_graph(two, trunk):
     graph = neighbor_graph(x.numpy())
     few = np.where(np.arange(400) % 100, -1, y)
     for known in (few, y):
-        assert learn_classes(Evidence(x, known, y), graph, 2, trunk) is None
+        assert learn_classes(Evidence(x, known, y), graph, 2, trunk) == (None, None)
+
+
+def test_without_values_the_graph_alone_is_asked(two, trunk):
+    x, y, labels = two
+    graph = neighbor_graph(x.numpy())
+    assert learn_classes(Evidence(None, labels, y), graph, 2, trunk) == (None, 1.0)
+    drawn = np.where(np.arange(400) % 4, -1, np.random.default_rng(0).integers(2, size=400))
+    found, share_right = learn_classes(Evidence(None, drawn, y), graph, 2, trunk)
+    assert found is None
+    assert 0.1 < share_right < 0.9  # of twenty labels that say nothing
 
 
 def test_a_learned_guess_guides_and_stays_outside_the_bound(counts, monkeypatch):
@@ -215,7 +227,7 @@ def test_a_learned_guess_guides_and_stays_outside_the_bound(counts, monkeypatch)
     assert "smooth_validation" not in history
     whole = sum(history[f"{term}_train"] for term in ("reconstruction_loss", "kl_z", "kl_y"))
     np.testing.assert_allclose(history["elbo_train"], whole, rtol=1e-5)
-    monkeypatch.setattr("mixvi.train._parts.learn_classes", lambda *_: None)
+    monkeypatch.setattr("mixvi.train._parts.learn_classes", lambda *_: (None, None))
     plain = fitted("GMVAE", counts, setup, train={"max_epochs": 10}, n_clusters=None)
     assert "smooth_train" not in plain.history
 
@@ -233,7 +245,7 @@ def test_a_rare_class_is_learned_but_not_asked_for_and_an_empty_part_keeps_its_c
         return Learned(np.eye(n_parts, dtype=np.float32)[y], {})
 
     monkeypatch.setattr(_smooth, "smooth", net)
-    shares = learn_classes(Evidence(x, rare, graph_says), neighbor_graph(x.numpy()), 3, trunk).shares
+    shares = learn_classes(Evidence(x, rare, graph_says), neighbor_graph(x.numpy()), 3, trunk)[0].shares
     assert all((seen == 2).sum() == 2 for seen in asked)
     np.testing.assert_array_equal(shares.argmax(1), np.where(graph_says < 2, y, graph_says))
 
@@ -244,7 +256,7 @@ def test_a_net_does_not_overrule_labels(counts, monkeypatch):
 
     def always_first(evidence, *_):
         seen.append(evidence)
-        return Learned(np.eye(evidence.guess.max() + 1, dtype=np.float32)[np.zeros(120, dtype=int)], {})
+        return Learned(np.eye(evidence.guess.max() + 1, dtype=np.float32)[np.zeros(120, dtype=int)], {}), 0.5
 
     monkeypatch.setattr("mixvi.train._parts.learn_classes", always_first)
     setup = {"labels_key": "label", "unlabeled_category": "?"}
@@ -264,7 +276,7 @@ def test_the_encoder_goes_on_from_the_net(counts, monkeypatch):
     def net(evidence, graph, n_classes, trunk, *_):
         state = {name: value + 0.1 for name, value in trunk.bare().state_dict().items() if value.is_floating_point()}
         given.append(state)
-        return Learned(np.eye(n_classes, dtype=np.float32)[np.arange(120) % n_classes], state)
+        return Learned(np.eye(n_classes, dtype=np.float32)[np.arange(120) % n_classes], state), 1.0
 
     monkeypatch.setattr("mixvi.train._parts.learn_classes", net)
     train = {"max_epochs": 6, "train_size": 1.0, "plan_kwargs": {"lr": 1e-9}}
@@ -285,7 +297,7 @@ def test_nets_see_like_cells_of_two_batches_as_like(monkeypatch):
     batch, blob = (cells.obs[key].cat.codes.to_numpy() for key in ("condition", "cluster"))
     cells.obs["label"] = np.where(np.arange(300) % 3, "?", cells.obs["cluster"].astype(str))
     seen = []
-    monkeypatch.setattr("mixvi.train._parts.learn_classes", lambda evidence, *_: seen.append(evidence.x))
+    monkeypatch.setattr("mixvi.train._parts.learn_classes", lambda evidence, *_: (seen.append(evidence.x), None))
     setup = {"labels_key": "label", "unlabeled_category": "?", "batch_key": "condition"}
     model = fitted("GMVAE", cells, setup, train={"max_epochs": 2, "train_size": 1.0}, n_clusters=2)
     assert seen[0].shape == cells.shape

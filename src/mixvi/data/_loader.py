@@ -188,9 +188,9 @@ class CellsSplitter(DataSplitter):
         """Blocks of the cells with the given rising row numbers; of several processes, each gets every n-th cell."""
         return self._loader(rows)
 
-    def some_training_rows(self, n: int, seed: int) -> np.ndarray:
-        """Rising row numbers of n training cells, or of all there are, from all over the data."""
-        rows = np.sort(self.train_idx)
+    def some_rows(self, of: np.ndarray, n: int, seed: int) -> np.ndarray:
+        """Rising row numbers of n of the given cells, or of all there are, from all over the data."""
+        rows = np.sort(of)
         neighbours = NEIGHBOURS if self._cells().is_backed else 1
         order = Shuffled(len(rows), neighbours, torch.Generator().manual_seed(seed))
         return np.sort(rows[order[np.arange(min(n, len(rows)))]])

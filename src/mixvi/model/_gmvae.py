@@ -193,10 +193,10 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         return self.module.prior.sample(cells.c, component)
 
     def _probabilities(self, adata, indices, batch_size) -> pd.DataFrame:
-        def responsibilities(cells: Cells) -> Tensor:
-            return self.module.prior.responsibilities(self.module.encode(cells), cells)
+        def probabilities(cells: Cells) -> Tensor:
+            return self.module.prior.probabilities(self.module.encode(cells), cells)
 
-        p = self._collect(responsibilities, adata, indices, batch_size)[:, : self.n_clusters]
+        p = self._collect(probabilities, adata, indices, batch_size)[:, : self.n_clusters]
         names = (self.adata if adata is None else adata).obs_names
         return pd.DataFrame(p, names if indices is None else names[indices], self.cluster_names)
 

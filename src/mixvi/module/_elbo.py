@@ -20,7 +20,7 @@ from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor, nn
 from torch.distributions import Distribution, LowRankMultivariateNormal
-from torch.nn.functional import one_hot
+from torch.nn.functional import one_hot, pad
 
 from mixvi.module.likelihoods import Likelihood, Normal
 from mixvi.module.priors import Prior, Terms
@@ -56,6 +56,11 @@ class Cells(NamedTuple):
     c: Tensor  # (n, q) one-hot batch and covariates, then standardised continuous ones; q >= 0
     y: Tensor  # (n, l) one-hot label, a row of zeros where unlabelled; l >= 0
     guide: Tensor  # (n, k) how strongly training pulls the cell to each component; k >= 0
+
+    @property
+    def label(self) -> Tensor:
+        """(n,) class of each cell, -1 where it is unlabelled."""
+        return pad(self.y, (1, 0), value=0.5).argmax(-1) - 1
 
     def filled(self) -> "Cells":
         """The same with all matrices dense."""

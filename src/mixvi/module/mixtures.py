@@ -35,6 +35,8 @@ class MixturePrior(Prior):
         self.logits = nn.Parameter(torch.zeros(self.n_room))
         self.register_buffer("active", torch.ones(self.n_room, dtype=torch.bool))
         self.register_buffer("placed", torch.tensor(False))
+        self.register_buffer("right", torch.tensor(torch.nan))  # share of cells that are right, as far as is known
+        self.register_buffer("temperature", torch.tensor(1.0))
 
     @abstractmethod
     def given(self, cells: "Cells", mean: bool) -> tuple[Normal, dict[str, Tensor]]:
@@ -58,6 +60,13 @@ class MixturePrior(Prior):
     @abstractmethod
     def reorder(self, order: Tensor) -> None:
         """Give the components a new order (K,), so that a component's index can be its name."""
+
+    def sort(self, component: Tensor, n_classes: int) -> None:
+        """Order the components by the number of cells that are in them (n,), after those of the classes."""
+        size = torch.bincount(component, minlength=self.n_room).float()
+        size[~self.active.cpu()] = -1
+        size[:n_classes] = torch.inf
+        self.reorder(size.argsort(descending=True, stable=True).to(self.logits.device))
 
     def _switch_on(self, k: int) -> int:
         self.active[:] = torch.arange(self.n_room, device=self.active.device) < k
@@ -99,6 +108,10 @@ class MixturePrior(Prior):
     def responsibilities(self, qz: Distribution, cells: "Cells") -> Tensor:
         """q(y | x) (n, K), without a look at labels."""
         return self.log_responsibilities(qz, cells).exp()
+
+    def probabilities(self, qz: Distribution, cells: "Cells") -> Tensor:
+        """Responsibilities (n, K) as sure as they are known to be right: softmax(log r / temperature)."""
+        return (self.log_responsibilities(qz, cells) / self.temperature).softmax(-1)
 
     def log_responsibilities(self, qz: Distribution, cells: "Cells") -> Tensor:
         """Log q(y | x) (n, K), without a look at labels."""

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
-from torch.nn.functional import pad
 
 from mixvi.cluster import neighbor_shares
-from mixvi.consensus import MAX_VALUES, place
+from mixvi.consensus import MAX_VALUES, agreement, place
 from mixvi.module._elbo import Cells, ELBOModule, Layout
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.nets import Trunk
@@ -41,8 +40,7 @@ def look(
     """
 
     def mean_and_label(cells: Cells) -> tuple[Tensor, ...]:
-        label = pad(cells.y, (1, 0), value=0.5).argmax(-1, keepdim=True) - 1  # (n, 1), -1 where unlabelled
-        return module.encode(cells).loc, label.to(cells.x)
+        return module.encode(cells).loc, cells.label
 
     loc, label = ask(mean_and_label)
     is_count, counts, values = module.likelihood.support == "count", None, None
@@ -51,7 +49,7 @@ def look(
             counts = csr_matrix(ask(lambda cells: (dense(cells.x),))[0].numpy())
         (values,) = ask(lambda cells: (module.encoder.discounted(dense(cells.seen), cells.c),))
         values = values.to(next(module.parameters()).device)
-    return Seen(loc, label.long().ravel().numpy(), counts, values, is_count)
+    return Seen(loc, label.numpy(), counts, values, is_count)
 
 
 class Parts(NamedTuple):
@@ -60,6 +58,7 @@ class Parts(NamedTuple):
     of: np.ndarray  # (m,), -1 for none
     shares: np.ndarray  # (m, K), those that get a component
     trunk: dict[str, Tensor] | None  # hidden layers of a net that learned classes: small changes leave cells in them
+    right: float | None  # share of cells that are right, as far as it is known
 
     def moments(self, loc: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean (K, d), total spread (K, d) and share (K,) of the parts: the M-step of a mixture, of posteriors (m, d).
@@ -98,23 +97,27 @@ def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, trunk: Trunk, gu
     logger.info("Placing clusters on a neighbour graph: half a minute the first time, two for many cells.")
     n_threads = torch.get_num_threads()
     values = None if seen.values is None else seen.values.cpu().numpy()
-    part, graph = place(seen.loc.numpy(), seen.counts, seen.labels, layout.n_labels, prior.n_wanted, seed, values)
+    part, graph, others = place(
+        seen.loc.numpy(), seen.counts, seen.labels, layout.n_labels, prior.n_wanted, seed, values
+    )
     torch.set_num_threads(n_threads)  # numba, below scanpy, sets OpenMP's for the whole process
     n_parts = max(part.max() + 1, layout.n_labels)
     if prior.n_wanted is not None and n_parts < prior.n_wanted:
         logger.warning("Found %d clusters, %d were asked for: the cells do not part further.", n_parts, prior.n_wanted)
     if n_parts > prior.n_room:
         logger.warning("Found %d clusters; the %d largest get a component.", n_parts, prior.n_room)
-    shares, learned, state = neighbor_shares(part, graph, n_parts), None, None
-    if guided and layout.n_labels and seen.values is not None:
-        evidence, alone = Evidence(seen.values, seen.labels, part, seen.is_count), not layout.n_conditions
-        found = learn_classes(evidence, graph, layout.n_labels, trunk, alone, seed)
+    shares, learned, state, right = neighbor_shares(part, graph, n_parts), None, None, None
+    if layout.n_labels:
+        evidence = Evidence(seen.values if guided else None, seen.labels, part, seen.is_count)
+        found, right = learn_classes(evidence, graph, layout.n_labels, trunk, not layout.n_conditions, seed)
         learned, state = (None, None) if found is None else found
-    elif prior.n_wanted is not None and not layout.n_labels and seen.values is not None and not seen.is_count:
+    elif prior.n_wanted is not None and seen.values is not None and not seen.is_count:
         learned = informed_shares(seen.values, part, graph, trunk.hidden, seed)
     if learned is not None:
         reached = part >= 0
         part[reached], shares[reached] = learned[reached].argmax(1), learned[reached]
+    if not layout.n_labels:
+        right = agreement(part, others)
     known = seen.labels >= 0
     part[known], shares[known] = seen.labels[known], np.eye(n_parts)[seen.labels[known]]
-    return Parts(part, shares[:, : prior.n_room], state)
+    return Parts(part, shares[:, : prior.n_room], state, right)

@@ -24,6 +24,7 @@ from mixvi.train._guide import Guide
 from mixvi.train._join import join
 from mixvi.train._parts import find_parts, look
 from mixvi.train._smooth import adversarial
+from mixvi.train._temperature import temper
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ class MixviPlan(TrainingPlan):
     Then the training cells are partitioned by neighbour graphs (`mixvi.consensus.place`), each component takes the
     mean, spread and share of one part, and everything is trained jointly, while each cell is guided to the components
     that its part and its neighbours stand for: ``guidance`` times -sum_k s_k log r_k is added to its loss, s_k from
-    `mixvi.cluster.neighbor_shares`. At the end components are sorted by size. Labels spread over the graph
+    `mixvi.cluster.neighbor_shares`. At the end components are sorted by size, and get a temperature at which they are
+    no surer than they are right, as far as that is known (`temper`). Labels spread over the graph
     (`mixvi.classes.partition_with_classes`), or nets guess them, unless the graph finds held-out labels clearly better;
     labelled cells are guided to their classes, whose components stay first. Where nets do, the encoder goes on from the
     hidden layers of one of them, with a learning rate that falls over the epochs left, unless a scheduler is asked for.
@@ -210,6 +212,7 @@ class MixviPlan(TrainingPlan):
         if self.prior is not None:
             self._hold(False)
             self._sort()
+            temper(self.module, self.trainer.datamodule, self._pass, settings.seed or 0)
             if not self.prior.placed:
                 logger.warning("Training ended before the components were placed: there is one cluster. Train further.")
 
@@ -226,8 +229,8 @@ class MixviPlan(TrainingPlan):
 
     def _start(self) -> None:
         """From what conditions do to some of the training cells."""
-        seed = settings.seed or 0
-        rows = self.trainer.datamodule.some_training_rows(some_cells(self.module.layout.n_genes), seed)
+        seed, datamodule = settings.seed or 0, self.trainer.datamodule
+        rows = datamodule.some_rows(datamodule.train_idx, some_cells(self.module.layout.n_genes), seed)
 
         def looked(cells: Cells) -> tuple[Tensor, ...]:
             return cells.c, dense(cells.seen), self.module.likelihood.scaled(cells)
@@ -236,11 +239,13 @@ class MixviPlan(TrainingPlan):
 
     def _place(self) -> None:
         """Components from parts of the training cells, which guide these from here on."""
-        rows = self.trainer.datamodule.some_training_rows(MAX_CELLS_TO_PLACE, settings.seed or 0)
+        seed, datamodule = settings.seed or 0, self.trainer.datamodule
+        rows = datamodule.some_rows(datamodule.train_idx, MAX_CELLS_TO_PLACE, seed)
         seen = look(self.module, len(rows), lambda of: self._pass(rows, of))
         trunk = self.module.encoder.trunk
-        parts = find_parts(seen, self.module.layout, self.prior, trunk, self.guidance > 0, settings.seed or 0)
+        parts = find_parts(seen, self.module.layout, self.prior, trunk, self.guidance > 0, seed)
         parts = self.trainer.strategy.broadcast(parts)  # processes are to go on with the same
+        self.prior.right.fill_(torch.nan if parts.right is None else parts.right)
         if parts.trunk is not None:
             trunk.follow(parts.trunk)
             self.optimizers().optimizer.state.clear()  # moments of gradients of another, smaller loss
@@ -266,18 +271,13 @@ class MixviPlan(TrainingPlan):
 
     def _sort(self) -> None:
         rows = np.arange(self.trainer.datamodule.adata_manager.adata.n_obs)
-        (cluster,) = self._pass(rows, self._cluster)
-        size = torch.bincount(cluster, minlength=self.prior.n_room).float()
-        size[~self.prior.active.cpu()] = -1
-        size[: self.module.layout.n_labels] = torch.inf
-        self.prior.reorder(size.argsort(descending=True, stable=True).to(self.device))
+        encode, responsibilities = self.module.encode, self.prior.responsibilities
+        (cluster,) = self._pass(rows, lambda cells: (responsibilities(encode(cells), cells).argmax(-1),))
+        self.prior.sort(cluster, self.module.layout.n_labels)
 
     def _posterior(self, cells: Cells) -> tuple[Tensor, ...]:
         qz = self.module.encode(cells)
         return qz.loc, qz.scale**2
-
-    def _cluster(self, cells: Cells) -> tuple[Tensor]:
-        return (self.prior.responsibilities(self.module.encode(cells), cells).argmax(-1),)
 
     @torch.no_grad()
     def _pass(self, rows: np.ndarray, of: Callable[[Cells], tuple[Tensor, ...]]) -> list[Tensor]:

@@ -35,7 +35,7 @@ WINDOW = 0.1  # of the steps: how far the running mean of the weights looks back
 class Evidence(NamedTuple):
     """What a net may learn the classes of n cells from; -1 is unknown."""
 
-    x: Tensor  # (n, g) what encoders see
+    x: Tensor | None  # (n, g) what encoders see; None leaves it at the guess
     labels: np.ndarray  # (n,)
     guess: np.ndarray  # (n,) what the graph makes of the labels; new parts have numbers of their own
     is_count: bool = False
@@ -49,9 +49,14 @@ class Learned(NamedTuple):
 
 
 def learn_classes(
-    evidence: Evidence, graph: csr_matrix, n_classes: int, trunk: Trunk, alone: bool = True, seed: int = 0
-) -> Learned | None:
-    """The K parts of the guess by nets, or None where the graph's guess itself is clearly better.
+    evidence: Evidence,
+    graph: csr_matrix,
+    n_classes: int,
+    trunk: Trunk,
+    alone: bool = True,
+    seed: int = 0,
+) -> tuple[Learned | None, float | None]:
+    """The K parts of the guess by nets, or None where the graph's guess itself is clearly better; how right they are.
 
     A fifth of the labels is held out. The nets that learn from labels and the graph's guess, the one that learns from
     labels alone (if ``alone``, and there are no parts but classes), and the guess itself are asked for them. A guess
@@ -60,21 +65,28 @@ def learn_classes(
     guess must surely be ahead of all nets. Sure is what a standard error does not turn (`_sure_lead`). A part
     that nets leave empty keeps the cells of the guess. Labels of all cells, or fewer than five of each class, leave it
     at the guess.
+
+    Returns
+    -------
+    Nets or None, and the share of held-out labels that they, or the guess, found; None where none could be asked for.
     """
     labels, guess = evidence.labels, evidence.guess
     n_parts = max(guess.max() + 1, n_classes)
     n_labels = np.bincount(labels[labels >= 0], minlength=n_classes)
     asked = np.flatnonzero((labels >= 0) & (n_labels >= FOLDS)[labels])  # of rarer classes, all labels are learned from
     if (labels >= 0).all() or not len(asked):
-        return None
-    logger.info("Looking for what finds held-out labels best: a minute or two, several for wide layers.")
+        return None, None
+    if evidence.x is not None:
+        logger.info("Looking for what finds held-out labels best: a minute or two, several for wide layers.")
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     out = asked[next(folds.split(asked, labels[asked]))[1]]
     rest = labels.copy()
     rest[out] = -1
     graph_says = partition_with_classes(graph, rest, n_classes, seed=seed)
     unknown = np.full(len(labels), -1)
-    sources = {"both": graph_says} | ({"labels": unknown} if alone and n_parts == n_classes else {})
+    sources = {} if evidence.x is None else {"both": graph_says}
+    if sources and alone and n_parts == n_classes:
+        sources["labels"] = unknown
     said = {
         name: smooth(evidence._replace(labels=rest, guess=source), n_classes, trunk, seed, TRIED).shares.argmax(1)
         for name, source in sources.items()
@@ -84,11 +96,11 @@ def learn_classes(
     best = "labels" if enough else "both"
     logger.info("Of %d labels held out, found: %s.", len(out), {name: int(hits.sum()) for name, hits in right.items()})
     if all(_sure_lead(right["graph"], right[name]) > 0 for name in sources):
-        return None
+        return None, right["graph"].mean()
     learned = smooth(evidence if best == "both" else evidence._replace(guess=unknown), n_parts, trunk, seed)
     lost = np.isin(guess, np.setdiff1d(guess[guess >= 0], learned.shares.argmax(1)))
     learned.shares[lost] = np.eye(n_parts, dtype=learned.shares.dtype)[guess[lost]]
-    return learned
+    return learned, right[best].mean()
 
 
 def _sure_lead(ahead: np.ndarray, behind: np.ndarray) -> float:

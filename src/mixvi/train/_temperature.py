@@ -1,0 +1,79 @@
+"""How sure a mixture may be of its components: not more, on average, than it is found to be right."""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import softmax
+from torch import Tensor
+
+from mixvi.data import CellsSplitter
+from mixvi.module._elbo import Cells, ELBOModule
+
+ENOUGH = 100  # labelled validation cells to go by
+MAX_CELLS = 100_000
+HOTTEST = 1e4  # all but even shares
+
+
+def temper(
+    module: ELBOModule, cells: CellsSplitter, ask: Callable[[np.ndarray, Callable], list[Tensor]], seed: int = 0
+) -> None:
+    """Give the mixture a temperature at which cells are no surer of their components, on average, than they are right.
+
+    Labelled validation cells, which the model has not seen, say how often that is. Where there are fewer than
+    ``ENOUGH``, training cells without a label are made as sure as was found when the components were placed; if nothing
+    was, the temperature stays.
+
+    Parameters
+    ----------
+    module
+        Its prior is a mixture.
+    cells
+        Training and validation cells.
+    ask
+        Says of the cells of given rows what a function of cells makes of them.
+    seed
+        Of the cells that are asked, where there are many.
+    """
+
+    def shares_and_label(cells: Cells) -> tuple[Tensor, ...]:
+        return module.prior.log_responsibilities(module.encode(cells), cells), cells.label
+
+    right = module.prior.right.item()
+    held_out = cells.some_rows(cells.val_idx, MAX_CELLS, seed)
+    log_r, label = ask(held_out, shares_and_label) if len(held_out) and module.layout.n_labels else (None, None)
+    if label is not None and (known := label >= 0).sum() >= ENOUGH:
+        log_r, right = log_r[known], (log_r.argmax(1) == label)[known].double().mean().item()
+    elif not np.isnan(right):
+        log_r, label = ask(cells.some_rows(cells.train_idx, MAX_CELLS, seed), shares_and_label)
+        log_r = log_r[label < 0]
+    if not np.isnan(right) and len(log_r):
+        module.prior.temperature.fill_(temperature(log_r.numpy(), right))
+
+
+def temperature(log_r: np.ndarray, right: float) -> float:
+    """The temperature T at which responsibilities are as sure as they are right.
+
+    Of T >= 1, the one where the mean over cells of max_k softmax(log r / T) is ``right``, or the nearest there is: 1
+    where cells are not too sure in the first place. The order of a cell's components stays as it is.
+
+    Parameters
+    ----------
+    log_r
+        (n, K) log responsibilities.
+    right
+        Share of cells that are right, as far as it is known.
+
+    References
+    ----------
+    Guo, Pleiss, Sun and Weinberger 2017, On calibration of modern neural networks, ICML: one temperature, by labels of
+    the cells themselves; here their share alone is known.
+    """
+
+    def too_sure(log_t: float) -> float:
+        return softmax(log_r / np.exp(log_t), axis=1).max(1).mean() - right
+
+    if too_sure(0.0) <= 0:
+        return 1.0
+    hottest = np.log(HOTTEST)
+    return HOTTEST if too_sure(hottest) > 0 else float(np.exp(brentq(too_sure, 0.0, hottest, xtol=1e-4)))
