@@ -121,7 +121,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         adata, indices, batch_size
             As in `get_latent_representation`.
         soft
-            Return the probability of each cluster. Labels are not looked at.
+            Return the probability of each cluster: responsibilities, made no surer on average than held-out labels, or
+            other partitions of the cells, are found to agree (`docs/models/gmvae.md`). A cell's label is not looked at.
 
         Returns
         -------

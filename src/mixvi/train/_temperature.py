@@ -41,14 +41,16 @@ def temper(
 
     right = module.prior.right.item()
     held_out = cells.some_rows(cells.val_idx, MAX_CELLS, seed)
-    log_r, label = ask(held_out, shares_and_label) if len(held_out) and module.layout.n_labels else (None, None)
-    if label is not None and (known := label >= 0).sum() >= ENOUGH:
-        log_r, right = log_r[known], (log_r.argmax(1) == label)[known].double().mean().item()
-    elif not np.isnan(right):
+    if module.layout.n_labels and len(held_out) >= ENOUGH:
+        log_r, label = ask(held_out, shares_and_label)
+        known = label >= 0
+        if known.sum() >= ENOUGH:
+            right = (log_r.argmax(1) == label)[known].double().mean().item()
+            module.prior.temperature.fill_(temperature(log_r[known].numpy(), right))
+            return
+    if not np.isnan(right):
         log_r, label = ask(cells.some_rows(cells.train_idx, MAX_CELLS, seed), shares_and_label)
-        log_r = log_r[label < 0]
-    if not np.isnan(right) and len(log_r):
-        module.prior.temperature.fill_(temperature(log_r.numpy(), right))
+        module.prior.temperature.fill_(temperature(log_r[label < 0].numpy(), right))
 
 
 def temperature(log_r: np.ndarray, right: float) -> float:
