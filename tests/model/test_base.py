@@ -217,6 +217,15 @@ def test_new_cells_without_the_layer_are_told_what_to_do(counts):
     assert model.get_latent_representation(new).shape == (7, 3)
 
 
+def test_counts_of_which_some_are_negative_are_said(counts, caplog):
+    counts.X[3, 4] = -1
+    build("VAE", counts)
+    assert "adata.X holds whole numbers only; if they are counts, mend those that are negative: 1 (" in caplog.text
+    caplog.clear()
+    build("VAE", ad.AnnData(counts.X / 2, obs=counts.obs))
+    assert "mend" not in caplog.text
+
+
 def test_loading_what_is_not_there(counts, tmp_path):
     fitted("VAE", counts).save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"There is no .*other.model.pt; pass the folder that save\(\) wrote"):

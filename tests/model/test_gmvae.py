@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 import scanpy as sc
 import scvi
+from scipy.sparse import csr_matrix
 from sklearn.metrics import adjusted_rand_score
 
 import mixvi
 from mixvi import datasets
+from mixvi.consensus import Placed
 from tests.model.helpers import QUICK, fitted
 
 
@@ -156,6 +158,23 @@ def test_labels_of_any_kind(blobs):
         blobs.obs["known"] = values
         setup = {"labels_key": "known", "unlabeled_category": no_label}
         assert fitted("GMVAE", blobs, setup, n_clusters=None).cluster_names == names
+
+
+@pytest.mark.parametrize("n_clusters", [4, None])
+def test_clusters_without_a_cell_are_said_and_dropped_if_their_number_was_open(blobs, n_clusters, monkeypatch, caplog):
+    def place(latent, *_):  # three of the parts are a few cells among those of the fourth
+        part = np.minimum(np.arange(len(latent)) % 50, 3)
+        return Placed(part, csr_matrix((len(latent),) * 2), [])
+
+    monkeypatch.setattr("mixvi.train._parts.place", place)
+    plan = {"plan_kwargs": {"guidance": 0.0, "lr": 1e-9}}
+    model = fitted("GMVAE", blobs, train={"max_epochs": 2} | plan, n_clusters=n_clusters)
+    n_used = len(set(model.predict()))
+    assert n_used < 4
+    assert model.n_clusters == (n_clusters or n_used)
+    assert model.cluster_names == [str(k) for k in range(model.n_clusters)]
+    said = "a smaller n_clusters leaves none" if n_clusters else "they were dropped"
+    assert f"Clusters without a cell: {4 - n_used}; {said}" in caplog.text
 
 
 def test_a_class_without_a_training_cell_keeps_its_component(blobs):

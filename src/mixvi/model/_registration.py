@@ -38,6 +38,7 @@ from mixvi.module.nets import Hidden
 
 logger = logging.getLogger(__name__)
 
+COUNTS = "adata.layers['counts']"
 NO_LABEL = "unlabeled"  # the category of cells without a label, where the user names none
 NO_CLASS = ("unknown", "unlabelled", "unassigned", "undefined", "none", "nan", "na", "n/a", "?", "")  # other such names
 
@@ -220,12 +221,12 @@ class RegisteredModel(BaseModelClass):
         if likelihood == "auto":
             likelihood, why = choose_likelihood(support, linear)
             logger.info("%s took %s", type(self).__name__, why)
-            if (
-                support.kind == "real"
-                and not linear
-                and "counts" in self.adata.layers
-                and "counts" not in support.where
-            ):
+            if support.kind == "real" and support.fraction is None and not linear:
+                logger.warning(
+                    "%s holds whole numbers only; if they are counts, mend those that are negative: %s.",
+                    support.where, support.negative,
+                )  # fmt: skip
+            if support.kind == "real" and not linear and "counts" in self.adata.layers and support.where != COUNTS:
                 logger.warning("layers['counts'] is there too; for raw counts, setup_anndata(adata, layer='counts').")
         check_support(support, likelihood, LIKELIHOODS[likelihood].support)
         if self._layout().size_factor and LIKELIHOODS[likelihood].support != "count":

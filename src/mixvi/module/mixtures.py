@@ -61,12 +61,22 @@ class MixturePrior(Prior):
     def reorder(self, order: Tensor) -> None:
         """Give the components a new order (K,), so that a component's index can be its name."""
 
-    def sort(self, component: Tensor, n_classes: int) -> None:
-        """Order the components by the number of cells that are in them (n,), after those of the classes."""
+    def sort(self, component: Tensor, n_classes: int) -> int:
+        """Order the components by the number of cells that are in them (n,), after those of the classes.
+
+        Returns how many are empty; they are switched off if the number of components was left open.
+        """
         size = torch.bincount(component, minlength=self.n_room).float()
-        size[~self.active.cpu()] = -1
         size[:n_classes] = torch.inf
-        self.reorder(size.argsort(descending=True, stable=True).to(self.logits.device))
+        active = self.active.cpu()
+        n_empty = int((active & (size == 0)).sum())
+        if self.n_wanted is None and self.placed:
+            active &= size > 0
+        size[~active] = -1
+        order = size.argsort(descending=True, stable=True).to(self.logits.device)
+        self.active.copy_(active)
+        self.reorder(order)
+        return n_empty
 
     def _switch_on(self, k: int) -> int:
         self.active[:] = torch.arange(self.n_room, device=self.active.device) < k

@@ -115,7 +115,7 @@ class MixviPlan(TrainingPlan):
         if isinstance(config["optimizer"], torch.optim.LBFGS):
             raise ValueError("L-BFGS asks for the loss several times a step, which minibatches change; take another.")
         if self.device.type == "cpu":
-            config["optimizer"]._accelerator_graph_capture_health_check = _nothing
+            config["optimizer"]._accelerator_graph_capture_health_check = lambda: None
         return config
 
     def training_step(self, block: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -211,10 +211,13 @@ class MixviPlan(TrainingPlan):
                 buffer.copy_(self.trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))
         if self.prior is not None:
             self._hold(False)
-            self._sort()
+            n_empty = self._sort()
             temper(self.module, self.trainer.datamodule, self._pass, settings.seed or 0)
             if not self.prior.placed:
                 logger.warning("Training ended before the components were placed: there is one cluster. Train further.")
+            elif n_empty:
+                done = "they were dropped" if self.prior.n_wanted is None else "a smaller n_clusters leaves none"
+                logger.warning("Clusters without a cell: %d; %s.", n_empty, done)
 
     def _hold(self, still: bool) -> None:
         for parameter in self.prior.component_parameters():
@@ -269,11 +272,11 @@ class MixviPlan(TrainingPlan):
         guide = checkpoint.get("guide")
         self.guide = None if guide is None else Guide(*guide).to(self.device)
 
-    def _sort(self) -> None:
+    def _sort(self) -> int:
         rows = np.arange(self.trainer.datamodule.adata_manager.adata.n_obs)
         encode, responsibilities = self.module.encode, self.prior.responsibilities
         (cluster,) = self._pass(rows, lambda cells: (responsibilities(encode(cells), cells).argmax(-1),))
-        self.prior.sort(cluster, self.module.layout.n_labels)
+        return self.prior.sort(cluster, self.module.layout.n_labels)
 
     def _posterior(self, cells: Cells) -> tuple[Tensor, ...]:
         qz = self.module.encode(cells)
@@ -294,7 +297,3 @@ class MixviPlan(TrainingPlan):
         if self.trainer.world_size > 1:  # each process has every n-th; all go on with the same
             found = [self.all_gather(each.to(self.device)).transpose(0, 1).flatten(0, 1).cpu() for each in found]
         return found
-
-
-def _nothing() -> None:
-    pass
