@@ -88,7 +88,7 @@ def placed(seen, n_labels, guided=True):
 def test_without_labels_other_partitions_say_how_far_to_trust_it(rng, placing):
     parts = placed(seen_of(rng, np.full(N, -1)), 0)
     np.testing.assert_array_equal(parts.of, placing)
-    assert parts.right == pytest.approx(0.7)
+    assert parts.accuracy == pytest.approx(0.7)
     assert parts.trunk is None
 
 
@@ -97,7 +97,7 @@ def test_a_net_that_draws_its_own_borders_is_compared_with_all(rng, placing, mon
     monkeypatch.setattr(_parts, "informed_shares", lambda *_: np.eye(K)[moved])
     parts = placed(seen_of(rng, np.full(N, -1), is_count=False), 0)
     np.testing.assert_array_equal(parts.of, moved)
-    assert parts.right == pytest.approx((0.9 + 0.7) / 2)
+    assert parts.accuracy == pytest.approx((0.9 + 0.7) / 2)
 
 
 @pytest.mark.parametrize("guided", [True, False])
@@ -116,4 +116,4 @@ def test_labels_have_the_last_word_and_nets_guide(rng, placing, monkeypatch, gui
     np.testing.assert_array_equal(parts.of, np.where(labels == 2, 2, 0 if guided else placing))
     np.testing.assert_array_equal(parts.shares[:20], np.eye(K)[labels[:20]])
     np.testing.assert_allclose(parts.shares[20:], [[0.6, 0.3, 0.1]] * 40 if guided else np.eye(K)[placing[20:]])
-    assert parts.right == 0.9
+    assert parts.accuracy == 0.9

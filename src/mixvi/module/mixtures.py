@@ -35,7 +35,7 @@ class MixturePrior(Prior):
         self.logits = nn.Parameter(torch.zeros(self.n_room))
         self.register_buffer("active", torch.ones(self.n_room, dtype=torch.bool))
         self.register_buffer("placed", torch.tensor(False))
-        self.register_buffer("right", torch.tensor(torch.nan))  # share of cells that are right, as far as is known
+        self.register_buffer("accuracy", torch.tensor(torch.nan))  # share of cells that are right, as far as is known
         self.register_buffer("temperature", torch.tensor(1.0))
 
     @abstractmethod

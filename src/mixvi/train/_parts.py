@@ -58,7 +58,7 @@ class Parts(NamedTuple):
     of: np.ndarray  # (m,), -1 for none
     shares: np.ndarray  # (m, K), those that get a component
     trunk: dict[str, Tensor] | None  # hidden layers of a net that learned classes: small changes leave cells in them
-    right: float | None  # share of cells that are right, as far as it is known
+    accuracy: float | None  # share of cells that are right, as far as it is known
 
     def moments(self, loc: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean (K, d), total spread (K, d) and share (K,) of the parts: the M-step of a mixture, of posteriors (m, d).
@@ -106,10 +106,10 @@ def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, trunk: Trunk, gu
         logger.warning("Found %d clusters, %d were asked for: the cells do not part further.", n_parts, prior.n_wanted)
     if n_parts > prior.n_room:
         logger.warning("Found %d clusters; the %d largest get a component.", n_parts, prior.n_room)
-    shares, learned, state, right = neighbor_shares(part, graph, n_parts), None, None, None
+    shares, learned, state, accuracy = neighbor_shares(part, graph, n_parts), None, None, None
     if layout.n_labels:
         evidence = Evidence(seen.values if guided else None, seen.labels, part, seen.is_count)
-        found, right = learn_classes(evidence, graph, layout.n_labels, trunk, not layout.n_conditions, seed)
+        found, accuracy = learn_classes(evidence, graph, layout.n_labels, trunk, not layout.n_conditions, seed)
         learned, state = (None, None) if found is None else found
     elif prior.n_wanted is not None and seen.values is not None and not seen.is_count:
         learned = informed_shares(seen.values, part, graph, trunk.hidden, seed)
@@ -117,7 +117,7 @@ def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, trunk: Trunk, gu
         reached = part >= 0
         part[reached], shares[reached] = learned[reached].argmax(1), learned[reached]
     if not layout.n_labels:
-        right = agreement(part, others)
+        accuracy = agreement(part, others)
     known = seen.labels >= 0
     part[known], shares[known] = seen.labels[known], np.eye(n_parts)[seen.labels[known]]
-    return Parts(part, shares[:, : prior.n_room], state, right)
+    return Parts(part, shares[:, : prior.n_room], state, accuracy)

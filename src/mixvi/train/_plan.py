@@ -248,7 +248,7 @@ class MixviPlan(TrainingPlan):
         trunk = self.module.encoder.trunk
         parts = find_parts(seen, self.module.layout, self.prior, trunk, self.guidance > 0, seed)
         parts = self.trainer.strategy.broadcast(parts)  # processes are to go on with the same
-        self.prior.right.fill_(torch.nan if parts.right is None else parts.right)
+        self.prior.accuracy.fill_(torch.nan if parts.accuracy is None else parts.accuracy)
         if parts.trunk is not None:
             trunk.follow(parts.trunk)
             self.optimizers().optimizer.state.clear()  # moments of gradients of another, smaller loss

@@ -39,31 +39,32 @@ def temper(
     def shares_and_label(cells: Cells) -> tuple[Tensor, ...]:
         return module.prior.log_responsibilities(module.encode(cells), cells), cells.label
 
-    right = module.prior.right.item()
+    accuracy = module.prior.accuracy.item()
     held_out = cells.some_rows(cells.val_idx, MAX_CELLS, seed)
     if module.layout.n_labels and len(held_out) >= ENOUGH:
         log_r, label = ask(held_out, shares_and_label)
         known = label >= 0
         if known.sum() >= ENOUGH:
-            right = (log_r.argmax(1) == label)[known].double().mean().item()
-            module.prior.temperature.fill_(temperature(log_r[known].numpy(), right))
+            accuracy = (log_r.argmax(1) == label)[known].double().mean().item()
+            module.prior.temperature.fill_(temperature(log_r[known].numpy(), accuracy))
             return
-    if not np.isnan(right):
+    if not np.isnan(accuracy):
         log_r, label = ask(cells.some_rows(cells.train_idx, MAX_CELLS, seed), shares_and_label)
-        module.prior.temperature.fill_(temperature(log_r[label < 0].numpy(), right))
+        if (label < 0).any():
+            module.prior.temperature.fill_(temperature(log_r[label < 0].numpy(), accuracy))
 
 
-def temperature(log_r: np.ndarray, right: float) -> float:
+def temperature(log_r: np.ndarray, accuracy: float) -> float:
     """The temperature T at which responsibilities are as sure as they are right.
 
-    Of T >= 1, the one where the mean over cells of max_k softmax(log r / T) is ``right``, or the nearest there is: 1
+    Of T >= 1, the one where the mean over cells of max_k softmax(log r / T) is ``accuracy``, or the nearest there is: 1
     where cells are not too sure in the first place. The order of a cell's components stays as it is.
 
     Parameters
     ----------
     log_r
         (n, K) log responsibilities.
-    right
+    accuracy
         Share of cells that are right, as far as it is known.
 
     References
@@ -73,7 +74,7 @@ def temperature(log_r: np.ndarray, right: float) -> float:
     """
 
     def too_sure(log_t: float) -> float:
-        return softmax(log_r / np.exp(log_t), axis=1).max(1).mean() - right
+        return softmax(log_r / np.exp(log_t), axis=1).max(1).mean() - accuracy
 
     if too_sure(0.0) <= 0:
         return 1.0
