@@ -48,8 +48,10 @@ def test_partitions_agree_as_far_as_they_match_one_to_one():
     assert consensus.agreement(part, [off, finer]) == pytest.approx(0.65)
     assert consensus.agreement(part, [part, off]) == 0.8  # one of them is itself
     assert consensus.agreement(part, [part, renamed, off]) == pytest.approx(0.9)
-    assert consensus.agreement(part, [renamed]) is None
+    assert consensus.agreement(part, [renamed]) == 1.0  # a single one is another's
     assert consensus.agreement(part, []) is None
+    assert consensus.agreement(part, [np.full(100, -1)]) is None
+    assert consensus.agreement(part, [np.where(np.arange(100) < 40, off, -1)]) == 0.5  # of those that were asked
 
 
 @pytest.mark.parametrize(("n_clusters", "n_others"), [(4, 6), (None, 6)])
@@ -60,6 +62,18 @@ def test_other_partitions_have_as_many_parts(views, n_clusters, n_others):
     placed = consensus.place(sharp, csr_matrix(cells.X), np.full(300, -1), 0, n_clusters)
     assert len(placed.others) == n_others
     assert {other.max() for other in placed.others} == {placed.part.max()}
+
+
+def test_an_open_number_of_parts_of_a_latent_space_is_compared_with_islands_of_some_cells(views, monkeypatch):
+    (sharp, *_), y = views
+    monkeypatch.setattr(consensus, "MAX_JUDGED", 200)
+    part, _, (some,) = consensus.place(sharp, None, np.full(300, -1), 0)
+    asked = some >= 0
+    assert asked.sum() == 200
+    assert adjusted_rand_score(y[asked], some[asked]) == 1
+    assert consensus.agreement(part, [some]) == 1
+    _, _, (few,) = consensus.place(sharp[:50], None, np.full(50, -1), 0)
+    assert (few == -1).all()
 
 
 def test_an_open_number_of_parts_is_found(views):
@@ -249,9 +263,10 @@ def test_a_part_that_the_judged_cells_miss_is_not_taken(views, monkeypatch):
 
 def test_an_open_number_and_few_cells_go_without_islands(views, monkeypatch):
     (sharp, *_), _ = views
-    monkeypatch.setattr(consensus, "islands", None)
+    monkeypatch.setattr(consensus, "islands", lambda latent, *_: np.arange(len(latent)) % 2)
     part, graph, _ = consensus.place(sharp, None, np.full(300, -1), 0)
     np.testing.assert_array_equal(part, cluster.merge(cluster.partition(graph), graph))
+    monkeypatch.setattr(consensus, "islands", None)
     assert consensus.place(sharp[:50], None, np.full(50, -1), 0, 3)[0].max() == 2
 
 

@@ -39,7 +39,7 @@ class Placed(NamedTuple):
 
     part: np.ndarray  # (n,) part of each cell, -1 for none
     graph: csr_matrix  # (n, n) the neighbour graph that all views have in common
-    others: list[np.ndarray]  # (n,) each: partitions into as many parts by single views, or by another way
+    others: list[np.ndarray]  # (n,) each: partitions into as many parts by single views or another way; -1: not asked
 
 
 def place(
@@ -88,7 +88,7 @@ def place(
                 part = widest(found, [judge], k, seed)
         if k is None:
             part = merge(part, graph)
-            found = [merge(other, graph, part.max() + 1) for other in found]
+            found = [merge(other, graph, part.max() + 1) for other in found] or [_some_islands(latent, part, seed)]
         return part, found
 
     if n_classes == 0:
@@ -103,11 +103,11 @@ def agreement(part: np.ndarray, others: list[np.ndarray]) -> float | None:
 
     One of them that has the same parts is left out: it is this one. ``None`` if there is no other.
     """
-    tables = [contingency_matrix(part, other) for other in others]
-    alike = sorted(table[linear_sum_assignment(-table)].sum() for table in tables)
-    if alike and alike[-1] == len(part):
+    tables = [contingency_matrix(part[other >= 0], other[other >= 0]) for other in others if (other >= 0).any()]
+    alike = sorted(table[linear_sum_assignment(-table)].sum() / table.sum() for table in tables)
+    if len(alike) > 1 and alike[-1] == 1:
         alike.pop()
-    return np.mean(alike) / len(part) if alike else None
+    return np.mean(alike) if alike else None
 
 
 def count_components(counts: csr_matrix, seed: int = 0) -> list[np.ndarray]:
@@ -238,6 +238,15 @@ def islands(latent: np.ndarray, graph: csr_matrix, n_clusters: int, seed: int = 
     members = OneHotEncoder(sparse_output=False).fit_transform(said)
     kmeans = KMeans(min(n_clusters, len(said)), n_init=10, random_state=seed)
     return by_size(kmeans.fit_predict(members, sample_weight=size)[row.ravel()])
+
+
+def _some_islands(latent: np.ndarray, part: np.ndarray, seed: int) -> np.ndarray:
+    """Islands (n,), as many as there are parts, of up to `MAX_JUDGED` cells; -1 for all others, or if they are few."""
+    found, n_parts = np.full(len(part), -1), part.max() + 1
+    if 1 < n_parts < len(part) >= MIN_CELLS:
+        some = np.random.default_rng(seed).permutation(len(part))[:MAX_JUDGED]
+        found[some] = islands(latent[some], neighbor_graph(latent[some], seed), n_parts, seed)
+    return found
 
 
 def widest(found: list[np.ndarray], judges: list[np.ndarray], n_clusters: int | None, seed: int = 0) -> np.ndarray:
