@@ -39,7 +39,9 @@ class Placed(NamedTuple):
 
     part: np.ndarray  # (n,) part of each cell, -1 for none
     graph: csr_matrix  # (n, n) the neighbour graph that all views have in common
-    others: list[np.ndarray]  # (n,) each: partitions into as many parts by single views or another way; -1: not asked
+    others: list[
+        np.ndarray
+    ]  # (n,) each: partitions into as many parts by single views or in another way; -1: not asked
 
 
 def place(
@@ -79,17 +81,18 @@ def place(
 
     def parts(k: int | None) -> tuple[np.ndarray, list[np.ndarray]]:
         if plain:
-            part, found = consensus(views, graphs, plain, k, seed)
+            part, others = consensus(views, graphs, plain, k, seed)
         else:
-            part, found = partition(graph, k, seed), []
+            part, others = partition(graph, k, seed), []
             if k is not None and 1 < k < len(latent) >= MIN_CELLS:
                 judge = latent if values is None else principal_components(values, seed)
-                found = [part, islands(latent, graph, k, seed)]
-                part = widest(found, [judge], k, seed)
+                others = [part, islands(latent, graph, k, seed)]
+                part = widest(others, [judge], k, seed)
+        others = [other for other in others if other is not part]
         if k is None:
             part = merge(part, graph)
-            found = [merge(other, graph, part.max() + 1) for other in found] or [_some_islands(latent, part, seed)]
-        return part, found
+            others = [merge(other, graph, part.max() + 1) for other in others] or [_some_islands(latent, part, seed)]
+        return part, others
 
     if n_classes == 0:
         part, others = parts(n_clusters)
@@ -101,12 +104,10 @@ def place(
 def agreement(part: np.ndarray, others: list[np.ndarray]) -> float | None:
     """Share of cells that other partitions put into the same part, on average, when parts are matched one to one.
 
-    One of them that has the same parts is left out: it is this one. ``None`` if there is no other.
+    ``None`` if there is no other.
     """
     tables = [contingency_matrix(part[other >= 0], other[other >= 0]) for other in others if (other >= 0).any()]
-    alike = sorted(table[linear_sum_assignment(-table)].sum() / table.sum() for table in tables)
-    if len(alike) > 1 and alike[-1] == 1:
-        alike.pop()
+    alike = [table[linear_sum_assignment(-table)].sum() / table.sum() for table in tables]
     return np.mean(alike) if alike else None
 
 

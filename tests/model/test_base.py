@@ -165,6 +165,7 @@ def test_training_takes_an_epoch_at_least(max_epochs, counts):
 @pytest.mark.parametrize(("wrong", "said"), [
     ({"batch_size": "64"}, "batch_size='64'; it must be a whole number"), ({"batch_size": 0}, "batch_size=0; it must"),
     ({"plan_kwargs": {"lrr": 1e-3}}, r"plan_kwargs got \['lrr'\]; it may hold .*'lr'"),
+    ({"plan_config": {"lrr": 1e-3}}, r"plan_kwargs got \['lrr'\]"),
     ({"plan_kwargs": {"batch_size": 64}}, r"plan_kwargs got \['batch_size'\]"),
     ({"n_epochs_kl_warmup": 2}, r"\['n_epochs_kl_warmup'\] are settings of the plan"),
     ({"lr": 1e-3}, r"\['lr'\] are settings of the plan: pass train\(plan_kwargs={...}\)"),

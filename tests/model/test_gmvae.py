@@ -173,8 +173,8 @@ def test_clusters_without_a_cell_are_said_and_dropped_if_their_number_was_open(b
     assert n_used < 4
     assert model.n_clusters == (n_clusters or n_used)
     assert model.cluster_names == [str(k) for k in range(model.n_clusters)]
-    said = "a smaller n_clusters leaves none" if n_clusters else "they were dropped"
-    assert f"Clusters without a cell: {4 - n_used}; {said}" in caplog.text
+    said = "." if n_clusters else ", which were dropped."
+    assert f"Clusters without a cell: {4 - n_used}{said}" in caplog.text
 
 
 def test_a_class_without_a_training_cell_keeps_its_component(blobs):

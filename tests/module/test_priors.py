@@ -190,23 +190,17 @@ def test_placed_components_are_where_they_were_put_and_keep_their_names(qz, cell
     torch.testing.assert_close(prior.responsibilities(qz, cells), before[:, order])
 
 
-@pytest.mark.parametrize("n_wanted", [4, None])
+@pytest.mark.parametrize("drop", [False, True])
 @pytest.mark.parametrize("kind", [GaussianMixture, HierarchicalMixture])
-def test_components_are_sorted_by_their_cells_after_those_of_the_classes(kind, n_wanted):
+def test_components_are_sorted_by_their_cells_after_those_of_the_classes(kind, drop):
     """Component 0 is a class without a cell, 1 and 3 have cells, 2 has none."""
-    prior = kind(n_wanted, D) if kind is GaussianMixture else kind(Layout(30), n_wanted, D, Hidden(8, 1, 0.0))
+    prior = kind(4, D) if kind is GaussianMixture else kind(Layout(30), 4, D, Hidden(8, 1, 0.0))
     prior.place(torch.arange(4.0)[:, None].expand(4, D), torch.ones(4, D), torch.full((4,), 0.25))
-    assert prior.sort(torch.tensor([3, 1, 3, 3]), n_classes=1) == 1
-    assert prior.active.sum() == (4 if n_wanted else 3)
+    assert prior.sort(torch.tensor([3, 1, 3, 3]), n_classes=1, drop=drop) == 1
+    assert prior.active.sum() == (3 if drop else 4)
     means = prior.loc[:, 0] if kind is GaussianMixture else prior.loc.bias.unflatten(0, (-1, D))[:, 0]
     assert means[:4].tolist()[:3] == [0, 3, 1]
     assert prior.log_weights().exp()[: prior.active.sum()].sum().item() == pytest.approx(1)
-
-
-def test_before_they_are_placed_no_component_is_switched_off():
-    prior = GaussianMixture(None, D)
-    prior.sort(torch.zeros(5, dtype=torch.long), n_classes=0)
-    assert prior.active.all()
 
 
 def test_dirichlet_density_up_to_its_constant():

@@ -97,7 +97,15 @@ def test_a_net_that_draws_its_own_borders_is_compared_with_all(rng, placing, mon
     monkeypatch.setattr(_parts, "informed_shares", lambda *_: np.eye(K)[moved])
     parts = placed(seen_of(rng, np.full(N, -1), is_count=False), 0)
     np.testing.assert_array_equal(parts.of, moved)
-    assert parts.accuracy == pytest.approx((0.9 + 0.7) / 2)
+    assert parts.accuracy == pytest.approx((0.9 + 0.7 + 0.9) / 3)  # the graph's own parts are another partition now
+
+
+def test_few_labels_say_nothing_of_accuracy(rng, placing, monkeypatch):
+    monkeypatch.setattr(_parts, "learn_classes", lambda *_: (None, 0.9))
+    seen = seen_of(rng, np.where(np.arange(N) < 20, 2, -1))
+    assert placed(seen, K).accuracy is None
+    monkeypatch.setattr(_parts, "ENOUGH", 20)
+    assert placed(seen, K).accuracy == 0.9
 
 
 @pytest.mark.parametrize("guided", [True, False])
@@ -110,6 +118,7 @@ def test_labels_have_the_last_word_and_nets_guide(rng, placing, monkeypatch, gui
         return Learned(np.tile(np.float32([0.6, 0.3, 0.1]), (N, 1)), {"a": torch.zeros(1)}) if guided else None, 0.9
 
     monkeypatch.setattr(_parts, "learn_classes", learned)
+    monkeypatch.setattr(_parts, "ENOUGH", 20)
     parts = placed(seen_of(rng, labels), K, guided)
     assert (asked[0].x is not None) == guided
     assert (parts.trunk is not None) == guided

@@ -9,7 +9,7 @@ import mixvi
 from mixvi.train import _temperature
 from mixvi.train._smooth import Learned
 from mixvi.train._temperature import HOTTEST, temperature
-from tests.model.helpers import QUICK, fitted
+from tests.model.helpers import QUICK, build, fitted
 
 LONG = {"max_epochs": 120, "plan_kwargs": {"lr": 5e-3}}
 PARTLY = {"labels_key": "label", "unlabeled_category": "?"}
@@ -42,6 +42,7 @@ def test_it_is_the_temperature_that_labels_drawn_from_known_probabilities_would_
 def test_it_never_makes_cells_surer_and_stays_finite(log_p):
     assert temperature(log_p, 0.99) == 1.0
     assert temperature(log_p, 0.1) == HOTTEST  # five even shares are surer than that
+    assert temperature(log_p * np.nan, 0.5) == 1.0
 
 
 @pytest.fixture
@@ -53,6 +54,7 @@ def trained(counts, monkeypatch):
         return Learned(np.eye(n_classes, dtype=np.float32)[evidence.guess], trunk.bare().state_dict()), 0.6
 
     monkeypatch.setattr("mixvi.train._parts.learn_classes", learned)
+    monkeypatch.setattr("mixvi.train._parts.ENOUGH", 20)
     return fitted("GMVAE", counts, PARTLY, LONG | {"train_size": 1.0}, n_clusters=None)
 
 
@@ -79,16 +81,27 @@ def test_without_labels_cells_are_as_sure_as_other_partitions_agree(counts, monk
 
 
 def test_labelled_validation_cells_say_more(counts, rng, monkeypatch):
-    """All cells have a label, three tenths a wrong one: no one can be right, or sure, more often than the others."""
-    monkeypatch.setattr(_temperature, "ENOUGH", 50)
+    """Four fifths of the cells have a label, three tenths a wrong one, which no one can foresee."""
     shuffled = np.where(rng.random(120) < 0.3, rng.permutation(counts.obs["cluster"]), counts.obs["cluster"])
-    counts.obs["label"] = shuffled.astype(str)
-    model = fitted("GMVAE", counts, {"labels_key": "label"}, LONG | {"train_size": 0.5}, n_clusters=None)
-    rows = model.validation_indices
+    counts.obs["label"] = np.where(np.arange(120) % 5, shuffled.astype(str), "?")
+    monkeypatch.setattr(_temperature, "ENOUGH", 30)
+    model = fitted("GMVAE", counts, PARTLY, LONG | {"train_size": 0.5}, n_clusters=None)
+    rows = model.validation_indices[counts.obs["label"].iloc[model.validation_indices] != "?"]
+    assert len(rows) > 40
     table = model.predict(indices=rows, soft=True)
     right = (table.idxmax(axis=1).to_numpy() == counts.obs["label"].to_numpy()[rows]).mean()
     assert model.module.prior.temperature > 1
     assert table.to_numpy().max(1).mean() == pytest.approx(right, abs=1e-3)
-    monkeypatch.setattr(_temperature, "ENOUGH", 61)
-    model = fitted("GMVAE", counts, {"labels_key": "label"}, {"max_epochs": 6, "train_size": 0.5}, n_clusters=None)
-    assert model.module.prior.temperature == 1
+    monkeypatch.setattr(_temperature, "ENOUGH", 100)
+    model.train(**(QUICK | {"train_size": 0.5}))
+    assert model.module.prior.temperature == 1  # what was found of other weights does not stay
+
+
+def test_it_is_left_alone_where_no_cell_is_without_a_label(trained, counts):
+    counts.obs["label"] = counts.obs["cluster"].astype(str)
+    again = build("GMVAE", counts, {"labels_key": "label"}, n_clusters=None)
+    again.module.load_state_dict(trained.module.state_dict())
+    assert not again.module.prior.accuracy.isnan()
+    again.train(**(QUICK | {"train_size": 1.0}))
+    assert again.module.prior.temperature == 1
+    np.testing.assert_allclose(again.predict(soft=True).sum(1), 1, rtol=1e-5)

@@ -110,7 +110,8 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
                 raise ValueError(f"{name}={value!r}; it must be a whole number, 1 or more, or None for the default.")
         if of_plan := {name for name in PLAN_SETTINGS & set(kwargs) if not name.startswith("gradient_clip_")}:
             raise ValueError(f"{sorted(of_plan)} are settings of the plan: pass train(plan_kwargs={{...}}).")
-        if unknown := set(plan_kwargs or ()) - PLAN_SETTINGS:
+        plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
+        if unknown := set(plan_kwargs) - PLAN_SETTINGS:
             raise ValueError(f"plan_kwargs got {sorted(unknown)}; it may hold {sorted(PLAN_SETTINGS)}.")
         if data_path not in ("auto", "resident", "stream"):
             raise ValueError(f"data_path={data_path!r} is not known; it is 'auto', 'resident' or 'stream'.")
@@ -130,16 +131,15 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
             )
         if early_stopping and (train_size == 1 or validation_size == 0):
             raise ValueError("early_stopping needs cells to validate on; leave train_size and validation_size out.")
-        if not (plan_kwargs or {}).get("compile"):
-            plan_kwargs = {k: v for k, v in (plan_kwargs or {}).items() if k not in ("compile", "compile_kwargs")}
+        if not plan_kwargs.get("compile"):
+            plan_kwargs = {k: v for k, v in plan_kwargs.items() if k not in ("compile", "compile_kwargs")}
         only_minibatches = batch_size or early_stopping or train_size or validation_size or n_importance_samples > 1
         if not only_minibatches and self._fits_in_full_batch(plan_kwargs, kwargs):
-            return self._train_full_batch(max_epochs, accelerator, devices, plan_kwargs or {}, **kwargs)
+            return self._train_full_batch(max_epochs, accelerator, devices, plan_kwargs, **kwargs)
         batch_size = batch_size or settings.batch_size
         if max_epochs is None:
             max_epochs = get_max_epochs_heuristic(self.adata.n_obs, MAX_EPOCHS, MAX_VISITS // MAX_EPOCHS)
         steps_an_epoch = max(int((train_size or 0.9) * self.adata.n_obs / batch_size), 1)
-        plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
         plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size}
         plan_kwargs.setdefault("fresh", not self.is_trained_)
         plan_kwargs |= {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("gradient_clip_")}
@@ -174,8 +174,8 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         how = f"train(..., ckpt_path={str(interruption.path)!r}) goes on from there." if interruption.path else ""
         _pass_on(interruption, self.trainer.current_epoch, how)
 
-    def _fits_in_full_batch(self, plan_kwargs: dict | None, kwargs: dict) -> bool:
-        plain = set(plan_kwargs or ()) <= {"max_kl_weight", "weight_decay"} and set(kwargs) <= {"enable_progress_bar"}
+    def _fits_in_full_batch(self, plan_kwargs: dict, kwargs: dict) -> bool:
+        plain = set(plan_kwargs) <= {"max_kl_weight", "weight_decay"} and set(kwargs) <= {"enable_progress_bar"}
         small = self.adata.n_obs * self.adata.n_vars <= MAX_FULL_BATCH
         return plain and small and self.module.is_linear_gaussian and not isinstance(self.module.prior, MixturePrior)
 

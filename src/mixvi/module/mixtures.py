@@ -61,16 +61,16 @@ class MixturePrior(Prior):
     def reorder(self, order: Tensor) -> None:
         """Give the components a new order (K,), so that a component's index can be its name."""
 
-    def sort(self, component: Tensor, n_classes: int) -> int:
+    def sort(self, component: Tensor, n_classes: int, drop: bool = False) -> int:
         """Order the components by the number of cells that are in them (n,), after those of the classes.
 
-        Returns how many are empty; they are switched off if the number of components was left open.
+        Returns how many are empty; ``drop`` switches them off.
         """
         size = torch.bincount(component, minlength=self.n_room).float()
         size[:n_classes] = torch.inf
         active = self.active.cpu()
         n_empty = int((active & (size == 0)).sum())
-        if self.n_wanted is None and self.placed:
+        if drop:
             active &= size > 0
         size[~active] = -1
         order = size.argsort(descending=True, stable=True).to(self.logits.device)

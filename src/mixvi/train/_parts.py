@@ -17,6 +17,7 @@ from mixvi.module.nets import Trunk
 from mixvi.module.rows import dense
 from mixvi.train._information import informed_shares
 from mixvi.train._smooth import Evidence, learn_classes
+from mixvi.train._temperature import ENOUGH
 
 logger = logging.getLogger(__name__)
 
@@ -114,10 +115,13 @@ def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, trunk: Trunk, gu
     elif prior.n_wanted is not None and seen.values is not None and not seen.is_count:
         learned = informed_shares(seen.values, part, graph, trunk.hidden, seed)
     if learned is not None:
+        others = [*others, part.copy()]
         reached = part >= 0
         part[reached], shares[reached] = learned[reached].argmax(1), learned[reached]
+    known = seen.labels >= 0
     if not layout.n_labels:
         accuracy = agreement(part, others)
-    known = seen.labels >= 0
+    elif known.sum() < ENOUGH:
+        accuracy = None
     part[known], shares[known] = seen.labels[known], np.eye(n_parts)[seen.labels[known]]
     return Parts(part, shares[:, : prior.n_room], state, accuracy)

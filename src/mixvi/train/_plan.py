@@ -211,13 +211,14 @@ class MixviPlan(TrainingPlan):
                 buffer.copy_(self.trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))
         if self.prior is not None:
             self._hold(False)
-            n_empty = self._sort()
+            placed, cut_short = bool(self.prior.placed), self.trainer.should_stop
+            drop = self.prior.n_wanted is None and placed and not cut_short
+            n_empty = self._sort(drop)
             temper(self.module, self.trainer.datamodule, self._pass, settings.seed or 0)
-            if not self.prior.placed:
+            if not placed:
                 logger.warning("Training ended before the components were placed: there is one cluster. Train further.")
             elif n_empty:
-                done = "they were dropped" if self.prior.n_wanted is None else "a smaller n_clusters leaves none"
-                logger.warning("Clusters without a cell: %d; %s.", n_empty, done)
+                logger.warning("Clusters without a cell: %d%s.", n_empty, ", which were dropped" if drop else "")
 
     def _hold(self, still: bool) -> None:
         for parameter in self.prior.component_parameters():
@@ -272,11 +273,11 @@ class MixviPlan(TrainingPlan):
         guide = checkpoint.get("guide")
         self.guide = None if guide is None else Guide(*guide).to(self.device)
 
-    def _sort(self) -> int:
+    def _sort(self, drop: bool) -> int:
         rows = np.arange(self.trainer.datamodule.adata_manager.adata.n_obs)
         encode, responsibilities = self.module.encode, self.prior.responsibilities
         (cluster,) = self._pass(rows, lambda cells: (responsibilities(encode(cells), cells).argmax(-1),))
-        return self.prior.sort(cluster, self.module.layout.n_labels)
+        return self.prior.sort(cluster, self.module.layout.n_labels, drop)
 
     def _posterior(self, cells: Cells) -> tuple[Tensor, ...]:
         qz = self.module.encode(cells)

@@ -10,9 +10,9 @@ from torch import Tensor
 from mixvi.data import CellsSplitter
 from mixvi.module._elbo import Cells, ELBOModule
 
-ENOUGH = 100  # labelled validation cells to go by
+ENOUGH = 100  # labels that can say something of accuracy
 MAX_CELLS = 100_000
-HOTTEST = 1e4  # all but even shares
+HOTTEST = 100.0  # all but even shares
 
 
 def temper(
@@ -20,9 +20,9 @@ def temper(
 ) -> None:
     """Give the mixture a temperature at which cells are no surer of their components, on average, than they are right.
 
-    Labelled validation cells, which the model has not seen, say how often that is. Where there are fewer than
-    ``ENOUGH``, training cells without a label are made as sure as was found when the components were placed; if nothing
-    was, the temperature stays.
+    Labelled validation cells, which were not trained on, say how often that is. Where there are fewer than ``ENOUGH``,
+    training cells without a label are made as sure as was found when the components were placed; if nothing was, the
+    temperature is 1.
 
     Parameters
     ----------
@@ -39,6 +39,7 @@ def temper(
     def shares_and_label(cells: Cells) -> tuple[Tensor, ...]:
         return module.prior.log_responsibilities(module.encode(cells), cells), cells.label
 
+    module.prior.temperature.fill_(1.0)
     accuracy = module.prior.accuracy.item()
     held_out = cells.some_rows(cells.val_idx, MAX_CELLS, seed)
     if module.layout.n_labels and len(held_out) >= ENOUGH:
@@ -76,7 +77,7 @@ def temperature(log_r: np.ndarray, accuracy: float) -> float:
     def too_sure(log_t: float) -> float:
         return softmax(log_r / np.exp(log_t), axis=1).max(1).mean() - accuracy
 
-    if too_sure(0.0) <= 0:
+    if not too_sure(0.0) > 0:  # also where training left no numbers
         return 1.0
     hottest = np.log(HOTTEST)
     return HOTTEST if too_sure(hottest) > 0 else float(np.exp(brentq(too_sure, 0.0, hottest, xtol=1e-4)))
