@@ -122,7 +122,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
             As in `get_latent_representation`.
         soft
             Return the probability of each cluster: responsibilities, made no surer on average than held-out labels, or
-            other partitions of the cells, are found to agree (`docs/models/gmvae.md`). A cell's label is not looked at.
+            other partitions of the cells, are found to agree (page GMVAE). A cell's label is not looked at.
 
         Returns
         -------

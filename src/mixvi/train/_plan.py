@@ -44,7 +44,7 @@ class MixviPlan(TrainingPlan):
     mean, spread and share of one part, and everything is trained jointly, while each cell is guided to the components
     that its part and its neighbours stand for: ``guidance`` times -sum_k s_k log r_k is added to its loss, s_k from
     `mixvi.cluster.neighbor_shares`. At the end components are sorted by size, and get a temperature at which they are
-    no surer than they are right, as far as that is known (`temper`). Labels spread over the graph
+    no surer than they are right, as far as that is known (``temper``). Labels spread over the graph
     (`mixvi.classes.partition_with_classes`), or nets guess them, unless the graph finds held-out labels clearly better;
     labelled cells are guided to their classes, whose components stay first. Where nets do, the encoder goes on from the
     hidden layers of one of them, with a learning rate that falls over the epochs left, unless a scheduler is asked for.
