@@ -112,9 +112,8 @@ def score(labels, clusters, probabilities):
 
 def label_confidence(labels, clusters, probabilities):
     """Probability that a cell has the label of its cluster's majority: of all clusters that have this majority."""
-    majority = (
-        pd.crosstab(labels, clusters).idxmax().reindex(range(probabilities.shape[1]))
-    )  # clusters without a cell: NaN
+    majority = pd.crosstab(labels, clusters).idxmax()
+    majority = majority.reindex(range(probabilities.shape[1]))  # NaN for a cluster without a cell
     return (probabilities * (majority.to_numpy() == majority.loc[clusters].to_numpy()[:, None])).sum(1)
 
 

@@ -39,9 +39,7 @@ class Placed(NamedTuple):
 
     part: np.ndarray  # (n,) part of each cell, -1 for none
     graph: csr_matrix  # (n, n) the neighbour graph that all views have in common
-    others: list[
-        np.ndarray
-    ]  # (n,) each: partitions into as many parts by single views or in another way; -1: not asked
+    others: list[np.ndarray]  # (n,) each: other partitions into as many parts; -1 for cells that were left out
 
 
 def place(

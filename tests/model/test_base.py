@@ -227,6 +227,13 @@ def test_counts_of_which_some_are_negative_are_said(counts, caplog):
     assert "mend" not in caplog.text
 
 
+@pytest.mark.parametrize(("layer", "said"), [(None, True), ("counts", False)])
+def test_raw_counts_that_lie_beside_real_values_are_said(counts, caplog, layer, said):
+    counts.layers["counts"] = counts.X = counts.X / 2  # whatever it holds
+    build("VAE", counts, {"layer": layer})
+    assert ("layers['counts'] is there too" in caplog.text) == said
+
+
 def test_loading_what_is_not_there(counts, tmp_path):
     fitted("VAE", counts).save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"There is no .*other.model.pt; pass the folder that save\(\) wrote"):

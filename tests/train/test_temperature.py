@@ -80,7 +80,7 @@ def test_without_labels_cells_are_as_sure_as_other_partitions_agree(counts, monk
     assert model.predict(soft=True).to_numpy().max(1).mean() == pytest.approx(0.7, abs=1e-3)
 
 
-def test_labelled_validation_cells_say_more(counts, rng, monkeypatch):
+def test_labelled_validation_cells_say_more(counts, rng, monkeypatch, caplog):
     """Four fifths of the cells have a label, three tenths a wrong one, which no one can foresee."""
     shuffled = np.where(rng.random(120) < 0.3, rng.permutation(counts.obs["cluster"]), counts.obs["cluster"])
     counts.obs["label"] = np.where(np.arange(120) % 5, shuffled.astype(str), "?")
@@ -92,9 +92,11 @@ def test_labelled_validation_cells_say_more(counts, rng, monkeypatch):
     right = (table.idxmax(axis=1).to_numpy() == counts.obs["label"].to_numpy()[rows]).mean()
     assert model.module.prior.temperature > 1
     assert table.to_numpy().max(1).mean() == pytest.approx(right, abs=1e-3)
+    assert "may be too sure" not in caplog.text
     monkeypatch.setattr(_temperature, "ENOUGH", 100)
     model.train(**(QUICK | {"train_size": 0.5}))
     assert model.module.prior.temperature == 1  # what was found of other weights does not stay
+    assert "may be too sure" in caplog.text
 
 
 def test_it_is_left_alone_where_no_cell_is_without_a_label(trained, counts):

@@ -1,5 +1,6 @@
 """How sure a mixture may be of its components: not more, on average, than it is found to be right."""
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -10,8 +11,10 @@ from torch import Tensor
 from mixvi.data import CellsSplitter
 from mixvi.module._elbo import Cells, ELBOModule
 
+logger = logging.getLogger(__name__)
+
 ENOUGH = 100  # labels that can say something of accuracy
-MAX_CELLS = 100_000
+MAX_CELLS = 100_000  # that are asked: more would not move a mean
 HOTTEST = 100.0  # all but even shares
 
 
@@ -49,7 +52,9 @@ def temper(
             accuracy = (log_r.argmax(1) == label)[known].double().mean().item()
             module.prior.temperature.fill_(temperature(log_r[known].numpy(), accuracy))
             return
-    if not np.isnan(accuracy):
+    if np.isnan(accuracy):
+        logger.info("Too few cells or labels to know how often cells are right: their probabilities may be too sure.")
+    else:
         log_r, label = ask(cells.some_rows(cells.train_idx, MAX_CELLS, seed), shares_and_label)
         if (label < 0).any():
             module.prior.temperature.fill_(temperature(log_r[label < 0].numpy(), accuracy))
