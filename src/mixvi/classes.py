@@ -1,5 +1,7 @@
 """Classes that some cells are labelled with, found for the others over the neighbour graph."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, diags, identity
@@ -14,7 +16,7 @@ FOLDS = 5  # into which labels are cut to see how well they are found
 
 def partition_with_classes(
     graph: csr_matrix, labels: np.ndarray, n_classes: int, communities: np.ndarray | None = None, seed: int = 0
-) -> np.ndarray:
+) -> tuple[np.ndarray, float | None]:
     """Split cells into the classes that some of them are labelled with, and parts that no class reaches.
 
     Labels spread over the graph (`spread`), and a cell's own shares are multiplied by the mean ones of its community
@@ -39,7 +41,8 @@ def partition_with_classes(
     Returns
     -------
     (n,) part of each cell: class l is part l, and further ones, the largest first, come after. -1 where there is no
-    further part and no label reaches.
+    further part and no label reaches. And the share of held-out labels that were found, as if one more had been and one
+    had not, so that few are not certainty; ``None`` if there were none.
     """
     labelled = labels >= 0
     together = partition(graph, seed=seed)
@@ -50,21 +53,19 @@ def partition_with_classes(
             reach *= pd.DataFrame(reach).groupby(together).transform("mean").to_numpy()
         return np.where(reach.any(1), reach.argmax(1), -1)
 
-    by_community = True
-    if not labelled.all() and np.bincount(labels[labelled], minlength=n_classes).min() >= FOLDS:
-        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-        right = {True: 0, False: 0}
-        for _, fold in folds.split(labels[labelled], labels[labelled]):
-            out = np.flatnonzero(labelled)[fold]
-            rest = labels.copy()
-            rest[out] = -1
-            for way in right:
-                right[way] += (classes(rest, way)[out] == labels[out]).sum()
-        by_community = right[True] >= right[False]
+    right = {True: 0, False: 0}
+    folds = held_out(labels, seed)
+    for out in folds:
+        rest = labels.copy()
+        rest[out] = -1
+        for way in right:
+            right[way] += (classes(rest, way)[out] == labels[out]).sum()
+    by_community = right[True] >= right[False]
+    share_found = (right[by_community] + 1) / (sum(map(len, folds)) + 2) if folds else None
     part = classes(labels, by_community)
     part[labelled] = labels[labelled]
     if communities is None or labelled.all():
-        return part
+        return part, share_found
     size, found = np.bincount(communities), np.bincount(communities[labelled], minlength=communities.max() + 1)
     expected = size * labelled.mean()
     lack = (expected - found) / np.sqrt(np.maximum(expected, 1e-12))  # in standard deviations of a Poisson count
@@ -76,7 +77,31 @@ def partition_with_classes(
         one_each = len(np.unique(communities[cells])) == n_new
         inside = communities[cells] if one_each else partition(graph[cells][:, cells], n_new, seed)
         part[cells] = n_classes + by_size(inside)
-    return part
+    return part, share_found
+
+
+def held_out(labels: np.ndarray, seed: int = 0) -> list[np.ndarray]:
+    """The labelled cells a fifth at a time, every class spread over the fifths.
+
+    The only cell of a class is in none, as nothing could find it. Without unlabelled cells there is nothing to find, and
+    no fifth; nor is there where no class has five labels.
+
+    Parameters
+    ----------
+    labels
+        (n,) class of each labelled cell, -1 where there is none.
+    seed
+        Of their order.
+    """
+    known = labels >= 0
+    n_labels = np.bincount(labels[known], minlength=1)
+    if known.all() or n_labels.max() < FOLDS:
+        return []
+    asked = np.flatnonzero(known & (n_labels > 1)[labels])
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        return [asked[fold] for _, fold in folds.split(asked, labels[asked])]
 
 
 def spread(graph: csr_matrix, labels: np.ndarray, n_classes: int) -> np.ndarray:

@@ -40,6 +40,7 @@ class Placed(NamedTuple):
     part: np.ndarray  # (n,) part of each cell, -1 for none
     graph: csr_matrix  # (n, n) the neighbour graph that all views have in common
     others: list[np.ndarray]  # (n,) each: other partitions into as many parts; -1 for cells that were left out
+    share_found: float | None = None  # of held-out labels
 
 
 def place(
@@ -96,7 +97,8 @@ def place(
         part, others = parts(n_clusters)
         return Placed(part, graph, others)
     found = parts(n_clusters)[0] if n_clusters is not None and n_clusters > n_classes else None
-    return Placed(partition_with_classes(graph, labels, n_classes, found, seed), graph, [])
+    part, share_found = partition_with_classes(graph, labels, n_classes, found, seed)
+    return Placed(part, graph, [], share_found)
 
 
 def agreement(part: np.ndarray, others: list[np.ndarray]) -> float | None:

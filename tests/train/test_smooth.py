@@ -149,7 +149,7 @@ def test_held_out_labels_choose_the_source(two, trunk, monkeypatch):
     monkeypatch.setattr(_smooth, "smooth", net)
     for graph_says, expected in ((1 - y, "labels"), (1 - y, "both"), (y, "graph")):
         asked.clear()
-        monkeypatch.setattr(_smooth, "partition_with_classes", lambda *_, part=graph_says, **__: part)
+        monkeypatch.setattr(_smooth, "partition_with_classes", lambda *_, part=graph_says, **__: (part, None))
         if expected == "graph":
             monkeypatch.setattr(_smooth, "smooth", lambda *_, **__: Learned(np.eye(2)[1 - y], {}))
         found, share_right = learn_classes(Evidence(x, labels, graph_says), graph, 2, trunk)
@@ -193,7 +193,7 @@ def test_few_labels_need_the_guess_and_its_lead_must_be_sure(monkeypatch, trunk,
         return Learned(np.eye(2)[says(asked[-1], evidence.labels)], {})
 
     monkeypatch.setattr(_smooth, "smooth", net)
-    monkeypatch.setattr(_smooth, "partition_with_classes", lambda graph, rest, *_, **__: says("graph", rest))
+    monkeypatch.setattr(_smooth, "partition_with_classes", lambda graph, rest, *_, **__: (says("graph", rest), None))
     found, share_right = learn_classes(Evidence(x, labels, y), csr_matrix((6000, 6000)), 2, trunk)
     assert (found is None) == (expected == "graph")
     assert share_right == source[expected] / (n_labels / 5)

@@ -9,6 +9,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from mixvi.classes import FOLDS
 from mixvi.cluster import neighbor_shares
 from mixvi.consensus import MAX_VALUES, agreement, place
 from mixvi.module._elbo import Cells, ELBOModule, Layout
@@ -98,7 +99,7 @@ def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, trunk: Trunk, gu
     logger.info("Placing clusters on a neighbour graph: half a minute the first time, two for many cells.")
     n_threads = torch.get_num_threads()
     values = None if seen.values is None else seen.values.cpu().numpy()
-    part, graph, others = place(
+    part, graph, others, share_found = place(
         seen.loc.numpy(), seen.counts, seen.labels, layout.n_labels, prior.n_wanted, seed, values
     )
     torch.set_num_threads(n_threads)  # numba, below scanpy, sets OpenMP's for the whole process
@@ -121,7 +122,7 @@ def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, trunk: Trunk, gu
     known = seen.labels >= 0
     if not layout.n_labels:
         accuracy = agreement(part, others)
-    elif known.sum() < ENOUGH:
-        accuracy = None
+    elif known.sum() < FOLDS * ENOUGH:
+        accuracy = share_found  # by the graph, of all labels: a fifth of so few would be luck
     part[known], shares[known] = seen.labels[known], np.eye(n_parts)[seen.labels[known]]
     return Parts(part, shares[:, : prior.n_room], state, accuracy)

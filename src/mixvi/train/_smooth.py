@@ -13,11 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from mixvi.classes import FOLDS, partition_with_classes
+from mixvi.classes import held_out, partition_with_classes
 from mixvi.module.nets import Trunk
 
 logger = logging.getLogger(__name__)
@@ -63,8 +62,8 @@ def learn_classes(
     helps nets early and holds them back later: so labels alone are learned from where that surely costs no more than
     a fiftieth of those asked for. Few labels cannot say so, and the guess is what they need. To be taken as it is, the
     guess must surely be ahead of all nets. Sure is what a standard error does not turn (`_sure_lead`). A part
-    that nets leave empty keeps the cells of the guess. Labels of all cells, or fewer than five of each class, leave it
-    at the guess.
+    that nets leave empty keeps the cells of the guess. Where no label can be held out (`mixvi.classes.held_out`), it is
+    left at the guess.
 
     Returns
     -------
@@ -72,17 +71,15 @@ def learn_classes(
     """
     labels, guess = evidence.labels, evidence.guess
     n_parts = max(guess.max() + 1, n_classes)
-    n_labels = np.bincount(labels[labels >= 0], minlength=n_classes)
-    asked = np.flatnonzero((labels >= 0) & (n_labels >= FOLDS)[labels])  # of rarer classes, all labels are learned from
-    if (labels >= 0).all() or not len(asked):
+    folds = held_out(labels, seed)
+    if not folds:
         return None, None
+    out = folds[0]
     if evidence.x is not None:
         logger.info("Looking for what finds held-out labels best: a minute or two, several for wide layers.")
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    out = asked[next(folds.split(asked, labels[asked]))[1]]
     rest = labels.copy()
     rest[out] = -1
-    graph_says = partition_with_classes(graph, rest, n_classes, seed=seed)
+    graph_says, _ = partition_with_classes(graph, rest, n_classes, seed=seed)
     unknown = np.full(len(labels), -1)
     sources = {} if evidence.x is None else {"both": graph_says}
     if sources and alone and n_parts == n_classes:
