@@ -83,8 +83,8 @@ def partition_with_classes(
 def held_out(labels: np.ndarray, seed: int = 0) -> list[np.ndarray]:
     """The labelled cells a fifth at a time, every class spread over the fifths.
 
-    The only cell of a class is in none, as nothing could find it. Without unlabelled cells there is nothing to find, and
-    no fifth; nor is there where no class has five labels.
+    The only cell of a class is in none, as nothing could find it. Without unlabelled cells there is nothing to find,
+    and no fifth; nor is there where no class has five labels.
 
     Parameters
     ----------

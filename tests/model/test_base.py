@@ -9,6 +9,7 @@ from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 import mixvi
 from mixvi import datasets
+from mixvi.model import _arguments
 from tests.model.helpers import MODELS, QUICK, build, fitted
 
 LIKELIHOODS = ["nb", "zinb", "poisson", "bernoulli", "normal"]
@@ -164,9 +165,17 @@ def test_training_takes_an_epoch_at_least(max_epochs, counts):
 
 @pytest.mark.parametrize(("wrong", "said"), [
     ({"batch_size": "64"}, "batch_size='64'; it must be a whole number"), ({"batch_size": 0}, "batch_size=0; it must"),
-    ({"plan_kwargs": {"lrr": 1e-3}}, r"plan_kwargs got \['lrr'\]; it may hold .*'lr'"),
-    ({"plan_config": {"lrr": 1e-3}}, r"plan_kwargs got \['lrr'\]"),
-    ({"plan_kwargs": {"batch_size": 64}}, r"plan_kwargs got \['batch_size'\]"),
+    ({"plan_kwargs": {"guidence": 1.0}}, "plan_kwargs got 'guidence', .*did you mean 'guidance'"),
+    ({"plan_config": {"zzz": 1}}, "plan_kwargs got 'zzz', which it does not know; there are .*'guidance'"),
+    ({"plan_kwargs": {"batch_size": 64}}, "plan_kwargs got 'batch_size', which it does not know"),
+    ({"plan_kwargs": {"guidance": np.nan}}, "plan_kwargs got guidance=nan; it must be a number of at least 0"),
+    ({"plan_kwargs": {"lr": "1e-3"}}, "plan_kwargs got lr='1e-3'; it must be a number of at least 0"),
+    ({"plan_kwargs": {"max_kl_weight": -1}}, "plan_kwargs got max_kl_weight=-1; it must be a number"),
+    ({"plan_kwargs": {"n_epochs_kl_warmup": 2.5}}, "plan_kwargs got n_epochs_kl_warmup=2.5; it must be a whole"),
+    ({"plan_kwargs": {"n_epochs_pretrain": "3"}}, "plan_kwargs got n_epochs_pretrain='3'; it must be a whole number"),
+    ({"plan_kwargs": {"compile": "yes"}}, "plan_kwargs got compile='yes'; it must be True or False"),
+    ({"plan_kwargs": {"optimizer": "SGD"}}, r"plan_kwargs got optimizer='SGD'; it must be one of \['Adam', "),
+    ({"max_epoch": 3}, r"train\(\) got 'max_epoch', which it does not know; did you mean 'max_epochs'"),
     ({"n_epochs_kl_warmup": 2}, r"\['n_epochs_kl_warmup'\] are settings of the plan"),
     ({"lr": 1e-3}, r"\['lr'\] are settings of the plan: pass train\(plan_kwargs={...}\)"),
 ])  # fmt: skip
@@ -175,6 +184,12 @@ def test_training_says_what_it_does_not_take(wrong, said, counts):
     with pytest.raises(ValueError, match=said):
         model.train(1, **wrong)
     assert not model.is_trained_
+
+
+def test_every_setting_of_the_plan_may_be_given_its_default(counts):
+    settings = {name: parameter.default for name, parameter in _arguments.PLAN.items()}
+    build("VAE", counts).train(1, enable_progress_bar=False, plan_kwargs=settings)
+    _arguments.check_plan({"n_epochs_pretrain": -1, "n_epochs_kl_warmup": None, "lr": np.float32(1e-3)})
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -187,6 +202,30 @@ def test_a_category_that_no_cell_has_is_said(counts, caplog):
     setup = {"labels_key": "cluster", "unlabeled_category": "Unknwon"}
     build("GMVAE", counts, setup)
     assert "unlabeled_category='Unknwon' in .obs" in caplog.text
+
+
+def test_labels_are_names_and_some_cell_has_one(counts, rng):
+    counts.obs["score"], counts.obs["whole"] = rng.normal(size=120), np.arange(120) % 3 + 0.0
+    with pytest.raises(ValueError, match=r".obs\['score'\] holds fractions such as .*; names of kinds of cells"):
+        build("GMVAE", counts, {"labels_key": "score"})
+    for name in ("nothing", "unlabeled"):
+        counts.obs["label"] = name
+        with pytest.raises(ValueError, match=f"gives no cell a label: all are '{name}'"):
+            build("GMVAE", counts, {"labels_key": "label", "unlabeled_category": name if name == "nothing" else None})
+    assert build("GMVAE", counts, {"labels_key": "whole"}, n_clusters=None).cluster_names == ["0.0", "1.0", "2.0"]
+
+
+def test_a_printed_model_says_what_it_is(counts, capsys):
+    assert repr(build("VAE", counts)) == ""  # scvi-tools prints instead
+    assert "VAE of 120 cells x 30 genes: n_latent 3, likelihood nb" in capsys.readouterr().out
+    model = build("GMVAE", counts, n_clusters=2)
+    assert "n_clusters" not in model.summary_string  # none of them is there yet
+    model.train(**QUICK)
+    temperature = model.module.prior.temperature.item()
+    assert f"likelihood nb, n_clusters 2, temperature {round(temperature, 3)}\n" in model.summary_string
+    model.annotate()
+    assert counts.uns["mixvi"]["n_clusters"] == 2
+    assert counts.uns["mixvi"]["temperature"] == pytest.approx(temperature, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["Unknown", "?", "unlabeled", "T cell"])
@@ -430,6 +469,7 @@ def test_annotate_with_leiden(name, counts):
     assert sizes.is_monotonic_decreasing
     assert counts.uns["mixvi"]["model"] == name
     assert counts.uns["mixvi"]["version"] == mixvi.__version__
+    assert counts.uns["mixvi"]["likelihood"] == model.likelihood_
     with pytest.raises(ValueError, match="'louvain' is not known"):
         model.annotate(clustering="louvain")
 

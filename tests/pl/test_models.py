@@ -46,7 +46,7 @@ def test_what_is_not_there_yet_is_said(counts):
 @pytest.mark.parametrize(("draw", "said"), [
     (pl.umap, "an AnnData that"), (pl.confusion, "an AnnData that"), (pl.training, "a trained model"),
     (pl.merge_tree, r"what model.merge_tree\(\) gives"), (pl.weights, "a trained GMVAE"),
-    (pl.images, "a trained model"),
+    (pl.images, "images by a trained model"),
 ])  # fmt: skip
 def test_what_cannot_be_drawn_is_said(draw, said, model, counts):
     takes_cells = draw in (pl.umap, pl.confusion)
@@ -78,8 +78,10 @@ def test_confusion_has_a_row_of_shares_for_each_label(model, counts):
     assert sorted(rows) == sorted(counts.obs["cluster"].unique())
     first = counts.obs["mixvi"][counts.obs["cluster"] == rows[0]]
     assert shares[0, 0] == pytest.approx((first == ax.get_xticklabels()[0].get_text()).mean())
-    with pytest.raises(ValueError, match="no column 'cell_type'"):
+    with pytest.raises(KeyError, match="no column 'cell_type'"):
         pl.confusion(counts, "cell_type")
+    with pytest.raises(ValueError, match="holds fractions"):
+        pl.confusion(counts, "mixvi_confidence")
 
 
 def test_images_are_means_and_draws_of_each_cluster(tmp_path):

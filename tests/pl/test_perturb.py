@@ -42,3 +42,17 @@ def test_latent_map_and_violin_show_three_kinds_of_cells(cells):
     plt.close("all")
     with pytest.raises(ValueError, match="no gene 'ISG15'"):
         pl.gene_violin("ISG15", predicted, observed, control)
+
+
+def test_what_cannot_be_compared_is_said(cells):
+    model, predicted, observed, control = cells
+    for draw in (pl.predicted_means, lambda *several: pl.gene_violin("gene 3", *several)):
+        with pytest.raises(TypeError, match="got DataFrame; it draws AnnDatas of predicted, real and control cells"):
+            draw(predicted, observed.to_df(), control)
+        with pytest.raises(ValueError, match="different genes"):
+            draw(predicted, observed[:, ::-1], control)
+    with pytest.raises(TypeError, match="got AnnData; it draws the latent space of a trained model"):
+        pl.perturbed_latent(predicted, predicted, observed, control)
+    with pytest.raises(ValueError, match="have no place in .obsm"):
+        pl.perturbed_latent(model, observed, observed, control)
+    assert not plt.get_fignums()

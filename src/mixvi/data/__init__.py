@@ -7,6 +7,8 @@ from mixvi.data._columns import (
     check_free,
     check_layer,
     check_levels,
+    check_names,
+    check_present,
     own_columns,
     stand_in,
 )
@@ -30,6 +32,8 @@ __all__ = [
     "check_free",
     "check_layer",
     "check_levels",
+    "check_names",
+    "check_present",
     "check_support",
     "check_target",
     "choose_likelihood",

@@ -16,6 +16,22 @@ def check_layer(adata: AnnData, layer: str | None, advice: str = "layer=None tak
         raise KeyError(f"There is no layer {layer!r}; there are {there}, and {advice}.")
 
 
+def check_present(obs: pd.DataFrame, keys: Sequence[str]) -> None:
+    """Make sure that there are such columns; a KeyError says which there are."""
+    for key in keys:
+        if key not in obs:
+            raise KeyError(f"There is no column {key!r} in .obs; there are {list(obs.columns)}.")
+
+
+def check_names(obs: pd.DataFrame, key: str) -> None:
+    """Make sure that a column holds names of kinds of cells, which fractions are not; a ValueError says so."""
+    if pd.api.types.is_float_dtype(obs[key]) and (obs[key].dropna() % 1 != 0).any():
+        raise ValueError(
+            f".obs[{key!r}] holds fractions such as {obs[key][obs[key] % 1 != 0].iloc[0]:g}; names of kinds of cells "
+            "are text, categories or whole numbers. Name another column, or cut this one into ranges (pandas.cut)."
+        )
+
+
 def check_columns(
     obs: pd.DataFrame,
     keys: Sequence[str],
@@ -32,9 +48,8 @@ def check_columns(
     ValueError
         If values are missing or, for numeric columns, not finite or not positive.
     """
+    check_present(obs, keys)
     for key in keys:
-        if key not in obs:
-            raise KeyError(f"There is no column {key!r} in .obs; there are {list(obs.columns)}.")
         column = obs[key]
         wrong, what = column.isna(), "missing values"
         if numeric:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from scvi import settings
+from scvi import REGISTRY_KEYS, settings
 from torch import Tensor
 
 from mixvi import cluster
@@ -211,8 +211,10 @@ class LatentModel(ConditionedModel):
         ``.obs["mixvi_confidence"]``              GMVAE: the largest of them
         ``.obs["mixvi_entropy"]``                 GMVAE: their entropy, in nats
         ``.varm["PCs_mixvi"]``                    linear AE and VAE: principal axes (g, d)
-        ``.uns["mixvi"]``                         model, version, likelihood, settings
+        ``.uns["mixvi"]``                         model, version, settings, likelihood; GMVAE: clusters, temperature
         ========================================  ==================================================================
+
+        In names of probabilities ``/`` becomes ``|``, as files cannot hold it.
 
         Parameters
         ----------
@@ -282,7 +284,24 @@ class LatentModel(ConditionedModel):
             "model": type(self).__name__,
             "version": self.mixvi_version_,
             "settings": {key: value if value is not None else "None" for key, value in params.items()},
+            **self._found(),
         }
+
+    def _found(self) -> dict[str, Any]:
+        """What was not set but found."""
+        return {"likelihood": self.likelihood_}
+
+    @property
+    def summary_string(self) -> str:
+        """What ``print(model)`` shows."""
+        counted = self.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
+        found = self._found() if self.is_trained_ else {"likelihood": self.likelihood_}
+        facts = {"n_latent": self.init_params_["non_kwargs"]["n_latent"]} | found
+        return (
+            f"{type(self).__name__} of {counted['n_obs']:,} cells x {counted['n_vars']:,} genes: "
+            + ", ".join(f"{name} {value}" for name, value in facts.items())
+            + super().summary_string
+        )
 
 
 def _mean(values: np.ndarray, wanted: bool) -> float | np.ndarray:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -209,6 +210,12 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
 
     def _axes(self) -> None:
         return None
+
+    def _found(self) -> dict[str, Any]:
+        return super()._found() | {
+            "n_clusters": self.n_clusters,
+            "temperature": round(self.module.prior.temperature.item(), 3),
+        }
 
     def _classes(self) -> list[str]:
         """Names of the labelled classes."""

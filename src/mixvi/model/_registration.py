@@ -27,6 +27,7 @@ from mixvi.data import (
     check_columns,
     check_layer,
     check_levels,
+    check_names,
     check_support,
     choose_likelihood,
     describe,
@@ -85,7 +86,8 @@ class RegisteredModel(BaseModelClass):
         Raises
         ------
         ValueError
-            If the model would ignore an argument, or a column has missing, infinite or impossible values.
+            If the model would ignore an argument, a column has missing, infinite or impossible values, or one of
+            labels has none.
         KeyError
             If a layer or column does not exist.
         """
@@ -147,6 +149,13 @@ class RegisteredModel(BaseModelClass):
         check_columns(adata.obs, [key for key in (batch, *categorical) if key])
         advice = "give cells without a label one category of their own and name it as unlabeled_category"
         check_columns(adata.obs, [labels] if labels else [], advice=advice)
+        if labels is not None and source_registry is None:
+            check_names(adata.obs, labels)
+            if not set(adata.obs[labels].astype(str)) - {str(NO_LABEL if no_label is None else no_label)}:
+                raise ValueError(
+                    f".obs[{labels!r}] gives no cell a label: all are {adata.obs[labels].iloc[0]!r}. Leave labels_key "
+                    "and unlabeled_category out, or name another column."
+                )
         if no_label is not None and source_registry is None and no_label not in set(adata.obs[labels]):
             logger.warning("No cell has unlabeled_category=%r in .obs[%r]: all count as labelled.", no_label, labels)
         if no_label is None and labels is not None and source_registry is None:

@@ -1,6 +1,5 @@
 """How a model is trained: scvi-tools' loop, with defaults tied to the length of the run."""
 
-import inspect
 import logging
 import math
 import signal
@@ -14,10 +13,10 @@ from scvi import settings
 from scvi.model import get_max_epochs_heuristic
 from scvi.model._utils import parse_device_args
 from scvi.model.base import UnsupervisedTrainingMixin
-from scvi.train import TrainingPlan
 from scvi.train._config import merge_kwargs
 
 from mixvi.data import CellsDataset, CellsSplitter
+from mixvi.model._arguments import check_plan, check_trainer
 from mixvi.model._registration import RegisteredModel
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.priors import Flat
@@ -28,10 +27,6 @@ logger = logging.getLogger(__name__)
 
 MAX_EPOCHS, MAX_VISITS = 400, 8_000_000  # of small data; above 20,000 cells the number of cells visited is fixed
 MAX_FULL_BATCH, MAX_EPOCHS_FULL_BATCH = 200_000_000, 500  # values (8 bytes each), rounds of 20 iterations
-
-PLAN_SETTINGS = {name for plan in (MixviPlan, TrainingPlan) for name in inspect.signature(plan).parameters} - {
-    *("module", "plan_kwargs", "loss_kwargs"), *("n_importance_samples", "batch_size"),  # the last two are train's own
-}  # fmt: skip
 
 
 class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
@@ -108,27 +103,11 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         for name, value in (("max_epochs", max_epochs), ("batch_size", batch_size)):
             if value is not None and not (isinstance(value, Integral) and value >= 1):
                 raise ValueError(f"{name}={value!r}; it must be a whole number, 1 or more, or None for the default.")
-        if of_plan := {name for name in PLAN_SETTINGS & set(kwargs) if not name.startswith("gradient_clip_")}:
-            raise ValueError(f"{sorted(of_plan)} are settings of the plan: pass train(plan_kwargs={{...}}).")
+        check_trainer(kwargs)
         plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
-        if unknown := set(plan_kwargs) - PLAN_SETTINGS:
-            raise ValueError(f"plan_kwargs got {sorted(unknown)}; it may hold {sorted(PLAN_SETTINGS)}.")
+        check_plan(plan_kwargs)
         if data_path not in ("auto", "resident", "stream"):
             raise ValueError(f"data_path={data_path!r} is not known; it is 'auto', 'resident' or 'stream'.")
-        if kwargs.get("accumulate_grad_batches", 1) != 1:
-            raise ValueError("accumulate_grad_batches is not supported; a larger batch_size does the same.")
-        by_batches = {
-            "fast_dev_run",
-            "limit_train_batches",
-            "limit_val_batches",
-            "overfit_batches",
-            "val_check_interval",
-        }
-        if by_batches & {key for key, value in kwargs.items() if value}:
-            raise ValueError(
-                f"{sorted(by_batches & set(kwargs))} would count blocks of many minibatches, not minibatches; use "
-                "max_steps, max_epochs, train_size or check_val_every_n_epoch."
-            )
         if early_stopping and (train_size == 1 or validation_size == 0):
             raise ValueError("early_stopping needs cells to validate on; leave train_size and validation_size out.")
         if not plan_kwargs.get("compile"):

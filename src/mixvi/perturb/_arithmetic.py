@@ -7,7 +7,7 @@ import torch
 from anndata import AnnData
 from sklearn.linear_model import Ridge
 
-from mixvi.data import own_columns
+from mixvi.data import check_present, own_columns
 from mixvi.model._base import LatentModel
 from mixvi.module._elbo import Cells
 from mixvi.module.quantiles import carry
@@ -166,9 +166,7 @@ def remove_batch(model: LatentModel, batch_key: str, cell_type_key: str) -> AnnD
         )
     model._registered(None)
     obs = model.adata.obs
-    for key in (batch_key, cell_type_key):
-        if key not in obs:
-            raise KeyError(f"There is no column {key!r} in .obs; there are {list(obs.columns)}.")
+    check_present(obs, [batch_key, cell_type_key])
     z = model.get_latent_representation()
     step = np.zeros_like(z)
     for cells in obs.groupby(cell_type_key, observed=True).indices.values():

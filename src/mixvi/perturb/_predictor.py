@@ -9,7 +9,7 @@ import scanpy as sc
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
-from mixvi.data import check_layer, describe, own_columns
+from mixvi.data import check_layer, check_present, describe, own_columns
 from mixvi.model._base import LatentModel
 from mixvi.module.likelihoods import LIKELIHOODS
 
@@ -36,9 +36,7 @@ class Treatment(NamedTuple):
         ValueError
             If no cell is in one of the conditions, or no type has enough in both.
         """
-        for key in (self.condition_key, self.cell_type_key):
-            if key not in obs:
-                raise KeyError(f"There is no column {key!r} in .obs; there are {list(obs.columns)}.")
+        check_present(obs, [self.condition_key, self.cell_type_key])
         there = set(obs[self.condition_key])
         for value in (self.control, self.stimulated) if both else (self.control,):
             if value not in there:

@@ -12,6 +12,7 @@ from anndata import AnnData
 from scvi import settings
 from scvi.utils import track
 
+from mixvi.data import check_present
 from mixvi.model._base import LatentModel
 from mixvi.model._conditional import ConditionalMixin
 from mixvi.perturb._arithmetic import fit_shift
@@ -137,8 +138,7 @@ def _predictor(model: LatentModel, treatment: Treatment, shift: Mapping[str, Any
 
 
 def _groups(obs: pd.DataFrame, treatment: Treatment, key: str, groups: Sequence[str] | None) -> list:
-    if key not in obs:
-        raise KeyError(f"There is no column {key!r} in .obs; there are {list(obs.columns)}.")
+    check_present(obs, [key])
     cells = pd.crosstab(obs[key], obs[treatment.condition_key]).reindex(
         columns=[treatment.control, treatment.stimulated], fill_value=0
     )

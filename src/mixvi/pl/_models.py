@@ -11,6 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from scipy.cluster.hierarchy import dendrogram
 
+from mixvi.data import check_names, check_present
 from mixvi.pl._figure import check_given, finish
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def umap(
     ------
     ValueError
         If nothing of that key was annotated.
+    KeyError
+        If there is no such column.
     """
     check_given(adata, "obsm", "an AnnData that model.annotate() has written to")
     if f"X_{key}" not in adata.obsm:
@@ -56,8 +59,7 @@ def umap(
         )
     cells = AnnData(np.asarray(adata.obsm[f"X_{key}"]), obs=adata.obs)
     panels = [key, f"{key}_confidence", *([labels] if labels else [])]
-    if labels is not None and labels not in adata.obs:
-        raise KeyError(f"There is no column {labels!r} in .obs; there are {list(adata.obs)}.")
+    check_present(adata.obs, [labels] if labels else [])
     panels = [panel for panel in panels if panel in adata.obs] or [None]
     sc.pp.neighbors(cells, use_rep="X")
     sc.tl.umap(cells)
@@ -182,13 +184,14 @@ def confusion(
 
     Raises
     ------
-    ValueError
+    KeyError
         If there is no such column.
+    ValueError
+        If it holds fractions.
     """
     check_given(adata, "obs", "an AnnData that model.annotate() has written to")
-    for column in (labels, key):
-        if column not in adata.obs:
-            raise ValueError(f"There is no column {column!r} in .obs; there are {list(adata.obs)}.")
+    check_present(adata.obs, [labels, key])
+    check_names(adata.obs, labels)
     table = pd.crosstab(adata.obs[labels], adata.obs[key], normalize="index")
     table = table.iloc[table.to_numpy().argmax(1).argsort(kind="stable")]
     if ax is None:
@@ -235,7 +238,7 @@ def images(
     ValueError
         If the pixels do not fill that shape.
     """
-    check_given(model, "sample", "a trained model")
+    check_given(model, "get_latent_representation", "images by a trained model")
     n_pixels = model.adata.n_vars
     shape = tuple(shape or model.adata.uns.get("image_shape", (round(n_pixels**0.5),) * 2))
     if shape[0] * shape[1] != n_pixels:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from mixvi import metrics
 from mixvi.metrics import Trio, moments
 from mixvi.perturb import expression, is_counts
-from mixvi.pl._figure import finish
+from mixvi.pl._figure import check_given, finish
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
@@ -47,7 +47,13 @@ def predicted_means(
         Where to draw; ``None`` makes a figure.
     show, save
         As in `umap`.
+
+    Raises
+    ------
+    ValueError
+        If genes differ.
     """
+    _check_cells(predicted, observed, control)
     sides = _expressions(predicted, observed, control, layer)
     trio = Trio(*map(moments, sides))
     top = metrics.de_genes(trio.observed, trio.control, min(metrics.N_TOP, observed.n_vars))
@@ -96,7 +102,16 @@ def perturbed_latent(
         From ``predict`` of a `mixvi.perturb.Shift`.
     observed, control, ax, show, save
         As in `predicted_means`.
+
+    Raises
+    ------
+    ValueError
+        If the predicted cells have no place in a latent space.
     """
+    check_given(model, "get_latent_representation", "the latent space of a trained model")
+    _check_cells(predicted, observed, control)
+    if "X_mixvi" not in predicted.obsm:
+        raise ValueError("The predicted cells have no place in .obsm['X_mixvi']; pass what Shift.predict() gives.")
     control_z, real_z = (model.get_latent_representation(cells) for cells in (control, observed))
     parts = {"control": control_z, "stimulated": real_z, "predicted": predicted.obsm["X_mixvi"]}
     cells = AnnData(np.concatenate(list(parts.values())))
@@ -132,8 +147,9 @@ def gene_violin(
     Raises
     ------
     ValueError
-        If there is no such gene.
+        If there is no such gene, or genes differ.
     """
+    _check_cells(predicted, observed, control)
     if gene not in observed.var_names:
         raise ValueError(
             f"There is no gene {gene!r}; there are {observed.n_vars:,}, such as {list(observed.var_names[:3])}."
@@ -150,6 +166,13 @@ def gene_violin(
     ax.set_xticklabels(values)
     finish(show, save, ax)
     return ax
+
+
+def _check_cells(*several: AnnData) -> None:
+    for cells in several:
+        check_given(cells, "var_names", "AnnDatas of predicted, real and control cells")
+        if not np.array_equal(cells.var_names, several[0].var_names):
+            raise ValueError("Predicted, real and control cells have different genes; subset them to the same ones.")
 
 
 def _expressions(predicted: AnnData, observed: AnnData, control: AnnData, layer: str | None) -> list[np.ndarray]:

@@ -1,0 +1,91 @@
+"""What `train` may be given, checked before anything starts."""
+
+import inspect
+import math
+from collections.abc import Iterable
+from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any, Literal, get_args, get_origin
+
+from lightning.pytorch import Trainer as LightningTrainer
+from scvi.model.base import UnsupervisedTrainingMixin
+from scvi.train import Trainer, TrainingPlan
+
+from mixvi.train import MixviPlan
+
+OF_TRAIN = ("n_importance_samples", "batch_size")  # which hands them on to the plan
+OF_BOTH = ("gradient_clip_val", "gradient_clip_algorithm")  # Lightning's names, kept by the plan
+
+PLAN = {
+    name: parameter
+    for plan in (TrainingPlan, MixviPlan)
+    for name, parameter in inspect.signature(plan).parameters.items()
+    if name not in ("module", "plan_kwargs", "loss_kwargs", *OF_TRAIN)
+}
+TRAINER = {
+    name
+    for taker in (UnsupervisedTrainingMixin.train, Trainer, LightningTrainer)
+    for name in inspect.signature(taker).parameters
+} - {"self", "kwargs", "trainer_kwargs", "plan_kwargs"} | {"ckpt_path"}
+
+
+def check_plan(settings: dict[str, Any]) -> None:
+    """Make sure that the plan knows these settings, and that numbers are numbers.
+
+    Raises
+    ------
+    ValueError
+        With what may be given instead.
+    """
+    _check_known(settings, PLAN, "plan_kwargs got")
+    for name, value in settings.items():
+        kind, default = PLAN[name].annotation, PLAN[name].default
+        if value is None and (default is None or name == "n_epochs_kl_warmup"):
+            continue
+        kinds = get_args(kind) or (kind,)
+        wanted = None
+        if get_origin(kind) is Literal:
+            wanted = None if value in kinds else f"one of {list(kinds)}"
+        elif bool in kinds:
+            wanted = None if isinstance(value, bool) else "True or False"
+        elif int in kinds or float in kinds:
+            whole = float not in kinds
+            is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+            if not is_number or not math.isfinite(value) or (value < 0 and name != "n_epochs_pretrain"):
+                wanted = f"a {'whole ' if whole else ''}number{'' if name == 'n_epochs_pretrain' else ' of at least 0'}"
+        if wanted:
+            raise ValueError(f"plan_kwargs got {name}={value!r}; it must be {wanted}.")
+
+
+def check_trainer(settings: dict[str, Any]) -> None:
+    """Make sure that the trainer knows these settings, and that blocks of minibatches bear them.
+
+    Raises
+    ------
+    ValueError
+        With what may be given instead.
+    """
+    if of_plan := sorted((PLAN.keys() - set(OF_BOTH)) & set(settings)):
+        raise ValueError(f"{of_plan} are settings of the plan: pass train(plan_kwargs={{...}}).")
+    _check_known(settings, TRAINER, "train() got")
+    if settings.get("accumulate_grad_batches", 1) != 1:
+        raise ValueError("accumulate_grad_batches is not supported; a larger batch_size does the same.")
+    by_batches = {
+        "fast_dev_run",
+        "limit_train_batches",
+        "limit_val_batches",
+        "overfit_batches",
+        "val_check_interval",
+    }
+    if by_batches & {key for key, value in settings.items() if value}:
+        raise ValueError(
+            f"{sorted(by_batches & set(settings))} would count blocks of many minibatches, not minibatches; use "
+            "max_steps, max_epochs, train_size or check_val_every_n_epoch."
+        )
+
+
+def _check_known(given: Iterable[str], known: Iterable[str], who: str) -> None:
+    for name in sorted(set(given) - set(known)):
+        near = get_close_matches(name, known)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {sorted(known)}."
+        raise ValueError(f"{who} {name!r}, which it does not know{hint}")
