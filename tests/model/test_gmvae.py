@@ -26,6 +26,20 @@ def test_blobs_are_recovered_at_default_settings(kind, seed):
         assert (model.predict(model.sample(200, component=name, seed=0)) == name).mean() > 0.75
 
 
+@pytest.mark.parametrize("n_clusters", [4, None])
+def test_a_small_population_survives(n_clusters):
+    """37 of about 2,600 cells, in counts that overlap a little."""
+    cells = datasets.blobs(3420, 30, n_clusters=4, kind="count")
+    rare = np.flatnonzero(cells.obs["cluster"] == "blob 2")
+    cells = cells[np.delete(np.arange(cells.n_obs), rare[37:])].copy()
+    model = fitted("GMVAE", cells, train={"max_epochs": 20}, n_clusters=n_clusters, n_hidden=128, n_latent=10)
+    table = pd.crosstab(cells.obs["cluster"], model.predict())
+    assert table.shape == (4, 4)
+    own = table.loc["blob 2"]
+    assert own.max() >= 33
+    assert table[own.idxmax()].sum() <= 41
+
+
 @pytest.fixture
 def blobs():
     return datasets.blobs(300, 30, n_clusters=3, n_conditions=2, kind="count")
