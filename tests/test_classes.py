@@ -90,14 +90,16 @@ def test_many_labels_say_whether_communities_help(monkeypatch, n_labels):
 
 
 def test_few_labels_that_are_found_are_not_certainty(four_blobs):
-    """Six of two classes, two of another, one that cannot be asked for; then one of them is wrong."""
+    """Nine of two classes, two of another, one that cannot be asked for; then one of them is wrong."""
     graph, y = four_blobs
     labels = np.full(300, -1)
-    for k, n_labels in enumerate((1, 2, 6, 6)):
+    for k, n_labels in enumerate((1, 2, 9, 9)):
         labels[np.flatnonzero(y == k)[:n_labels]] = k
-    assert classes.partition_with_classes(graph, labels, 4)[1] == 15 / 16
+    assert classes.partition_with_classes(graph, labels, 4)[1] == 21 / 22
     labels[np.flatnonzero(labels == 3)[0]] = 2
-    assert classes.partition_with_classes(graph, labels, 4)[1] == 14 / 16
+    assert classes.partition_with_classes(graph, labels, 4)[1] == 20 / 22
+    labels[np.flatnonzero(labels == 3)[0]] = -1  # nineteen
+    assert classes.partition_with_classes(graph, labels, 4)[1] is None
 
 
 @pytest.mark.filterwarnings("error")

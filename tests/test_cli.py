@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import anndata as ad
 import numpy as np
@@ -30,6 +32,11 @@ def test_help_names_the_commands():
     assert "demo" in result.output
     assert "fit" in result.output
     assert "--force" in run("fit", "--help").output
+
+
+def test_python_m_is_the_command_line():
+    out = subprocess.run([sys.executable, "-m", "mixvi", "--version"], capture_output=True, text=True, check=True)
+    assert mixvi.__version__ in out.stdout
 
 
 def test_version():

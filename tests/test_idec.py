@@ -107,6 +107,8 @@ def test_annotate_writes_what_a_mixture_writes(model, blobs):
     np.testing.assert_array_equal(blobs.obsm["X_mixvi"], refined.model.get_latent_representation())
     np.testing.assert_allclose(blobs.obsm["mixvi_probabilities"].max(axis=1), blobs.obs["mixvi_confidence"])
     refined.annotate()
+    assert blobs.uns["mixvi"]["refined_clusters"] == 4
+    assert repr(refined).startswith(f"Refined {type(model).__name__}: 4 clusters")
 
 
 def test_what_cannot_be_refined_is_refused(model, blobs):

@@ -12,6 +12,7 @@ from mixvi.cluster import by_size, partition
 
 SPREAD = 0.99  # share of its label that a cell passes on
 FOLDS = 5  # into which labels are cut to see how well they are found
+SOME = 20  # labels that say more than nothing of this
 
 
 def partition_with_classes(
@@ -41,8 +42,8 @@ def partition_with_classes(
     Returns
     -------
     (n,) part of each cell: class l is part l, and further ones, the largest first, come after. -1 where there is no
-    further part and no label reaches. And the share of held-out labels that were found, as if one more had been and one
-    had not, so that few are not certainty; ``None`` if there were none.
+    further part and no label reaches. And the share of held-out labels that were found (`share_found`), ``None`` if
+    there were fewer than ``SOME``.
     """
     labelled = labels >= 0
     together = partition(graph, seed=seed)
@@ -61,11 +62,12 @@ def partition_with_classes(
         for way in right:
             right[way] += (classes(rest, way)[out] == labels[out]).sum()
     by_community = right[True] >= right[False]
-    share_found = (right[by_community] + 1) / (sum(map(len, folds)) + 2) if folds else None
+    n_asked = sum(map(len, folds))
+    found = share_found(right[by_community], n_asked) if n_asked >= SOME else None
     part = classes(labels, by_community)
     part[labelled] = labels[labelled]
     if communities is None or labelled.all():
-        return part, share_found
+        return part, found
     size, found = np.bincount(communities), np.bincount(communities[labelled], minlength=communities.max() + 1)
     expected = size * labelled.mean()
     lack = (expected - found) / np.sqrt(np.maximum(expected, 1e-12))  # in standard deviations of a Poisson count
@@ -77,7 +79,17 @@ def partition_with_classes(
         one_each = len(np.unique(communities[cells])) == n_new
         inside = communities[cells] if one_each else partition(graph[cells][:, cells], n_new, seed)
         part[cells] = n_classes + by_size(inside)
-    return part, share_found
+    return part, found
+
+
+def share_found(n_found: int, n_asked: int) -> float:
+    """Share of labels that are found, as if one more had been and one had not, so that few are not certainty.
+
+    References
+    ----------
+    Laplace 1814, Essai philosophique sur les probabilites: the rule of succession.
+    """
+    return (n_found + 1) / (n_asked + 2)
 
 
 def held_out(labels: np.ndarray, seed: int = 0) -> list[np.ndarray]:

@@ -48,7 +48,8 @@ class Refined:
     Attributes
     ----------
     model
-        The refined copy: same class, same AnnData, every method it had.
+        The refined copy: same class, same AnnData, every method it had. ``model.save()`` keeps it, and
+        ``Refined(VAE.load(...), centers, history)`` puts it together again.
     centers
         (K, d) in its latent space, the largest cluster first.
     history
@@ -90,6 +91,11 @@ class Refined:
         target.obs[key_added] = pd.Categorical.from_codes(table.to_numpy().argmax(1), table.columns)
         target.obs[f"{key_added}_confidence"] = table.max(axis=1).to_numpy()
         target.obsm[f"{key_added}_probabilities"] = table
+        target.uns[key_added]["refined_clusters"] = len(self.centers)
+
+    def __repr__(self) -> str:
+        kind = type(self.model).__name__
+        return f"Refined {kind}: {len(self.centers)} clusters after {len(self.history)} updates of the target."
 
 
 def refine(

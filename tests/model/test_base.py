@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
+import torch
 from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 import mixvi
@@ -165,9 +166,11 @@ def test_training_takes_an_epoch_at_least(max_epochs, counts):
 
 @pytest.mark.parametrize(("wrong", "said"), [
     ({"batch_size": "64"}, "batch_size='64'; it must be a whole number"), ({"batch_size": 0}, "batch_size=0; it must"),
-    ({"plan_kwargs": {"guidence": 1.0}}, "plan_kwargs got 'guidence', .*did you mean 'guidance'"),
+    ({"plan_kwargs": {"guidence": 1.0}}, "plan_kwargs got 'guidence', .*did you mean guidance"),
     ({"plan_config": {"zzz": 1}}, "plan_kwargs got 'zzz', which it does not know; there are .*'guidance'"),
-    ({"plan_kwargs": {"batch_size": 64}}, "plan_kwargs got 'batch_size', which it does not know"),
+    ({"plan_kwargs": {"batch_size": 64}}, r"plan_kwargs got \['batch_size'\], which .* pass train\(batch_size=...\)"),
+    ({"guidence": 1.0}, r"train\(\) got 'guidence', .*did you mean plan_kwargs={'guidance': ...}"),
+    ({"data_pth": "stream"}, "did you mean data_path"), ({"trainer_config": {"zzz": 4}}, r"train\(\) got 'zzz'"),
     ({"plan_kwargs": {"guidance": np.nan}}, "plan_kwargs got guidance=nan; it must be a number of at least 0"),
     ({"plan_kwargs": {"lr": "1e-3"}}, "plan_kwargs got lr='1e-3'; it must be a number of at least 0"),
     ({"plan_kwargs": {"max_kl_weight": -1}}, "plan_kwargs got max_kl_weight=-1; it must be a number"),
@@ -175,7 +178,7 @@ def test_training_takes_an_epoch_at_least(max_epochs, counts):
     ({"plan_kwargs": {"n_epochs_pretrain": "3"}}, "plan_kwargs got n_epochs_pretrain='3'; it must be a whole number"),
     ({"plan_kwargs": {"compile": "yes"}}, "plan_kwargs got compile='yes'; it must be True or False"),
     ({"plan_kwargs": {"optimizer": "SGD"}}, r"plan_kwargs got optimizer='SGD'; it must be one of \['Adam', "),
-    ({"max_epoch": 3}, r"train\(\) got 'max_epoch', which it does not know; did you mean 'max_epochs'"),
+    ({"max_epoch": 3}, r"train\(\) got 'max_epoch', which it does not know; did you mean .*max_epochs"),
     ({"n_epochs_kl_warmup": 2}, r"\['n_epochs_kl_warmup'\] are settings of the plan"),
     ({"lr": 1e-3}, r"\['lr'\] are settings of the plan: pass train\(plan_kwargs={...}\)"),
 ])  # fmt: skip
@@ -190,6 +193,8 @@ def test_every_setting_of_the_plan_may_be_given_its_default(counts):
     settings = {name: parameter.default for name, parameter in _arguments.PLAN.items()}
     build("VAE", counts).train(1, enable_progress_bar=False, plan_kwargs=settings)
     _arguments.check_plan({"n_epochs_pretrain": -1, "n_epochs_kl_warmup": None, "lr": np.float32(1e-3)})
+    _arguments.check_plan({"n_steps_kl_warmup": 1e3, "compile": np.True_, "max_kl_weight": torch.tensor(0.5)})
+    _arguments.check_plan({"on_step": None})
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -219,11 +224,14 @@ def test_a_printed_model_says_what_it_is(counts, capsys):
     assert repr(build("VAE", counts)) == ""  # scvi-tools prints instead
     assert "VAE of 120 cells x 30 genes: n_latent 3, likelihood nb" in capsys.readouterr().out
     model = build("GMVAE", counts, n_clusters=2)
-    assert "n_clusters" not in model.summary_string  # none of them is there yet
+    assert "n_latent 3, n_clusters 2, likelihood nb\n" in model.summary_string
     model.train(**QUICK)
     temperature = model.module.prior.temperature.item()
-    assert f"likelihood nb, n_clusters 2, temperature {round(temperature, 3)}\n" in model.summary_string
+    assert f"n_clusters 2, likelihood nb, temperature {round(temperature, 3)}\n" in model.summary_string
+    with pytest.raises(TypeError, match="GMVAE got a DataFrame for cells; pass an AnnData"):
+        model.predict(counts.to_df())
     model.annotate()
+    assert counts.uns["mixvi"]["setup"] == {}
     assert counts.uns["mixvi"]["n_clusters"] == 2
     assert counts.uns["mixvi"]["temperature"] == pytest.approx(temperature, abs=1e-3)
 

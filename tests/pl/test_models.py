@@ -56,6 +56,28 @@ def test_what_cannot_be_drawn_is_said(draw, said, model, counts):
     assert not plt.get_fignums()
 
 
+def test_a_name_has_one_colour_in_all_panels(model, counts):
+    """Of three clusters that are called as the labels are, and of a label that is no cluster."""
+    names = dict(zip(counts.obs["mixvi"].cat.categories, ["a", "b", "c"], strict=True))
+    counts.obs["mixvi"] = counts.obs["mixvi"].cat.rename_categories(names)
+    counts.obs["label"] = np.where(np.arange(120) < 5, "z", counts.obs["mixvi"].astype(str))
+    axes = pl.umap(counts, labels="label", show=False)
+    shown = [
+        {
+            text.get_text(): tuple(handle.get_facecolor()[0])
+            for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
+        }
+        for legend in (axes[0].get_legend(), axes[2].get_legend())
+    ]
+    assert shown[0] == {name: shown[1][name] for name in "abc"}
+    assert len(set(shown[1].values())) == 4
+
+
+def test_a_file_is_no_truth(model):
+    with pytest.raises(ValueError, match="save=True is no file"):
+        pl.weights(model, save=True)
+
+
 def test_an_ae_has_no_kl_to_draw(counts):
     titles = [ax.get_title() for ax in pl.training(fitted("AE", counts), show=False)]
     assert titles == ["negative ELBO", "reconstruction loss"]

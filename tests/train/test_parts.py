@@ -105,6 +105,8 @@ def test_of_few_labels_all_are_asked_on_the_graph(rng, placing, monkeypatch):
     monkeypatch.setattr(_parts, "learn_classes", lambda *_: (None, 0.9))
     seen = seen_of(rng, np.where(np.arange(N) < 20, 2, -1))
     assert placed(seen, K).accuracy == SHARE_FOUND
+    monkeypatch.setattr(_parts, "ENOUGH", 5)
+    assert placed(seen, K).accuracy == SHARE_FOUND
     monkeypatch.setattr(_parts, "ENOUGH", 4)  # a fifth of the labels
     assert placed(seen, K).accuracy == 0.9
 

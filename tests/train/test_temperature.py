@@ -7,6 +7,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import log_loss
 
 import mixvi
+from mixvi.classes import share_found
 from mixvi.train import _temperature
 from mixvi.train._smooth import Learned
 from mixvi.train._temperature import HOTTEST, temperature
@@ -44,6 +45,7 @@ def test_it_never_makes_cells_surer_and_stays_finite(log_p):
     assert temperature(log_p, 0.99) == 1.0
     assert temperature(log_p, 0.1) == HOTTEST  # five even shares are surer than that
     assert temperature(log_p * np.nan, 0.5) == 1.0
+    assert temperature(np.zeros((5, 1)), 0.5) == 1.0  # of one component
 
 
 @pytest.fixture
@@ -92,13 +94,27 @@ def test_labelled_validation_cells_say_more(counts, rng, monkeypatch, caplog):
     table = model.predict(indices=rows, soft=True)
     right = (table.idxmax(axis=1).to_numpy() == counts.obs["label"].to_numpy()[rows]).mean()
     assert model.module.prior.temperature > 1
-    assert table.to_numpy().max(1).mean() == pytest.approx(right, abs=1e-3)
-    assert "may be too sure" not in caplog.text
+    share = share_found(right * len(rows), len(rows))
+    assert table.to_numpy().max(1).mean() == pytest.approx(share, abs=1e-3)
+    assert f"About {100 * share:.0f} % of the cells are right" in caplog.text
     monkeypatch.setattr(_temperature, "ENOUGH", 100)
+    monkeypatch.setattr(_temperature, "SOME", 100)
     model.module.prior.accuracy.fill_(torch.nan)  # as where there were too few labels to hold some out
     model.train(**(QUICK | {"train_size": 0.5}))
     assert model.module.prior.temperature == 1  # what was found of other weights does not stay
     assert "may be too sure" in caplog.text
+
+
+def test_where_all_cells_have_labels_some_of_validation_cells_are_asked(counts, rng):
+    shuffled = np.where(rng.random(120) < 0.3, rng.permutation(counts.obs["cluster"]), counts.obs["cluster"])
+    counts.obs["label"] = shuffled.astype(str)
+    again = fitted("GMVAE", counts, {"labels_key": "label"}, LONG | {"train_size": 0.5}, n_clusters=None)
+    rows = again.validation_indices
+    assert 20 <= len(rows) < 100
+    table = again.predict(indices=rows, soft=True)
+    n_right = (table.idxmax(axis=1).to_numpy() == counts.obs["label"].to_numpy()[rows]).sum()
+    assert again.module.prior.temperature > 1
+    assert table.to_numpy().max(1).mean() == pytest.approx(share_found(n_right, len(rows)), abs=1e-3)
 
 
 def test_it_is_left_alone_where_no_cell_is_without_a_label(trained, counts):

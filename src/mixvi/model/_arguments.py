@@ -1,10 +1,10 @@
-"""What `train` may be given, checked before anything starts."""
+"""What `train` may be given: names and numbers are checked before anything starts."""
 
 import inspect
 import math
 from collections.abc import Iterable
 from difflib import get_close_matches
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal, get_args, get_origin
 
 from lightning.pytorch import Trainer as LightningTrainer
@@ -26,7 +26,7 @@ TRAINER = {
     name
     for taker in (UnsupervisedTrainingMixin.train, Trainer, LightningTrainer)
     for name in inspect.signature(taker).parameters
-} - {"self", "kwargs", "trainer_kwargs", "plan_kwargs"} | {"ckpt_path"}
+} - {"self", "kwargs", "trainer_kwargs"} | {"ckpt_path", "data_path", *OF_TRAIN}
 
 
 def check_plan(settings: dict[str, Any]) -> None:
@@ -37,12 +37,15 @@ def check_plan(settings: dict[str, Any]) -> None:
     ValueError
         With what may be given instead.
     """
+    if of_train := sorted(set(OF_TRAIN) & set(settings)):
+        raise ValueError(f"plan_kwargs got {of_train}, which are settings of train(): pass train({of_train[0]}=...).")
     _check_known(settings, PLAN, "plan_kwargs got")
     for name, value in settings.items():
         kind, default = PLAN[name].annotation, PLAN[name].default
-        if value is None and (default is None or name == "n_epochs_kl_warmup"):
-            continue
         kinds = get_args(kind) or (kind,)
+        if value is None and (default is None or type(None) in kinds or name == "n_epochs_kl_warmup"):
+            continue
+        value = value.item() if getattr(value, "ndim", None) == 0 else value  # of NumPy or torch
         wanted = None
         if get_origin(kind) is Literal:
             wanted = None if value in kinds else f"one of {list(kinds)}"
@@ -50,8 +53,8 @@ def check_plan(settings: dict[str, Any]) -> None:
             wanted = None if isinstance(value, bool) else "True or False"
         elif int in kinds or float in kinds:
             whole = float not in kinds
-            is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-            if not is_number or not math.isfinite(value) or (value < 0 and name != "n_epochs_pretrain"):
+            is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+            if not is_number or (whole and value % 1) or (value < 0 and name != "n_epochs_pretrain"):
                 wanted = f"a {'whole ' if whole else ''}number{'' if name == 'n_epochs_pretrain' else ' of at least 0'}"
         if wanted:
             raise ValueError(f"plan_kwargs got {name}={value!r}; it must be {wanted}.")
@@ -67,7 +70,7 @@ def check_trainer(settings: dict[str, Any]) -> None:
     """
     if of_plan := sorted((PLAN.keys() - set(OF_BOTH)) & set(settings)):
         raise ValueError(f"{of_plan} are settings of the plan: pass train(plan_kwargs={{...}}).")
-    _check_known(settings, TRAINER, "train() got")
+    _check_known(settings, TRAINER, "train() got", PLAN)
     if settings.get("accumulate_grad_batches", 1) != 1:
         raise ValueError("accumulate_grad_batches is not supported; a larger batch_size does the same.")
     by_batches = {
@@ -84,8 +87,9 @@ def check_trainer(settings: dict[str, Any]) -> None:
         )
 
 
-def _check_known(given: Iterable[str], known: Iterable[str], who: str) -> None:
+def _check_known(given: Iterable[str], known: Iterable[str], who: str, of_plan: Iterable[str] = ()) -> None:
     for name in sorted(set(given) - set(known)):
         near = get_close_matches(name, known)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {sorted(known)}."
+        near += [f"plan_kwargs={{{other!r}: ...}}" for other in get_close_matches(name, of_plan)]
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {sorted(known)}."
         raise ValueError(f"{who} {name!r}, which it does not know{hint}")

@@ -211,7 +211,7 @@ class LatentModel(ConditionedModel):
         ``.obs["mixvi_confidence"]``              GMVAE: the largest of them
         ``.obs["mixvi_entropy"]``                 GMVAE: their entropy, in nats
         ``.varm["PCs_mixvi"]``                    linear AE and VAE: principal axes (g, d)
-        ``.uns["mixvi"]``                         model, version, settings, likelihood; GMVAE: clusters, temperature
+        ``.uns["mixvi"]``                         model, version, settings, setup, likelihood; clusters, temperature
         ========================================  ==================================================================
 
         In names of probabilities ``/`` becomes ``|``, as files cannot hold it.
@@ -257,7 +257,7 @@ class LatentModel(ConditionedModel):
             target.obsm[key] = values
         if (axes := self._axes()) is not None:
             target.varm[f"PCs_{key_added}"] = axes
-        target.uns[key_added] = self._settings()
+        target.uns[key_added] = self._settings() | ({"leiden_resolution": resolution} if clustering else {})
 
     # For the final classes.
 
@@ -284,6 +284,7 @@ class LatentModel(ConditionedModel):
             "model": type(self).__name__,
             "version": self.mixvi_version_,
             "settings": {key: value if value is not None else "None" for key, value in params.items()},
+            "setup": {key: value for key, value in self.registry_["setup_args"].items() if value is not None},
             **self._found(),
         }
 
@@ -295,8 +296,9 @@ class LatentModel(ConditionedModel):
     def summary_string(self) -> str:
         """What ``print(model)`` shows."""
         counted = self.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
-        found = self._found() if self.is_trained_ else {"likelihood": self.likelihood_}
-        facts = {"n_latent": self.init_params_["non_kwargs"]["n_latent"]} | found
+        params = self.init_params_["non_kwargs"]
+        asked = {key: params[key] for key in ("n_latent", "n_clusters") if params.get(key) is not None}
+        facts = asked | (self._found() if self.is_trained_ else {"likelihood": self.likelihood_})
         return (
             f"{type(self).__name__} of {counted['n_obs']:,} cells x {counted['n_vars']:,} genes: "
             + ", ".join(f"{name} {value}" for name, value in facts.items())

@@ -153,10 +153,10 @@ class RegisteredModel(BaseModelClass):
             check_names(adata.obs, labels)
             if not set(adata.obs[labels].astype(str)) - {str(NO_LABEL if no_label is None else no_label)}:
                 raise ValueError(
-                    f".obs[{labels!r}] gives no cell a label: all are {adata.obs[labels].iloc[0]!r}. Leave labels_key "
-                    "and unlabeled_category out, or name another column."
+                    f".obs[{labels!r}] gives no cell a label: all are {NO_LABEL if no_label is None else no_label!r}. "
+                    "Leave labels_key and unlabeled_category out, or name another column."
                 )
-        if no_label is not None and source_registry is None and no_label not in set(adata.obs[labels]):
+        if no_label is not None and source_registry is None and str(no_label) not in set(adata.obs[labels].astype(str)):
             logger.warning("No cell has unlabeled_category=%r in .obs[%r]: all count as labelled.", no_label, labels)
         if no_label is None and labels is not None and source_registry is None:
             for name in sorted(name for name in set(adata.obs[labels].astype(str)) if name.lower() in NO_CLASS):
@@ -255,6 +255,8 @@ class RegisteredModel(BaseModelClass):
         if adata is None or adata is self.adata:
             self._validate_anndata(self.adata)
             return self.adata_manager
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"{type(self).__name__} got a {type(adata).__name__} for cells; pass an AnnData.")
         args = self.registry_["setup_args"]
         cells = stand_in(adata, self.get_var_names(), args, NO_LABEL)
         check_levels(cells.obs, {key: levels for key, levels in self._conditions() if levels is not None})

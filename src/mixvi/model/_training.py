@@ -103,7 +103,7 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         for name, value in (("max_epochs", max_epochs), ("batch_size", batch_size)):
             if value is not None and not (isinstance(value, Integral) and value >= 1):
                 raise ValueError(f"{name}={value!r}; it must be a whole number, 1 or more, or None for the default.")
-        check_trainer(kwargs)
+        check_trainer(merge_kwargs(kwargs.get("trainer_config"), kwargs, name="trainer"))
         plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
         check_plan(plan_kwargs)
         if data_path not in ("auto", "resident", "stream"):

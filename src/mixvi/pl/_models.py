@@ -63,6 +63,7 @@ def umap(
     panels = [panel for panel in panels if panel in adata.obs] or [None]
     sc.pp.neighbors(cells, use_rep="X")
     sc.tl.umap(cells)
+    _color_alike(cells, [panel for panel in (key, labels) if panel in panels])
     figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels) + 1.5, 4.2), layout="constrained")
     axes = list(np.atleast_1d(axes))
     titles = {None: "latent space", key: "cluster", f"{key}_confidence": "confidence"}
@@ -70,6 +71,17 @@ def umap(
         sc.pl.umap(cells, color=panel, ax=ax, show=False, frameon=False, title=titles.get(panel, labels))
     finish(show, save)
     return axes
+
+
+def _color_alike(cells: AnnData, keys: list[str]) -> None:
+    """One colour for each name, where columns share some."""
+    keys = [key for key in keys if not pd.api.types.is_numeric_dtype(cells.obs[key])]
+    kinds = [list(cells.obs[key].astype("category").cat.categories) for key in keys]
+    names = list(dict.fromkeys(name for kind in kinds for name in kind))
+    if len(names) < sum(map(len, kinds)):
+        colors = dict(zip(names, sc.pl.palettes.default_102, strict=False))
+        for key, kind in zip(keys, kinds, strict=True):
+            cells.uns[f"{key}_colors"] = [colors.get(name, "0.5") for name in kind]
 
 
 def training(model: "LatentModel", show: bool | None = None, save: Path | None = None) -> list[Axes]:
@@ -126,7 +138,8 @@ def merge_tree(tree: "MergeTree", ax: Axes | None = None, show: bool | None = No
     """
     check_given(tree, "linkage", "what model.merge_tree() gives")
     if ax is None:
-        _, ax = plt.subplots(figsize=(4.5, 1 + 0.25 * len(tree.names)), layout="constrained")
+        width = 4.5 + 0.09 * max(map(len, tree.names))
+        _, ax = plt.subplots(figsize=(width, 1 + 0.25 * len(tree.names)), layout="constrained")
     if len(tree.names) > 1:
         dendrogram(tree.linkage, labels=tree.names, orientation="left", ax=ax, color_threshold=0)
     ax.set(xlabel="1 / (1 + edges over expected)", title="merge tree")

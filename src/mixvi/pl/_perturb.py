@@ -106,7 +106,7 @@ def perturbed_latent(
     Raises
     ------
     ValueError
-        If the predicted cells have no place in a latent space.
+        If the predicted cells have no place in a latent space, or genes differ.
     """
     check_given(model, "get_latent_representation", "the latent space of a trained model")
     _check_cells(predicted, observed, control)

@@ -91,7 +91,9 @@ def learn_classes(
     right = {name: classes[out] == labels[out] for name, classes in said.items()}
     enough = "labels" in right and _sure_lead(right["labels"], right["both"]) > -TOLERATED * len(out)
     best = "labels" if enough else "both"
-    logger.info("Of %d labels held out, found: %s.", len(out), {name: int(hits.sum()) for name, hits in right.items()})
+    ways = {"both": "nets with the graph's guess", "labels": "nets without it", "graph": "the graph"}
+    hits = ", ".join(f"{hits.sum()} by {ways[name]}" for name, hits in right.items())
+    logger.info("Of %d labels, a fifth, that were held out, were found: %s.", len(out), hits)
     if all(_sure_lead(right["graph"], right[name]) > 0 for name in sources):
         return None, right["graph"].mean()
     learned = smooth(evidence if best == "both" else evidence._replace(guess=unknown), n_parts, trunk, seed)

@@ -8,8 +8,10 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 from torch import Tensor
 
+from mixvi.classes import SOME, share_found
 from mixvi.data import CellsSplitter
 from mixvi.module._elbo import Cells, ELBOModule
+from mixvi.module.mixtures import MixturePrior
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +26,8 @@ def temper(
     """Give the mixture a temperature at which cells are no surer of their components, on average, than they are right.
 
     Labelled validation cells, which were not trained on, say how often that is. Where there are fewer than ``ENOUGH``,
-    training cells without a label are made as sure as was found when the components were placed; if nothing was, the
-    temperature is 1.
+    training cells without a label are made as sure as was found when the components were placed; if nothing was, as
+    where all cells have labels, ``SOME`` validation cells do. Else the temperature is 1.
 
     Parameters
     ----------
@@ -45,19 +47,29 @@ def temper(
     module.prior.temperature.fill_(1.0)
     accuracy = module.prior.accuracy.item()
     held_out = cells.some_rows(cells.val_idx, MAX_CELLS, seed)
-    if module.layout.n_labels and len(held_out) >= ENOUGH:
+    if module.layout.n_labels and len(held_out) >= SOME:
         log_r, label = ask(held_out, shares_and_label)
         known = label >= 0
-        if known.sum() >= ENOUGH:
-            accuracy = (log_r.argmax(1) == label)[known].double().mean().item()
-            module.prior.temperature.fill_(temperature(log_r[known].numpy(), accuracy))
+        if known.sum() >= (SOME if np.isnan(accuracy) else ENOUGH):
+            share = share_found((log_r.argmax(1) == label)[known].sum().item(), known.sum().item())
+            _settle(module.prior, log_r[known].numpy(), share)
             return
     if np.isnan(accuracy):
-        logger.info("Too few cells or labels to know how often cells are right: their probabilities may be too sure.")
+        logger.info("Nothing says how often cells are right: their probabilities may be too sure.")
     else:
         log_r, label = ask(cells.some_rows(cells.train_idx, MAX_CELLS, seed), shares_and_label)
         if (label < 0).any():
-            module.prior.temperature.fill_(temperature(log_r[label < 0].numpy(), accuracy))
+            _settle(module.prior, log_r[label < 0].numpy(), accuracy)
+
+
+def _settle(prior: MixturePrior, log_r: np.ndarray, accuracy: float) -> None:
+    found = temperature(log_r, accuracy)
+    prior.temperature.fill_(found)
+    before, after = (softmax(log_r / t, axis=1).max(1).mean() for t in (1.0, found))
+    logger.info(
+        "About %.0f %% of the cells are right, as far as one can tell; their mean confidence is %.2f, from %.2f "
+        "(temperature %.2f).", 100 * accuracy, after, before, found,
+    )  # fmt: skip
 
 
 def temperature(log_r: np.ndarray, accuracy: float) -> float:
@@ -82,7 +94,7 @@ def temperature(log_r: np.ndarray, accuracy: float) -> float:
     def too_sure(log_t: float) -> float:
         return softmax(log_r / np.exp(log_t), axis=1).max(1).mean() - accuracy
 
-    if not too_sure(0.0) > 0:  # also where training left no numbers
+    if log_r.shape[1] == 1 or not too_sure(0.0) > 0:  # also where training left no numbers
         return 1.0
     hottest = np.log(HOTTEST)
     return HOTTEST if too_sure(hottest) > 0 else float(np.exp(brentq(too_sure, 0.0, hottest, xtol=1e-4)))

@@ -1,0 +1,5 @@
+"""``python -m mixvi`` is the command line, as ``mixvi`` is."""
+
+from mixvi.cli import app
+
+app()
