@@ -7,7 +7,7 @@ from sklearn.datasets import make_blobs
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from mixvi import cluster, consensus, datasets
+from mixvi import classes, cluster, consensus, datasets
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +77,22 @@ def test_other_partitions_have_as_many_parts_and_are_not_the_one_that_was_taken(
 def test_an_open_number_of_parts_of_a_latent_space_is_compared_with_islands_of_some_cells(views, monkeypatch):
     (sharp, *_), y = views
     monkeypatch.setattr(consensus, "MAX_JUDGED", 200)
-    part, _, (some,) = consensus.place(sharp, None, np.full(300, -1), 0)
+    part, _, (some,), _ = consensus.place(sharp, None, np.full(300, -1), 0)
     asked = some >= 0
     assert asked.sum() == 200
     assert adjusted_rand_score(y[asked], some[asked]) == 1
     assert consensus.agreement(part, [some]) == 1
-    _, _, (few,) = consensus.place(sharp[:50], None, np.full(50, -1), 0)
+    _, _, (few,), _ = consensus.place(sharp[:50], None, np.full(50, -1), 0)
     assert (few == -1).all()
+
+
+def test_how_many_labels_are_found_is_handed_on(views):
+    (sharp, *_), y = views
+    labels = np.where(np.arange(300) % 6, -1, y)
+    labels[0] = (y[0] + 1) % 4
+    found = consensus.place(sharp, None, labels, 4)
+    assert found.share_found == 50 / 52  # of fifty, all but the wrong one
+    assert found.share_found == classes.partition_with_classes(found.graph, labels, 4)[1]
 
 
 def test_an_open_number_of_parts_is_found(views):
@@ -206,7 +215,7 @@ def test_a_view_in_which_all_cells_are_alike_is_left_out_alone(monkeypatch):
 def test_without_counts_it_is_the_partition_of_the_latent_space(views):
     (sharp, *_), _ = views
     nothing = np.full(300, -1)
-    part, graph, _ = consensus.place(sharp, None, nothing, 0, 4, seed=3)
+    part, graph, *_ = consensus.place(sharp, None, nothing, 0, 4, seed=3)
     np.testing.assert_array_equal(part, cluster.partition(graph, 4, 3))
     assert abs(graph - cluster.neighbor_graph(sharp, 3)).sum() == 0
 
@@ -274,7 +283,7 @@ def test_a_part_that_the_judged_cells_miss_is_not_taken(views, monkeypatch):
 def test_an_open_number_and_few_cells_go_without_islands(views, monkeypatch):
     (sharp, *_), _ = views
     monkeypatch.setattr(consensus, "islands", lambda latent, *_: np.arange(len(latent)) % 2)
-    part, graph, _ = consensus.place(sharp, None, np.full(300, -1), 0)
+    part, graph, *_ = consensus.place(sharp, None, np.full(300, -1), 0)
     np.testing.assert_array_equal(part, cluster.merge(cluster.partition(graph), graph))
     monkeypatch.setattr(consensus, "islands", None)
     assert consensus.place(sharp[:50], None, np.full(50, -1), 0, 3)[0].max() == 2
