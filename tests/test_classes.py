@@ -115,3 +115,15 @@ def test_labels_are_held_out_a_fifth_at_a_time():
     assert classes.held_out(labels[:78]) == []  # no cell to be named
     assert classes.held_out(labels[73:]) == []  # too few of any class
     assert classes.held_out(labels[78:]) == []
+
+
+def test_classes_that_shrink_are_said():
+    """Of 300 cells, 30 have labels: 15, 12 and 3, so 30 cells are expected in the last class."""
+    labels = np.full(300, -1)
+    labels[:30] = np.repeat([0, 1, 2], [15, 12, 3])
+    part = np.repeat([0, 1, 2, 3], [150, 97, 3, 50])
+    assert classes.shrunken(part, labels, 3) == {}
+    part[247] = 3
+    assert classes.shrunken(part, labels, 3) == {2: 2}
+    assert classes.shrunken(part, np.full(300, -1), 0) == {}
+    assert classes.shrunken(part, np.where(labels == 2, -1, labels), 3) == {}  # no label, nothing expected

@@ -12,6 +12,7 @@ from mixvi.cluster import by_size, partition
 
 SPREAD = 0.99  # share of its label that a cell passes on
 FOLDS = 5  # into which labels are cut to see how well they are found
+SHRUNKEN = 0.1  # of the cells that its share of the labels would make one expect in a class
 SOME = 20  # labels that say more than nothing of this
 
 
@@ -114,6 +115,24 @@ def held_out(labels: np.ndarray, seed: int = 0) -> list[np.ndarray]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
         return [asked[fold] for _, fold in folds.split(asked, labels[asked])]
+
+
+def shrunken(part: np.ndarray, labels: np.ndarray, n_classes: int) -> dict[int, int]:
+    """Classes with few cells for their share of the labels, and how many: fewer than ``SHRUNKEN`` of what it promises.
+
+    Parameters
+    ----------
+    part
+        (n,) part of each cell.
+    labels
+        (n,) class of each labelled cell, -1 where there is none.
+    n_classes
+        Number of classes, the first parts.
+    """
+    known = labels[labels >= 0]
+    expected = np.bincount(known, minlength=n_classes) * len(part) / max(len(known), 1)
+    size = np.bincount(part, minlength=n_classes)
+    return {k: int(size[k]) for k in range(n_classes) if size[k] < SHRUNKEN * expected[k]}
 
 
 def spread(graph: csr_matrix, labels: np.ndarray, n_classes: int) -> np.ndarray:

@@ -152,6 +152,19 @@ def test_known_classes_and_new_clusters_stand_side_by_side(blobs):
     assert model.cluster_names == ["0", "new 0", "1"]
 
 
+def test_classes_that_hardly_any_cell_is_in_are_said(blobs, monkeypatch, caplog):
+    name = np.where(blobs.obs["cluster"] == "blob 0", "a", np.where(np.arange(300) // 20 % 2, "b", "c"))
+    blobs.obs["known"] = np.where(np.arange(300) % 20, "?", name)
+    train = {"max_epochs": 4, "plan_kwargs": {"guidance": 0.0}}
+    asked = []
+    monkeypatch.setattr("mixvi.train._plan.shrunken", lambda *said: asked.append(said) or {1: 2})
+    fitted("GMVAE", blobs, {"labels_key": "known", "unlabeled_category": "?"}, train, n_clusters=None)
+    assert "Hardly any cells, for their labels, are in the classes {'b': 2}" in caplog.text
+    ((part, labels, n_classes),) = asked
+    assert (len(part), n_classes) == (300, len(set(name)))
+    np.testing.assert_array_equal(labels >= 0, np.arange(300) % 20 == 0)
+
+
 @pytest.mark.parametrize("hierarchical", [False, True])
 def test_conditions_are_left_out_of_the_clusters(hierarchical):
     blobs = datasets.blobs(n_clusters=4, n_conditions=2, kind="count")

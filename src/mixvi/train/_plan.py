@@ -15,6 +15,7 @@ from scvi.train import TrainingPlan
 from torch import Tensor
 from torch.nn.functional import pad
 
+from mixvi.classes import shrunken
 from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.rows import dense
@@ -276,7 +277,13 @@ class MixviPlan(TrainingPlan):
     def _sort(self, drop: bool) -> int:
         rows = np.arange(self.trainer.datamodule.adata_manager.adata.n_obs)
         encode, responsibilities = self.module.encode, self.prior.responsibilities
-        (cluster,) = self._pass(rows, lambda cells: (responsibilities(encode(cells), cells).argmax(-1),))
+        cluster, label = self._pass(
+            rows, lambda cells: (responsibilities(encode(cells), cells).argmax(-1), cells.label)
+        )
+        if found := shrunken(cluster.numpy(), label.numpy(), self.module.layout.n_labels):
+            registry = self.trainer.datamodule.adata_manager.get_state_registry(REGISTRY_KEYS.LABELS_KEY)
+            sizes = {str(registry.categorical_mapping[k]): size for k, size in found.items()}
+            logger.warning("Hardly any cells, for their labels, are in the classes %s: label more of them.", sizes)
         return self.prior.sort(cluster, self.module.layout.n_labels, drop)
 
     def _posterior(self, cells: Cells) -> tuple[Tensor, ...]:
