@@ -79,7 +79,9 @@ def _color_alike(cells: AnnData, keys: list[str]) -> None:
     kinds = [list(cells.obs[key].astype("category").cat.categories) for key in keys]
     names = list(dict.fromkeys(name for kind in kinds for name in kind))
     if len(names) < sum(map(len, kinds)):
-        colors = dict(zip(names, sc.pl.palettes.default_102, strict=False))
+        palettes = (sc.pl.palettes.default_20, sc.pl.palettes.default_28, sc.pl.palettes.default_102)
+        palette = next((palette for palette in palettes if len(palette) >= len(names)), palettes[-1])
+        colors = dict(zip(names, palette, strict=False))
         for key, kind in zip(keys, kinds, strict=True):
             cells.uns[f"{key}_colors"] = [colors.get(name, "0.5") for name in kind]
 
