@@ -33,7 +33,8 @@ def test_cells_that_no_label_reaches_are_of_no_class_or_of_a_new_part(four_blobs
     apart = graph.toarray()[y < 2][:, y >= 2].sum() == 0
     assert apart
     np.testing.assert_array_equal(classes.partition_with_classes(graph, labels, 2)[0], np.where(y < 2, y, -1))
-    part, _ = classes.partition_with_classes(graph, labels, 2, cluster.partition(graph, 4))
+    part, share = classes.partition_with_classes(graph, labels, 2, cluster.partition(graph, 4))
+    assert share == classes.share_found((labels >= 0).sum(), (labels >= 0).sum())
     np.testing.assert_array_equal(part[y < 2], y[y < 2])
     assert adjusted_rand_score(part, y) == 1
     three = np.where(y < 2, y, 2)  # two communities have labels, one has none, and two new parts are asked for

@@ -64,11 +64,11 @@ def partition_with_classes(
             right[way] += (classes(rest, way)[out] == labels[out]).sum()
     by_community = right[True] >= right[False]
     n_asked = sum(map(len, folds))
-    found = share_found(right[by_community], n_asked) if n_asked >= SOME else None
+    share = share_found(right[by_community], n_asked) if n_asked >= SOME else None
     part = classes(labels, by_community)
     part[labelled] = labels[labelled]
     if communities is None or labelled.all():
-        return part, found
+        return part, share
     size, found = np.bincount(communities), np.bincount(communities[labelled], minlength=communities.max() + 1)
     expected = size * labelled.mean()
     lack = (expected - found) / np.sqrt(np.maximum(expected, 1e-12))  # in standard deviations of a Poisson count
@@ -80,7 +80,7 @@ def partition_with_classes(
         one_each = len(np.unique(communities[cells])) == n_new
         inside = communities[cells] if one_each else partition(graph[cells][:, cells], n_new, seed)
         part[cells] = n_classes + by_size(inside)
-    return part, found
+    return part, share
 
 
 def share_found(n_found: int, n_asked: int) -> float:
