@@ -157,7 +157,7 @@ def test_classes_that_hardly_any_cell_is_in_are_said(blobs, monkeypatch, caplog)
     blobs.obs["known"] = np.where(np.arange(300) % 20, "?", name)
     train = {"max_epochs": 4, "plan_kwargs": {"guidance": 0.0}}
     asked = []
-    monkeypatch.setattr("mixvi.train._plan.shrunken", lambda *said: asked.append(said) or {1: 2})
+    monkeypatch.setattr("mixvi.train._parts.shrunken", lambda *said: asked.append(said) or {1: 2})
     fitted("GMVAE", blobs, {"labels_key": "known", "unlabeled_category": "?"}, train, n_clusters=None)
     assert "Hardly any cells, for their labels, are in the classes {'b': 2}" in caplog.text
     ((part, labels, n_classes),) = asked

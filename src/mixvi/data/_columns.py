@@ -26,7 +26,7 @@ def check_present(obs: pd.DataFrame, keys: Sequence[str]) -> None:
 def check_names(obs: pd.DataFrame, key: str) -> None:
     """Make sure that a column holds names of kinds of cells, which fractions are not; a ValueError says so."""
     column = obs[key].dropna()
-    if pd.api.types.is_float_dtype(column) and (fractions := column[column % 1 != 0]).any():
+    if pd.api.types.is_float_dtype(column) and len(fractions := column[column % 1 != 0]):
         raise ValueError(
             f".obs[{key!r}] holds fractions such as {fractions.iloc[0]:g}; names of kinds of cells are text, "
             "categories or whole numbers. Name another column, or cut this one into ranges (pandas.cut)."

@@ -3,23 +3,22 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from scvi import REGISTRY_KEYS, settings
+from scvi import settings
 from torch import Tensor
 
 from mixvi import cluster
 from mixvi.data import annotation_keys, as_positions, check_free, check_target, own_columns, write_blocks
-from mixvi.model._conditions import ConditionedModel
+from mixvi.model._description import DescribedModel
 from mixvi.module._elbo import Cells
 
 
-class LatentModel(ConditionedModel):
+class LatentModel(DescribedModel):
     """Abstract: getters and ``annotate``, for every model of the package, on top of what streams cells through it."""
 
     def get_latent_representation(
@@ -276,34 +275,6 @@ class LatentModel(ConditionedModel):
     @abstractmethod
     def _component_index(self, component: int | str) -> int:
         """Index of a component from the name of its cluster."""
-
-    def _settings(self) -> dict[str, Any]:
-        """What goes into ``.uns``: only values that any file format can hold."""
-        params = self.init_params_["non_kwargs"]
-        return {
-            "model": type(self).__name__,
-            "version": self.mixvi_version_,
-            "settings": {key: value if value is not None else "None" for key, value in params.items()},
-            "setup": {key: value for key, value in self.registry_["setup_args"].items() if value is not None},
-            **self._found(),
-        }
-
-    def _found(self) -> dict[str, Any]:
-        """What was not set but found."""
-        return {"likelihood": self.likelihood_}
-
-    @property
-    def summary_string(self) -> str:
-        """What ``print(model)`` shows."""
-        counted = self.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
-        params = self.init_params_["non_kwargs"]
-        asked = {key: params[key] for key in ("n_latent", "n_clusters") if params.get(key) is not None}
-        facts = asked | (self._found() if self.is_trained_ else {"likelihood": self.likelihood_})
-        return (
-            f"{type(self).__name__} of {counted['n_obs']:,} cells x {counted['n_vars']:,} genes: "
-            + ", ".join(f"{name} {value}" for name, value in facts.items())
-            + super().summary_string
-        )
 
 
 def _mean(values: np.ndarray, wanted: bool) -> float | np.ndarray:

@@ -14,12 +14,12 @@ def check_given(value: object, attribute: str, wanted: str) -> None:
 
 def finish(show: bool | None, save: Path | None, ax: Axes | None = None) -> None:
     """Save or show the figure of the axes, or the current one: by default show it if it is not saved."""
-    if isinstance(save, bool):
-        raise ValueError(f"save={save} is no file; give its name, such as save='figure.png'.")
+    if save is True:
+        raise ValueError("save=True is no file; give its name, such as save='figure.png'.")
     figure = plt.gcf() if ax is None else ax.figure
-    if save is not None:
+    if save:
         figure.savefig(save, dpi=120)
-    if show or (show is None and save is None):
+    if show or (show is None and not save):
         plt.show()
-    elif save is not None:
+    elif save:
         plt.close(figure)

@@ -106,10 +106,10 @@ def perturbed_latent(
     Raises
     ------
     ValueError
-        If the predicted cells have no place in a latent space, or genes differ.
+        If the predicted cells have no place in a latent space, or genes of the others are not the model's.
     """
     check_given(model, "get_latent_representation", "the latent space of a trained model")
-    _check_cells(predicted, observed, control)
+    check_given(predicted, "obsm", "AnnDatas of predicted, real and control cells")
     if "X_mixvi" not in predicted.obsm:
         raise ValueError("The predicted cells have no place in .obsm['X_mixvi']; pass what Shift.predict() gives.")
     control_z, real_z = (model.get_latent_representation(cells) for cells in (control, observed))

@@ -8,8 +8,9 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from mixvi.module._elbo import ELBOModule
+from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.encoders import Encoder
+from mixvi.module.rows import dense
 
 MAX_CELLS = 10_000
 MAX_VALUES = 100_000_000  # looked at together: 10,000 cells of 10,000 genes
@@ -24,6 +25,11 @@ class Looked(NamedTuple):
     c: Tensor  # (n, q)
     seen: Tensor  # (n, g) by encoders
     scaled: Tensor  # (n, g) on the scale of the decoder's mean
+
+    @classmethod
+    def at(cls, module: ELBOModule, cells: Cells) -> "Looked":
+        """What these cells show."""
+        return cls(cells.c, dense(cells.seen), module.likelihood.scaled(cells))
 
 
 def some_cells(n_genes: int) -> int:

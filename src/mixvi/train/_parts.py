@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
 from torch import Tensor
 
-from mixvi.classes import FOLDS
+from mixvi.classes import FOLDS, shrunken
 from mixvi.cluster import neighbor_shares
 from mixvi.consensus import MAX_VALUES, agreement, place
 from mixvi.module._elbo import Cells, ELBOModule, Layout
@@ -126,3 +128,13 @@ def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, trunk: Trunk, gu
         accuracy = share_found  # by the graph, of all labels: a fifth of so few would be luck
     part[known], shares[known] = seen.labels[known], np.eye(n_parts)[seen.labels[known]]
     return Parts(part, shares[:, : prior.n_room], state, accuracy)
+
+
+def report_shrunken(part: np.ndarray, labels: np.ndarray, manager: AnnDataManager) -> None:
+    """Name the classes that hardly any cell is in, for their labels (`mixvi.classes.shrunken`)."""
+    if REGISTRY_KEYS.LABELS_KEY not in manager.data_registry:
+        return
+    names = manager.get_state_registry(REGISTRY_KEYS.LABELS_KEY).categorical_mapping[:-1]
+    if found := shrunken(part, labels, len(names)):
+        sizes = {str(names[k]): size for k, size in found.items()}
+        logger.warning("Hardly any cells, for their labels, are in the classes %s: label more of them.", sizes)

@@ -6,6 +6,7 @@ is left between two steps of the optimizer is a slice of the block and the step 
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from scvi.train import TrainingPlan
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mixvi.classes import shrunken
 from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.rows import dense
@@ -23,7 +23,7 @@ from mixvi.train._compiled import compiled_objective, filled_minibatches
 from mixvi.train._effects import Looked, some_cells, start_from
 from mixvi.train._guide import Guide
 from mixvi.train._join import join
-from mixvi.train._parts import find_parts, look
+from mixvi.train._parts import find_parts, look, report_shrunken
 from mixvi.train._smooth import adversarial
 from mixvi.train._temperature import temper
 
@@ -236,11 +236,7 @@ class MixviPlan(TrainingPlan):
         """From what conditions do to some of the training cells."""
         seed, datamodule = settings.seed or 0, self.trainer.datamodule
         rows = datamodule.some_rows(datamodule.train_idx, some_cells(self.module.layout.n_genes), seed)
-
-        def looked(cells: Cells) -> tuple[Tensor, ...]:
-            return cells.c, dense(cells.seen), self.module.likelihood.scaled(cells)
-
-        start_from(self.module, Looked(*self._pass(rows, looked)), seed)
+        start_from(self.module, Looked(*self._pass(rows, partial(Looked.at, self.module))), seed)
 
     def _place(self) -> None:
         """Components from parts of the training cells, which guide these from here on."""
@@ -280,10 +276,7 @@ class MixviPlan(TrainingPlan):
         cluster, label = self._pass(
             rows, lambda cells: (responsibilities(encode(cells), cells).argmax(-1), cells.label)
         )
-        if found := shrunken(cluster.numpy(), label.numpy(), self.module.layout.n_labels):
-            registry = self.trainer.datamodule.adata_manager.get_state_registry(REGISTRY_KEYS.LABELS_KEY)
-            sizes = {str(registry.categorical_mapping[k]): size for k, size in found.items()}
-            logger.warning("Hardly any cells, for their labels, are in the classes %s: label more of them.", sizes)
+        report_shrunken(cluster.numpy(), label.numpy(), self.trainer.datamodule.adata_manager)
         return self.prior.sort(cluster, self.module.layout.n_labels, drop)
 
     def _posterior(self, cells: Cells) -> tuple[Tensor, ...]:
