@@ -60,7 +60,7 @@ def test_a_name_has_one_colour_in_all_panels(model, counts):
     """Of three clusters that are called as the labels are, and of a label that is no cluster."""
     names = dict(zip(counts.obs["mixvi"].cat.categories, ["a", "b", "c"], strict=True))
     counts.obs["mixvi"] = counts.obs["mixvi"].cat.rename_categories(names)
-    counts.obs["label"] = np.where(np.arange(120) < 5, "z", counts.obs["mixvi"].astype(str))
+    counts.obs["label"] = np.where(np.arange(120) < 5, "A", counts.obs["mixvi"].astype(str))
     axes = pl.umap(counts, labels="label", show=False)
     shown = [
         {
