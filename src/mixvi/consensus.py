@@ -22,6 +22,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from mixvi.classes import partition_with_classes
 from mixvi.cluster import by_size, communities, merge, merge_by_distance, neighbor_graph, partition
+from mixvi.rare import FINE, secluded, set_apart
 
 N_COMPONENTS = 30
 THETA = 100.0  # inverse overdispersion of the null model of Pearson residuals, scanpy's default
@@ -31,7 +32,6 @@ ROUNDING = 1e-4  # of log-normalised counts and residuals in single precision: c
 MAX_JUDGED = 10_000  # cells whose silhouettes are looked at, which takes all pairs of them
 LAYOUT = 10  # dimensions in which islands are told apart
 SIZES = (0.75, 1.0, 1.25, 1.5) * 3  # of the mixtures that tell them: share of the wanted number
-FINE = 6.0  # resolution of the communities that are merged by distance
 
 
 class Placed(NamedTuple):
@@ -88,8 +88,8 @@ def place(
                 others = [part, islands(latent, graph, k, seed)]
                 part = widest(others, [judge], k, seed)
         others = [other for other in others if other is not part]
+        part = set_apart(merge(part, graph) if k is None else part, secluded(graph, seed), graph, k)
         if k is None:
-            part = merge(part, graph)
             others = [merge(other, graph, part.max() + 1) for other in others] or [_some_islands(latent, part, seed)]
         return part, others
 

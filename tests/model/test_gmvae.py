@@ -40,6 +40,22 @@ def test_a_small_population_survives(n_clusters):
     assert table[own.idxmax()].sum() <= 41
 
 
+@pytest.mark.data
+@pytest.mark.parametrize("n_clusters", [8, None])
+def test_dendritic_cells_survive(n_clusters):
+    """37 of the 2,638 labelled cells of pbmc3k."""
+    cells = datasets.pbmc3k()
+    cells = cells[cells.obs["cell_type"] != "unassigned"].copy()
+    sc.pp.filter_genes(cells, min_cells=3)
+    sc.pp.highly_variable_genes(cells, n_top_genes=2000, flavor="seurat_v3", subset=True)
+    mixvi.GMVAE.setup_anndata(cells)
+    model = mixvi.GMVAE(cells, n_clusters)
+    model.train(60, enable_progress_bar=False, accelerator="cpu")
+    table = pd.crosstab(cells.obs["cell_type"], model.predict())
+    own = table.columns[table.idxmax() == "Dendritic cells"]
+    assert table.loc["Dendritic cells", own].sum() > 37 / 2
+
+
 @pytest.fixture
 def blobs():
     return datasets.blobs(300, 30, n_clusters=3, n_conditions=2, kind="count")

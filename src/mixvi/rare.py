@@ -1,0 +1,83 @@
+"""Rare types, which partitions of all cells overlook, as they weigh little in modularity and in silhouettes."""
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_matrix
+
+from mixvi.cluster import JOINED, by_size, communities, merge_tree
+
+FINE = 6.0  # resolution at which a rare type is a community of its own
+FEWEST = 10  # cells of it
+SECLUDED = 1 / 3  # of the share of its edges by which the median community hangs on others
+
+
+def secluded(graph: csr_matrix, seed: int = 0) -> list[np.ndarray]:
+    """Communities at a high resolution that few edges leave, for how many leave the others of the same graph.
+
+    A patch of a larger type has most of its neighbours around it, and so have the other patches: the median of the
+    shares of edges that leave is the measure. So nothing is found in a cloud, nor on a line, where all patches have
+    narrow borders.
+
+    Parameters
+    ----------
+    graph
+        (n, n) weighted neighbour graph.
+    seed
+        Of Leiden.
+
+    Returns
+    -------
+    The cells of each community, the most secluded first.
+    """
+    fine = communities(graph, FINE, seed)
+    edges, size = graph.tocoo(), np.bincount(fine)
+    start, end = fine[edges.row], fine[edges.col]
+    leaves = np.bincount(start, edges.data * (start != end), len(size))
+    leaving = leaves / np.maximum(np.bincount(start, edges.data, len(size)), 1e-300)
+    fits = (size >= FEWEST) & (leaving <= SECLUDED * np.median(leaving))
+    return [np.flatnonzero(fine == k) for k in np.argsort(leaving, kind="stable") if fits[k]]
+
+
+def set_apart(part: np.ndarray, rare: list[np.ndarray], graph: csr_matrix, n_clusters: int | None = None) -> np.ndarray:
+    """Make rare types parts of their own, but those that are half or more of the part most of their cells are in.
+
+    Parameters
+    ----------
+    part
+        (n,) part of each cell.
+    rare
+        The cells of each type; the first come first where there is not room for all.
+    graph
+        (n, n) neighbour graph.
+    n_clusters
+        Number of parts there may be. Where there are as many, the two that hang together most, rare types aside, make
+        room; if no pair has more than half (`mixvi.cluster.JOINED`) of the edges of chance, there is none.
+
+    Returns
+    -------
+    (n,) part of each cell, 0 the largest.
+    """
+    homes = []
+    for cells in rare:
+        home = np.bincount(part[cells]).argmax()
+        if 2 * (part[cells] == home).sum() < (part == home).sum():
+            own = part.copy()
+            own[cells] = home = part.max() + 1
+            full = n_clusters is not None and len(np.unique(own)) > n_clusters
+            own = _joined(own, graph, [*homes, home]) if full else own
+            if own is None:
+                break
+            part = own
+        homes.append(home)
+    return by_size(part)
+
+
+def _joined(part: np.ndarray, graph: csr_matrix, but: list[int]) -> np.ndarray | None:
+    """With the two parts that hang together most made one, of all but some; None if no two hang together."""
+    rest = np.flatnonzero(~np.isin(part, but))
+    codes, values = pd.factorize(part[rest])
+    tree = merge_tree(codes, graph[rest][:, rest], [str(k) for k in range(len(values))])
+    if not len(tree.connectivity) or tree.connectivity[0] <= JOINED:
+        return None
+    a, b = values[tree.linkage[0, :2].astype(int)]
+    return np.where(part == b, a, part)
