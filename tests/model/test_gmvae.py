@@ -174,7 +174,12 @@ def test_classes_that_hardly_any_cell_is_in_are_said(blobs, monkeypatch, caplog)
     train = {"max_epochs": 4, "plan_kwargs": {"guidance": 0.0}}
     asked = []
     monkeypatch.setattr("mixvi.train._parts.shrunken", lambda *said: asked.append(said) or {1: 2})
-    fitted("GMVAE", blobs, {"labels_key": "known", "unlabeled_category": "?"}, train, n_clusters=None)
+    caplog.set_level("INFO", "mixvi")
+    model = fitted("GMVAE", blobs, {"labels_key": "known", "unlabeled_category": "?"}, train, n_clusters=None)
+    known = blobs.obs["known"] != "?"
+    moved = (model.predict() != blobs.obs["known"])[known].sum()
+    assert moved
+    assert f"{moved} of 15 labelled cells are likelier in another cluster than their class." in caplog.text
     assert "Hardly any cells, for their labels, are in the classes {'b': 2}" in caplog.text
     ((part, labels, n_classes),) = asked
     assert (len(part), n_classes) == (300, len(set(name)))

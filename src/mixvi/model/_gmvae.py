@@ -98,7 +98,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
 
     @property
     def n_clusters(self) -> int:
-        """Number of clusters in use."""
+        """Number of clusters in use; before training the most there may be."""
         return int(self.module.prior.active.sum())
 
     @property

@@ -130,11 +130,14 @@ def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, trunk: Trunk, gu
     return Parts(part, shares[:, : prior.n_room], state, accuracy)
 
 
-def report_shrunken(part: np.ndarray, labels: np.ndarray, manager: AnnDataManager) -> None:
-    """Name the classes that hardly any cell is in, for their labels (`mixvi.classes.shrunken`)."""
+def report_classes(part: np.ndarray, labels: np.ndarray, manager: AnnDataManager) -> None:
+    """Say how many labels clusters contradict, and which classes hardly any cell is in (`mixvi.classes.shrunken`)."""
     if REGISTRY_KEYS.LABELS_KEY not in manager.data_registry:
         return
     names = manager.get_state_registry(REGISTRY_KEYS.LABELS_KEY).categorical_mapping[:-1]
+    known = labels >= 0
+    if moved := (part[known] != labels[known]).sum():
+        logger.info("%d of %d labelled cells are likelier in another cluster than their class.", moved, known.sum())
     if found := shrunken(part, labels, len(names)):
         sizes = {str(names[k]): size for k, size in found.items()}
         logger.warning("Hardly any cells, for their labels, are in the classes %s: label more of them.", sizes)

@@ -23,7 +23,7 @@ from mixvi.train._compiled import compiled_objective, filled_minibatches
 from mixvi.train._effects import Looked, some_cells, start_from
 from mixvi.train._guide import Guide
 from mixvi.train._join import join
-from mixvi.train._parts import find_parts, look, report_shrunken
+from mixvi.train._parts import find_parts, look, report_classes
 from mixvi.train._smooth import adversarial
 from mixvi.train._temperature import temper
 
@@ -276,7 +276,7 @@ class MixviPlan(TrainingPlan):
         cluster, label = self._pass(
             rows, lambda cells: (responsibilities(encode(cells), cells).argmax(-1), cells.label)
         )
-        report_shrunken(cluster.numpy(), label.numpy(), self.trainer.datamodule.adata_manager)
+        report_classes(cluster.numpy(), label.numpy(), self.trainer.datamodule.adata_manager)
         return self.prior.sort(cluster, self.module.layout.n_labels, drop)
 
     def _posterior(self, cells: Cells) -> tuple[Tensor, ...]:
