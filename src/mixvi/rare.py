@@ -7,7 +7,7 @@ from scipy.sparse import csr_matrix
 from mixvi.cluster import JOINED, by_size, communities, merge_tree
 
 FINE = 6.0  # resolution at which a rare type is a community of its own
-FEWEST = 10  # cells of it
+FEWEST, MOST = 10, 0.02  # cells of it; share of the cells of one that others make room for
 SECLUDED = 1 / 3  # of the share of its edges by which the median community hangs on others
 
 
@@ -51,7 +51,8 @@ def set_apart(part: np.ndarray, rare: list[np.ndarray], graph: csr_matrix, n_clu
         (n, n) neighbour graph.
     n_clusters
         Number of parts there may be. Where there are as many, the two that hang together most, rare types aside, make
-        room; if no pair has more than half (`mixvi.cluster.JOINED`) of the edges of chance, there is none.
+        room for one of up to a fiftieth of the cells: partitions do not overlook larger ones. If no pair has more than
+        half (`mixvi.cluster.JOINED`) of the edges of chance, there is no room.
 
     Returns
     -------
@@ -63,21 +64,21 @@ def set_apart(part: np.ndarray, rare: list[np.ndarray], graph: csr_matrix, n_clu
         if 2 * (part[cells] == home).sum() < (part == home).sum():
             own = part.copy()
             own[cells] = home = part.max() + 1
-            full = n_clusters is not None and len(np.unique(own)) > n_clusters
-            own = _joined(own, graph, [*homes, home]) if full else own
-            if own is None:
-                break
+            if n_clusters is not None and len(np.unique(own)) > n_clusters:
+                pair = _closest(own, graph, [*homes, home]) if len(cells) <= MOST * len(part) else None
+                if pair is None:
+                    continue
+                own[own == pair[1]] = pair[0]
             part = own
         homes.append(home)
     return by_size(part)
 
 
-def _joined(part: np.ndarray, graph: csr_matrix, but: list[int]) -> np.ndarray | None:
-    """With the two parts that hang together most made one, of all but some; None if no two hang together."""
+def _closest(part: np.ndarray, graph: csr_matrix, but: list[int]) -> np.ndarray | None:
+    """The two parts, of all but some, that hang together most; None if no two hang together."""
     rest = np.flatnonzero(~np.isin(part, but))
     codes, values = pd.factorize(part[rest])
     tree = merge_tree(codes, graph[rest][:, rest], [str(k) for k in range(len(values))])
     if not len(tree.connectivity) or tree.connectivity[0] <= JOINED:
         return None
-    a, b = values[tree.linkage[0, :2].astype(int)]
-    return np.where(part == b, a, part)
+    return values[tree.linkage[0, :2].astype(int)]
