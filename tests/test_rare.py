@@ -24,10 +24,43 @@ def test_a_rare_type_is_found(planted):
     assert len(found) < 1.2 * N_RARE
 
 
-def test_nine_cells_are_not_a_type(planted):
-    x = planted[0].copy()
-    x[9:N_RARE, 1] -= 6
-    assert rare.secluded(cluster.neighbor_graph(x)) == []
+def test_fewer_cells_are_not_a_type(planted, monkeypatch):
+    (found,) = rare.secluded(planted[1])
+    for fewest, n_found in ((len(found), 1), (len(found) + 1, 0)):
+        monkeypatch.setattr(rare, "FEWEST", fewest)
+        assert len(rare.secluded(planted[1])) == n_found
+
+
+@pytest.fixture
+def ring(monkeypatch):
+    """Makes a ring of communities, of ten cells each, that the shares given of their edges leave."""
+
+    def made(*shares):
+        part = np.repeat(np.arange(len(shares)), 10)
+        neighbours = np.roll(np.eye(10 * len(shares)), 10, axis=0)  # each cell has one on either side
+        inside = (
+            (part[:, None] == part) * (1 - np.eye(len(part))) * np.repeat(2 / np.array(shares) - 2, 10)[:, None] / 9
+        )
+        monkeypatch.setattr(rare, "communities", lambda graph, resolution, seed: part)
+        return csr_matrix(neighbours + neighbours.T + inside)
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("shares", "found"),
+    [
+        ((0.5, 0.5, 0.9, 0.5, 0.166), [4]),  # a third of the median, not of the mean
+        ((0.5, 0.5, 0.9, 0.5, 0.167), []),
+        ((0.8, 0.1, 0.8, 0.05, 0.8, 0.15, 0.8), [3, 1, 5]),  # the most secluded first
+        ((0.251, 0.251, 0.251, 0.01), [3]),
+        ((0.249, 0.249, 0.249, 0.01), []),  # narrow borders everywhere
+    ],
+)
+def test_a_rare_type_is_one_by_the_edges_that_leave_it(ring, shares, found):
+    assert [cells.tolist() for cells in rare.secluded(ring(*shares))] == [
+        list(range(10 * k, 10 * k + 10)) for k in found
+    ]
 
 
 @pytest.mark.parametrize("n_dim", [2, 8, 30])
@@ -37,14 +70,14 @@ def test_a_cloud_has_no_rare_types(n_dim):
         assert rare.secluded(cluster.neighbor_graph(x, seed), seed) == []
 
 
-def test_a_line_has_no_rare_types():
-    rng = np.random.default_rng(0)
-    line = np.column_stack([np.linspace(0, 200, N), rng.normal(size=(N, 3))])
-    graph = cluster.neighbor_graph(line)
-    fine = cluster.communities(graph, rare.FINE)
-    leaving = [graph[fine == k][:, fine != k].sum() / graph[fine == k].sum() for k in range(fine.max() + 1)]
-    assert np.median(leaving) < 0.2  # though few edges leave any piece of it
-    assert rare.secluded(graph) == []
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("even", [True, False])
+def test_a_line_has_no_rare_types(even, seed):
+    """Its ends have one border where other pieces have two."""
+    rng = np.random.default_rng(seed)
+    along = np.linspace(0, 200, N) if even else 50 * np.sort(rng.exponential(size=N))
+    graph = cluster.neighbor_graph(np.column_stack([along, rng.normal(size=(N, 3))]), seed)
+    assert rare.secluded(graph, seed) == []
 
 
 def test_cells_without_neighbours_are_no_types():
@@ -85,10 +118,37 @@ def test_parts_that_do_not_hang_together_make_no_room(planted, n_clusters):
     np.testing.assert_array_equal(own, part)
 
 
-def test_a_type_that_is_half_of_its_part_has_one(planted):
+def test_a_type_that_is_more_than_half_of_a_part_has_one(planted):
     part = np.repeat([0, 1], N // 2)
-    part[: 2 * N_RARE] = 2
-    np.testing.assert_array_equal(rare.set_apart(part, [np.arange(N_RARE)], planted[1]), cluster.by_size(part))
+    for n_others, apart in ((N_RARE - 1, False), (N_RARE, True)):
+        part[: N_RARE + n_others] = 2
+        own = rare.set_apart(part, [np.arange(N_RARE)], planted[1])
+        assert (own.max() == 3) == apart
+
+
+@pytest.mark.parametrize("hangs_together", [True, False])
+def test_only_parts_that_hang_together_make_room(planted, monkeypatch, hangs_together):
+    x, graph = planted
+    cut = cluster.by_size(np.repeat([0, 1], N // 2) * np.where(x[:, 3] > 0, 1, 2))
+    rest = np.arange(N_RARE, N)
+    strongest = cluster.merge_tree(cut[rest], graph[rest][:, rest], ["a", "b", "c"]).connectivity[0]
+    monkeypatch.setattr(rare, "JOINED", strongest * (0.999 if hangs_together else 1))
+    own = rare.set_apart(cut, [np.arange(N_RARE)], graph, 3)
+    assert (len(np.unique(own[:N_RARE])) == 1 and (own[N_RARE:] != own[0]).all()) == hangs_together
+
+
+@pytest.mark.parametrize(("every", "is_type"), [(50, False), (10, True)])
+def test_small_parts_and_other_types_do_not_make_room(planted, every, is_type):
+    """Cells from all over a cloud, which hang together with its halves more than these do with each other."""
+    x, graph = planted
+    some = np.arange(N // 2, N)[::every]
+    cut = np.repeat([0, 1], N // 2) * np.where(x[:, 3] > 0, 1, 2)
+    cut[some] = 3
+    types = [np.arange(N_RARE), *([some] if is_type else [])]
+    own = rare.set_apart(cluster.by_size(cut), types, graph, 4)
+    assert own.max() == 3
+    assert sorted(np.bincount(own)) == sorted([N // 2 - N_RARE, N // 2 - len(some), len(some), N_RARE])
+    assert (own[some] == own[some[0]]).all()
 
 
 def test_what_is_apart_does_not_make_room(planted):

@@ -88,7 +88,9 @@ def place(
                 others = [part, islands(latent, graph, k, seed)]
                 part = widest(others, [judge], k, seed)
         others = [other for other in others if other is not part]
-        part = set_apart(merge(part, graph) if k is None else part, secluded(graph, seed), graph, k)
+        part = merge(part, graph) if k is None else part
+        if n_classes == 0:
+            part = set_apart(part, secluded(graph, seed), graph, k)
         if k is None:
             others = [merge(other, graph, part.max() + 1) for other in others] or [_some_islands(latent, part, seed)]
         return part, others

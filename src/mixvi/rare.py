@@ -8,15 +8,16 @@ from mixvi.cluster import JOINED, by_size, communities, merge_tree
 
 FINE = 6.0  # resolution at which a rare type is a community of its own
 FEWEST, MOST = 10, 0.02  # cells of it; share of the cells of one that others make room for
-SECLUDED = 1 / 3  # of the share of its edges by which the median community hangs on others
+SECLUDED = 1 / 3  # of the share of edges that leave the median community: fewer leave a rare type
+WIDE = 1 / 4  # of its edges leave the median community, or borders are narrow everywhere
 
 
 def secluded(graph: csr_matrix, seed: int = 0) -> list[np.ndarray]:
     """Communities at a high resolution that few edges leave, for how many leave the others of the same graph.
 
-    A patch of a larger type has most of its neighbours around it, and so have the other patches: the median of the
-    shares of edges that leave is the measure. So nothing is found in a cloud, nor on a line, where all patches have
-    narrow borders.
+    A patch of a larger type has many of its neighbours around it, and so have the other patches: the median of the
+    shares of edges that leave is the measure. Along a line or on a sheet all patches have narrow borders, and it takes
+    no type to have a narrower one; so where the median is low, nothing is found.
 
     Parameters
     ----------
@@ -34,12 +35,13 @@ def secluded(graph: csr_matrix, seed: int = 0) -> list[np.ndarray]:
     start, end = fine[edges.row], fine[edges.col]
     leaves = np.bincount(start, edges.data * (start != end), len(size))
     leaving = leaves / np.maximum(np.bincount(start, edges.data, len(size)), 1e-300)
-    fits = (size >= FEWEST) & (leaving <= SECLUDED * np.median(leaving))
+    median = np.median(leaving)
+    fits = (size >= FEWEST) & (leaving <= SECLUDED * median) & (median >= WIDE)
     return [np.flatnonzero(fine == k) for k in np.argsort(leaving, kind="stable") if fits[k]]
 
 
 def set_apart(part: np.ndarray, rare: list[np.ndarray], graph: csr_matrix, n_clusters: int | None = None) -> np.ndarray:
-    """Make rare types parts of their own, but those that are half or more of the part most of their cells are in.
+    """Make rare types parts of their own, but those that are more than half of a part already.
 
     Parameters
     ----------
@@ -50,27 +52,32 @@ def set_apart(part: np.ndarray, rare: list[np.ndarray], graph: csr_matrix, n_clu
     graph
         (n, n) neighbour graph.
     n_clusters
-        Number of parts there may be. Where there are as many, the two that hang together most, rare types aside, make
-        room for one of up to a fiftieth of the cells: partitions do not overlook larger ones. If no pair has more than
-        half (`mixvi.cluster.JOINED`) of the edges of chance, there is no room.
+        Number of parts there may be. Where there are as many, the two that hang together most, small parts and rare
+        types aside, make room for a type of up to a fiftieth of the cells: partitions do not overlook larger ones. If
+        no pair has more than half (`mixvi.cluster.JOINED`) of the edges of chance, there is no room.
 
     Returns
     -------
     (n,) part of each cell, 0 the largest.
     """
-    homes = []
+
+    def home(cells: np.ndarray) -> int | None:
+        """The part that is mostly these cells."""
+        most = np.bincount(part[cells]).argmax()
+        return most if 2 * (part[cells] == most).sum() > (part == most).sum() else None
+
     for cells in rare:
-        home = np.bincount(part[cells]).argmax()
-        if 2 * (part[cells] == home).sum() < (part == home).sum():
-            own = part.copy()
-            own[cells] = home = part.max() + 1
-            if n_clusters is not None and len(np.unique(own)) > n_clusters:
-                pair = _closest(own, graph, [*homes, home]) if len(cells) <= MOST * len(part) else None
-                if pair is None:
-                    continue
-                own[own == pair[1]] = pair[0]
-            part = own
-        homes.append(home)
+        if home(cells) is not None:
+            continue
+        own = part.copy()
+        own[cells] = part.max() + 1
+        if n_clusters is not None and len(np.unique(own)) > n_clusters:
+            small = np.flatnonzero(np.bincount(own) <= MOST * len(own))
+            pair = _closest(own, graph, [*small, *({home(other) for other in rare} - {None})])
+            if pair is None or len(cells) > MOST * len(own):
+                continue
+            own[own == pair[1]] = pair[0]
+        part = own
     return by_size(part)
 
 
