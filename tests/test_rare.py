@@ -137,8 +137,8 @@ def test_only_parts_that_hang_together_make_room(planted, monkeypatch, hangs_tog
     assert (len(np.unique(own[:N_RARE])) == 1 and (own[N_RARE:] != own[0]).all()) == hangs_together
 
 
-@pytest.mark.parametrize(("every", "is_type"), [(50, False), (10, True)])
-def test_small_parts_and_other_types_do_not_make_room(planted, every, is_type):
+@pytest.mark.parametrize(("every", "is_type", "joined"), [(50, False, True), (10, True, False)])
+def test_other_types_do_not_make_room(planted, every, is_type, joined):
     """Cells from all over a cloud, which hang together with its halves more than these do with each other."""
     x, graph = planted
     some = np.arange(N // 2, N)[::every]
@@ -147,8 +147,18 @@ def test_small_parts_and_other_types_do_not_make_room(planted, every, is_type):
     types = [np.arange(N_RARE), *([some] if is_type else [])]
     own = rare.set_apart(cluster.by_size(cut), types, graph, 4)
     assert own.max() == 3
-    assert sorted(np.bincount(own)) == sorted([N // 2 - N_RARE, N // 2 - len(some), len(some), N_RARE])
-    assert (own[some] == own[some[0]]).all()
+    assert (np.bincount(own) == N_RARE).any()
+    assert (np.bincount(own) == len(some)).any() != joined
+
+
+def test_small_parts_make_no_room_for_what_more_edges_leave(planted, monkeypatch):
+    """A rare type that nothing has named stands beside one cloud, and cells from all over the other ask for a part."""
+    x, graph = planted
+    monkeypatch.setattr(rare, "JOINED", 0.0)
+    part = np.repeat([0, 1], N // 2)
+    part[:N_RARE] = 2
+    own = rare.set_apart(part, [np.arange(N // 2, N)[::50]], graph, 3)
+    np.testing.assert_array_equal(own, cluster.by_size(part))
 
 
 def test_what_is_apart_does_not_make_room(planted):

@@ -31,12 +31,9 @@ def secluded(graph: csr_matrix, seed: int = 0) -> list[np.ndarray]:
     The cells of each community, the most secluded first.
     """
     fine = communities(graph, FINE, seed)
-    edges, size = graph.tocoo(), np.bincount(fine)
-    start, end = fine[edges.row], fine[edges.col]
-    leaves = np.bincount(start, edges.data * (start != end), len(size))
-    leaving = leaves / np.maximum(np.bincount(start, edges.data, len(size)), 1e-300)
+    leaving = _leaving(fine, graph)
     median = np.median(leaving)
-    fits = (size >= FEWEST) & (leaving <= SECLUDED * median) & (median >= WIDE)
+    fits = (np.bincount(fine) >= FEWEST) & (leaving <= SECLUDED * median) & (median >= WIDE)
     return [np.flatnonzero(fine == k) for k in np.argsort(leaving, kind="stable") if fits[k]]
 
 
@@ -52,9 +49,10 @@ def set_apart(part: np.ndarray, rare: list[np.ndarray], graph: csr_matrix, n_clu
     graph
         (n, n) neighbour graph.
     n_clusters
-        Number of parts there may be. Where there are as many, the two that hang together most, small parts and rare
-        types aside, make room for a type of up to a fiftieth of the cells: partitions do not overlook larger ones. If
-        no pair has more than half (`mixvi.cluster.JOINED`) of the edges of chance, there is no room.
+        Number of parts there may be. Where there are as many, the two that hang together most make room for a type of
+        up to a fiftieth of the cells (partitions do not overlook larger ones); but not other rare types, nor parts as
+        small that fewer edges leave, for their number. If no pair has more than half (`mixvi.cluster.JOINED`) of the
+        edges of chance, there is no room.
 
     Returns
     -------
@@ -72,13 +70,22 @@ def set_apart(part: np.ndarray, rare: list[np.ndarray], graph: csr_matrix, n_clu
         own = part.copy()
         own[cells] = part.max() + 1
         if n_clusters is not None and len(np.unique(own)) > n_clusters:
-            small = np.flatnonzero(np.bincount(own) <= MOST * len(own))
+            leaving = _leaving(own, graph)
+            small = np.flatnonzero((np.bincount(own) <= MOST * len(own)) & (leaving <= leaving[-1]))
             pair = _closest(own, graph, [*small, *({home(other) for other in rare} - {None})])
             if pair is None or len(cells) > MOST * len(own):
                 continue
             own[own == pair[1]] = pair[0]
         part = own
     return by_size(part)
+
+
+def _leaving(part: np.ndarray, graph: csr_matrix) -> np.ndarray:
+    """Share of the edges of each part (K,) that leave it."""
+    edges, n_parts = graph.tocoo(), part.max() + 1
+    start, end = part[edges.row], part[edges.col]
+    leaves = np.bincount(start, edges.data * (start != end), n_parts)
+    return leaves / np.maximum(np.bincount(start, edges.data, n_parts), 1e-300)
 
 
 def _closest(part: np.ndarray, graph: csr_matrix, but: list[int]) -> np.ndarray | None:
