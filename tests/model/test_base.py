@@ -209,6 +209,13 @@ def test_a_category_that_no_cell_has_is_said(counts, caplog):
     assert "unlabeled_category='Unknwon' in .obs" in caplog.text
 
 
+@pytest.mark.parametrize("misspelt", ["Unknown", "unknwon"])
+def test_a_misspelt_category_is_refused(counts, misspelt):
+    counts.obs["label"] = np.where(np.arange(counts.n_obs) % 2, "unknown", "B")
+    with pytest.raises(ValueError, match=f"unlabeled_category='{misspelt}' in .obs.*did you mean 'unknown'"):
+        mixvi.GMVAE.setup_anndata(counts, labels_key="label", unlabeled_category=misspelt)
+
+
 def test_labels_are_names_and_some_cell_has_one(counts, rng):
     counts.obs["score"], counts.obs["whole"] = rng.normal(size=120), np.arange(120) % 3 + 0.0
     with pytest.raises(ValueError, match=r".obs\['score'\] holds fractions such as .*; names of kinds of cells"):

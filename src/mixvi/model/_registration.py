@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
@@ -157,6 +158,12 @@ class RegisteredModel(BaseModelClass):
                     "Leave labels_key and unlabeled_category out, or name another column."
                 )
         if no_label is not None and source_registry is None and str(no_label) not in set(adata.obs[labels].astype(str)):
+            names = {str(name).lower(): str(name) for name in adata.obs[labels].unique()}
+            if alike := get_close_matches(str(no_label).lower(), names, 1, cutoff=0.8):
+                raise ValueError(
+                    f"No cell has unlabeled_category={no_label!r} in .obs[{labels!r}]; did you mean "
+                    f"{names[alike[0]]!r}? If all cells are labelled, leave it out."
+                )
             logger.warning("No cell has unlabeled_category=%r in .obs[%r]: all count as labelled.", no_label, labels)
         if no_label is None and labels is not None and source_registry is None:
             for name in sorted(name for name in set(adata.obs[labels].astype(str)) if name.lower() in NO_CLASS):
