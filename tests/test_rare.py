@@ -173,6 +173,19 @@ def test_what_is_apart_does_not_make_room(planted):
     assert set(np.flatnonzero(own >= 2)) == set(range(N_RARE))
 
 
+def test_labels_speak_for_themselves(planted, monkeypatch):
+    """With some, communities as they are become the further clusters."""
+    x, graph = planted
+    monkeypatch.setattr(consensus, "secluded", lambda *_: [np.arange(N_RARE)])
+    blind = cluster.by_size(np.repeat([0, 1], N // 2) * np.where(x[:, 3] > 0, 1, 2))
+    monkeypatch.setattr(consensus, "partition", lambda *_: blind)
+    monkeypatch.setattr(consensus, "islands", lambda *_: blind)
+    asked = []
+    monkeypatch.setattr(consensus, "partition_with_classes", lambda *said: asked.append(said[3]) or (blind, None))
+    consensus.place(x, None, np.where(np.arange(N) % 100, -1, 0), 1, 3)
+    np.testing.assert_array_equal(asked[0], blind)
+
+
 @pytest.mark.parametrize("n_clusters", [None, 3])
 @pytest.mark.parametrize("with_counts", [False, True])
 def test_placing_finds_them(planted, n_clusters, with_counts, monkeypatch):

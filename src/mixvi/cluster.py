@@ -20,6 +20,7 @@ N_NEIGHBORS = 15
 RESOLUTIONS = (1e-3, 50.0)  # between one community and one for a handful of cells
 LEIDEN_ITERATIONS = 2
 SEARCH_STEPS = 24  # halves the log range of resolutions to a millionth
+FINE = 6.0  # resolution of many small communities
 JOINED = 1 / 2  # of the edges expected: parts with more between them are one
 
 

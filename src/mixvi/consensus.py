@@ -21,8 +21,8 @@ from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import OneHotEncoder
 
 from mixvi.classes import partition_with_classes
-from mixvi.cluster import by_size, communities, merge, merge_by_distance, neighbor_graph, partition
-from mixvi.rare import FINE, secluded, set_apart
+from mixvi.cluster import FINE, by_size, communities, merge, merge_by_distance, neighbor_graph, partition
+from mixvi.rare import secluded, set_apart
 
 N_COMPONENTS = 30
 THETA = 100.0  # inverse overdispersion of the null model of Pearson residuals, scanpy's default
@@ -66,7 +66,8 @@ def place(
         Number of classes; with 0, labels are not looked at.
     n_clusters
         Number of parts; ``None`` takes the classes if there are any, and else as many as the graph shows: those that
-        Leiden finds at resolution 1, merged while two of them hang together (`mixvi.cluster.merge`).
+        Leiden finds at resolution 1, merged while two of them hang together (`mixvi.cluster.merge`), and rare types
+        (`mixvi.rare`), which without labels are also taken apart where a number is given.
     seed
         Of graphs, Leiden and k-means.
     values

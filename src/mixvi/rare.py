@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from mixvi.cluster import JOINED, by_size, communities, merge_tree
+from mixvi.cluster import FINE, JOINED, by_size, communities, merge_tree
 
-FINE = 6.0  # resolution at which a rare type is a community of its own
 FEWEST, MOST = 10, 0.02  # cells of it; share of the cells of one that others make room for
 SECLUDED = 1 / 3  # of the share of edges that leave the median community: fewer leave a rare type
 WIDE = 1 / 4  # of its edges leave the median community, or borders are narrow everywhere
@@ -73,7 +72,7 @@ def set_apart(part: np.ndarray, rare: list[np.ndarray], graph: csr_matrix, n_clu
             leaving = _leaving(own, graph)
             small = np.flatnonzero((np.bincount(own) <= MOST * len(own)) & (leaving <= leaving[-1]))
             pair = _closest(own, graph, [*small, *({home(other) for other in rare} - {None})])
-            if pair is None or len(cells) > MOST * len(own):
+            if len(cells) > MOST * len(own) or pair is None:
                 continue
             own[own == pair[1]] = pair[0]
         part = own

@@ -37,8 +37,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         labelled classes become the first components, under their own names.
     n_clusters
         Number of clusters. ``None``: the number of classes if there are labels, else as many as the neighbour graph
-        shows (`mixvi.cluster.merge`), at most 64. Of fewer than it shows, data that are not counts are also asked by a
-        net that prefers clusters of like sizes.
+        shows (`mixvi.cluster.merge`, `mixvi.rare`), at most 64. Of fewer than it shows, data that are not counts are
+        also asked by a net that prefers clusters of like sizes.
     n_latent
         Width d of the latent space.
     n_hidden, n_layers, dropout_rate
