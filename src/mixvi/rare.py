@@ -50,7 +50,7 @@ def set_apart(part: np.ndarray, rare: list[np.ndarray], graph: csr_matrix, n_clu
     n_clusters
         Number of parts there may be. Where there are as many, the two that hang together most make room for a type of
         up to a fiftieth of the cells (partitions do not overlook larger ones); but not other rare types, nor parts as
-        small that fewer edges leave, for their number. If no pair has more than half (`mixvi.cluster.JOINED`) of the
+        small that fewer edges leave, for their number. If no pair has more than half (``JOINED``) of the
         edges of chance, there is no room.
 
     Returns
