@@ -42,11 +42,11 @@ def counts():
     return datasets.blobs(120, 30, n_clusters=3, n_conditions=2, kind="count")
 
 
-@pytest.fixture
-def data_dir(monkeypatch):
-    """The folder of real data, named to the loaders."""
-    monkeypatch.setenv("MIXVI_DATA_DIR", str(DATA_DIR))
-    return DATA_DIR
+@pytest.fixture(autouse=True)
+def _real_data(request, monkeypatch):
+    """Names the folder of real data to the loaders, where a test asks for it by its marker."""
+    if request.node.get_closest_marker("data"):
+        monkeypatch.setenv("MIXVI_DATA_DIR", str(DATA_DIR))
 
 
 @pytest.fixture

@@ -217,7 +217,7 @@ def test_a_folder_takes_the_place_of_downloads(tmp_path, monkeypatch, server):
 
 
 @pytest.mark.data
-def test_real_files_of_a_folder(data_dir):
+def test_real_files_of_a_folder():
     assert datasets.pbmc3k().n_obs == 2700
     assert set(datasets.kang().obs["condition"]) == {"control", "stimulated"}
     assert datasets.mnist().shape == (70_000, 784)

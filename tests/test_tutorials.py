@@ -6,8 +6,6 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.conftest import DATA_DIR
-
 NEED_DATA = {"perturbation", "integration"}
 TUTORIALS = [
     pytest.param(path, marks=pytest.mark.data if path.stem in NEED_DATA else [])
@@ -18,8 +16,6 @@ TUTORIALS = [
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_tutorial_runs(path, tmp_path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)  # the kernel draws into the notebook
-    if path.stem in NEED_DATA:
-        monkeypatch.setenv("MIXVI_DATA_DIR", str(DATA_DIR))
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
