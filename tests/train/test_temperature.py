@@ -77,9 +77,10 @@ def test_what_was_found_holds_for_a_model_that_is_trained_further(trained, count
     assert trained.predict(soft=True)[unknown].to_numpy().max(1).mean() == pytest.approx(0.6, abs=1e-3)
 
 
-def test_without_labels_cells_are_as_sure_as_other_partitions_agree(counts, monkeypatch):
+def test_without_labels_cells_are_as_sure_as_other_partitions_agree(counts, monkeypatch, caplog):
     monkeypatch.setattr("mixvi.train._parts.agreement", lambda part, others: 0.7 if len(others) == 6 else None)
     model = fitted("GMVAE", counts, train=LONG | {"train_size": 1.0})
+    assert "Other ways to cluster agree on 70 % of cells" in caplog.text
     assert model.predict(soft=True).to_numpy().max(1).mean() == pytest.approx(0.7, abs=1e-3)
 
 
@@ -96,7 +97,7 @@ def test_labelled_validation_cells_say_more(counts, rng, monkeypatch, caplog):
     assert model.module.prior.temperature > 1
     share = share_found(right * len(rows), len(rows))
     assert table.to_numpy().max(1).mean() == pytest.approx(share, abs=1e-3)
-    assert f"About {100 * share:.0f} % of the cells are right" in caplog.text
+    assert f"{100 * share:.0f} % of held-out labels were found" in caplog.text
     monkeypatch.setattr(_temperature, "ENOUGH", 100)
     monkeypatch.setattr(_temperature, "SOME", 100)
     model.module.prior.accuracy.fill_(torch.nan)  # as where there were too few labels to hold some out

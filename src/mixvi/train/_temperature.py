@@ -11,7 +11,6 @@ from torch import Tensor
 from mixvi.classes import SOME, share_found
 from mixvi.data import CellsSplitter
 from mixvi.module._elbo import Cells, ELBOModule
-from mixvi.module.mixtures import MixturePrior
 
 logger = logging.getLogger(__name__)
 
@@ -52,24 +51,25 @@ def temper(
         known = label >= 0
         if known.sum() >= (SOME if np.isnan(accuracy) else ENOUGH):
             share = share_found((log_r.argmax(1) == label)[known].sum().item(), known.sum().item())
-            _settle(module.prior, log_r[known].numpy(), share)
+            _settle(module, log_r[known].numpy(), share)
             return
     if np.isnan(accuracy):
-        logger.info("Nothing says how often cells are right: their probabilities may be too sure.")
+        logger.info("Nothing says how often cells land in the right cluster: their probabilities may be too sure.")
     else:
         log_r, label = ask(cells.some_rows(cells.train_idx, MAX_CELLS, seed), shares_and_label)
         if (label < 0).any():
-            _settle(module.prior, log_r[label < 0].numpy(), accuracy)
+            _settle(module, log_r[label < 0].numpy(), accuracy)
 
 
-def _settle(prior: MixturePrior, log_r: np.ndarray, accuracy: float) -> None:
+def _settle(module: ELBOModule, log_r: np.ndarray, accuracy: float) -> None:
     found = temperature(log_r, accuracy)
-    prior.temperature.fill_(found)
+    module.prior.temperature.fill_(found)
     before, after = (softmax(log_r / t, axis=1).max(1).mean() for t in (1.0, found))
+    by_labels, by_others = "%.0f %% of held-out labels were found", "Other ways to cluster agree on %.0f %% of cells"
+    basis = by_labels if module.layout.n_labels else by_others
     logger.info(
-        "About %.0f %% of the cells are right, as far as one can tell; their mean confidence is %.2f, from %.2f "
-        "(temperature %.2f).", 100 * accuracy, after, before, found,
-    )  # fmt: skip
+        f"{basis}; mean confidence is %.2f, from %.2f (temperature %.2f).", 100 * accuracy, after, before, found
+    )
 
 
 def temperature(log_r: np.ndarray, accuracy: float) -> float:
