@@ -103,19 +103,22 @@ def test_room_is_made_where_two_parts_hang_together(planted):
     assert len(np.unique(own[N // 2 :])) == 1
 
 
-def test_no_room_is_made_for_more_than_a_fiftieth_of_the_cells(planted, monkeypatch):
+def test_no_room_is_made_for_more_than_a_fiftieth_of_the_cells(planted, monkeypatch, caplog):
     x, graph = planted
     cut = cluster.by_size(np.repeat([0, 1], N // 2) * np.where(x[:, 3] > 0, 1, 2))
     monkeypatch.setattr(rare, "MOST", (N_RARE - 1) / N)
     np.testing.assert_array_equal(rare.set_apart(cut, [np.arange(N_RARE)], graph, 3), cut)
+    assert not caplog.text
     assert rare.set_apart(cut, [np.arange(N_RARE)], graph).max() == 3  # but where it is open how many there are
 
 
 @pytest.mark.parametrize("n_clusters", [1, 2])
-def test_parts_that_do_not_hang_together_make_no_room(planted, n_clusters):
+def test_parts_that_do_not_hang_together_make_no_room(planted, n_clusters, caplog):
     part = np.repeat([0, 1], N // 2) * (n_clusters - 1)
     own = rare.set_apart(part, [np.arange(N_RARE)], planted[1], n_clusters)
     np.testing.assert_array_equal(own, part)
+    assert f"{N_RARE} cells look like a rare type" in caplog.text
+    assert f"n_clusters={n_clusters} leaves no room" in caplog.text
 
 
 def test_a_type_that_is_more_than_half_of_a_part_has_one(planted):

@@ -1,10 +1,14 @@
 """Rare types, which partitions of all cells overlook, as they weigh little in modularity and in silhouettes."""
 
+import logging
+
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
 from mixvi.cluster import FINE, JOINED, by_size, communities, merge_tree
+
+logger = logging.getLogger(__name__)
 
 FEWEST, MOST = 10, 0.02  # cells of it; share of the cells of one that others make room for
 SECLUDED = 1 / 3  # of the share of edges that leave the median community: fewer leave a rare type
@@ -51,7 +55,7 @@ def set_apart(part: np.ndarray, rare: list[np.ndarray], graph: csr_matrix, n_clu
         Number of parts there may be. Where there are as many, the two that hang together most make room for a type of
         up to a fiftieth of the cells (partitions do not overlook larger ones); but not other rare types, nor parts as
         small that fewer edges leave, for their number. If no pair has more than half (``JOINED``) of the
-        edges of chance, there is no room.
+        edges of chance, there is no room, which a warning says.
 
     Returns
     -------
@@ -69,10 +73,16 @@ def set_apart(part: np.ndarray, rare: list[np.ndarray], graph: csr_matrix, n_clu
         own = part.copy()
         own[cells] = part.max() + 1
         if n_clusters is not None and len(np.unique(own)) > n_clusters:
+            if len(cells) > MOST * len(own):
+                continue
             leaving = _leaving(own, graph)
             small = np.flatnonzero((np.bincount(own) <= MOST * len(own)) & (leaving <= leaving[-1]))
             pair = _closest(own, graph, [*small, *({home(other) for other in rare} - {None})])
-            if len(cells) > MOST * len(own) or pair is None:
+            if pair is None:
+                logger.warning(
+                    "%d cells look like a rare type but share a cluster: n_clusters=%d leaves no room, as no two "
+                    "others hang together enough to be one. A larger number may show it.", len(cells), n_clusters,
+                )  # fmt: skip
                 continue
             own[own == pair[1]] = pair[0]
         part = own
