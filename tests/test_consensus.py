@@ -274,6 +274,27 @@ def test_without_counts_what_the_latent_space_is_of_judges(views, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("even", ["islands", "partition"])
+def test_without_counts_variance_between_parts_counts_not_silhouettes(monkeypatch, even):
+    """Five cells beside a cloud, which stand apart as two halves of it do not."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(300, 3)) + np.outer(np.arange(300) >= 295, [0, 0, 5])
+    halves, few = values[:, 0] > 0, np.arange(300) >= 295
+    assert silhouette_score(values, few) > silhouette_score(values, halves)
+    for name in ("islands", "partition"):
+        monkeypatch.setattr(consensus, name, lambda *_, found=(halves if name == even else few).astype(int): found)
+    part, *_ = consensus.place(values, None, np.full(300, -1), 0, 2)
+    np.testing.assert_array_equal(part, cluster.by_size(halves.astype(int)))
+
+
+def test_variance_ratio_is_that_of_the_sums_of_squares(rng):
+    part, view = np.repeat([0, 1, 2], [5, 7, 8]), rng.normal(size=(20, 3))
+    mean = np.array([view[part == k].mean(0) for k in range(3)])[part]
+    between, within = ((mean - view.mean(0)) ** 2).sum(), ((view - mean) ** 2).sum()
+    assert consensus.variance_ratio(part, view) == pytest.approx(between / 2 / (within / 17))
+    assert consensus.variance_ratio(np.zeros(20), view) == consensus.variance_ratio(np.arange(20), view) == 0
+
+
 def test_a_part_that_the_judged_cells_miss_is_not_taken(views, monkeypatch):
     (sharp, *_), y = views
     monkeypatch.setattr(consensus, "MAX_JUDGED", 50)

@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from sklearn.metrics import silhouette_score
+from sklearn.metrics import calinski_harabasz_score, silhouette_score
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import OneHotEncoder
@@ -87,7 +87,7 @@ def place(
             if k is not None and 1 < k < len(latent) >= MIN_CELLS:
                 judge = latent if values is None else principal_components(values, seed)
                 others = [part, islands(latent, graph, k, seed)]
-                part = widest(others, [judge], k, seed)
+                part = max(others, key=lambda found: (found.max(), variance_ratio(found, judge)))
         others = [other for other in others if other is not part]
         part = merge(part, graph) if k is None else part
         if n_classes == 0:
@@ -271,6 +271,16 @@ def silhouettes(part: np.ndarray, views: list[np.ndarray], seed: int = 0) -> lis
     if not 1 < len(np.unique(part[some])) < len(some):
         return [-1.0] * len(views)
     return [silhouette_score(view[some], part[some]) for view in views]
+
+
+def variance_ratio(part: np.ndarray, view: np.ndarray) -> float:
+    """Variance of a view (n, d) between parts (n,) for that within them, by degrees of freedom; 0 where there is none.
+
+    References
+    ----------
+    Calinski and Harabasz 1974, A dendrite method for cluster analysis.
+    """
+    return calinski_harabasz_score(view, part) if 1 < len(np.unique(part)) < len(part) else 0.0
 
 
 def principal_components(values: np.ndarray, seed: int = 0) -> np.ndarray:
