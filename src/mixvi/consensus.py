@@ -274,7 +274,9 @@ def silhouettes(part: np.ndarray, views: list[np.ndarray], seed: int = 0) -> lis
 
 
 def variance_ratio(part: np.ndarray, view: np.ndarray) -> float:
-    """Variance of a view (n, d) between parts (n,) for that within them, by degrees of freedom; 0 where there is none.
+    """Variance of a view (n, d) between parts (n,) for that within them, by degrees of freedom.
+
+    0 of one part, or as many as cells; 1, as scikit-learn has it, where nothing varies within parts.
 
     References
     ----------

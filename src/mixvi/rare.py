@@ -80,8 +80,9 @@ def set_apart(part: np.ndarray, rare: list[np.ndarray], graph: csr_matrix, n_clu
             pair = _closest(own, graph, [*small, *({home(other) for other in rare} - {None})])
             if pair is None:
                 logger.warning(
-                    "%d cells look like a rare type but share a cluster: n_clusters=%d leaves no room, as no two "
-                    "others hang together enough to be one. A larger number may show it.", len(cells), n_clusters,
+                    "%d cells look like a rare type but have no cluster of their own: n_clusters=%d leaves no room, "
+                    "as no two others hang together enough to be one; a larger number may show it.",
+                    len(cells), n_clusters,
                 )  # fmt: skip
                 continue
             own[own == pair[1]] = pair[0]

@@ -80,7 +80,7 @@ def test_what_was_found_holds_for_a_model_that_is_trained_further(trained, count
 def test_without_labels_cells_are_as_sure_as_other_partitions_agree(counts, monkeypatch, caplog):
     monkeypatch.setattr("mixvi.train._parts.agreement", lambda part, others: 0.7 if len(others) == 6 else None)
     model = fitted("GMVAE", counts, train=LONG | {"train_size": 1.0})
-    assert "Other ways to cluster agree on 70 % of cells" in caplog.text
+    assert "other ways to cluster agreed on 70 % of cells" in caplog.text
     assert model.predict(soft=True).to_numpy().max(1).mean() == pytest.approx(0.7, abs=1e-3)
 
 
@@ -97,7 +97,7 @@ def test_labelled_validation_cells_say_more(counts, rng, monkeypatch, caplog):
     assert model.module.prior.temperature > 1
     share = share_found(right * len(rows), len(rows))
     assert table.to_numpy().max(1).mean() == pytest.approx(share, abs=1e-3)
-    assert f"{100 * share:.0f} % of held-out labels were found" in caplog.text
+    assert f"By held-out labels, about {100 * share:.0f} % of cells are named rightly" in caplog.text
     monkeypatch.setattr(_temperature, "ENOUGH", 100)
     monkeypatch.setattr(_temperature, "SOME", 100)
     model.module.prior.accuracy.fill_(torch.nan)  # as where there were too few labels to hold some out
@@ -118,11 +118,19 @@ def test_where_all_cells_have_labels_some_of_validation_cells_are_asked(counts, 
     assert table.to_numpy().max(1).mean() == pytest.approx(share_found(n_right, len(rows)), abs=1e-3)
 
 
-def test_it_is_left_alone_where_no_cell_is_without_a_label(trained, counts):
+def test_it_is_left_alone_where_no_cell_is_without_a_label(trained, counts, caplog):
     counts.obs["label"] = counts.obs["cluster"].astype(str)
     again = build("GMVAE", counts, {"labels_key": "label"}, n_clusters=None)
     again.module.load_state_dict(trained.module.state_dict())
     assert not again.module.prior.accuracy.isnan()
     again.train(**(QUICK | {"train_size": 1.0}))
     assert again.module.prior.temperature == 1
+    assert "may be too sure" in caplog.text
     np.testing.assert_allclose(again.predict(soft=True).sum(1), 1, rtol=1e-5)
+
+
+def test_one_cluster_is_sure_of_every_cell(counts, caplog):
+    counts.X = np.log1p(counts.X)  # of which there are no other partitions
+    model = fitted("GMVAE", counts, train=QUICK, n_clusters=1)
+    assert (model.predict(soft=True) == 1).all(axis=None)
+    assert "may be too sure" not in caplog.text

@@ -93,7 +93,7 @@ def learn_classes(
     best = "labels" if enough else "both"
     ways = {"both": "nets with the graph's guess", "labels": "nets without it", "graph": "the graph"}
     hits = ", ".join(f"{hits.sum()} by {ways[name]}" for name, hits in right.items())
-    logger.info("A fifth of the labels, %d, was held out; of these were found: %s.", len(out), hits)
+    logger.info("%d labels were held out; of these were found: %s.", len(out), hits)
     if all(_sure_lead(right["graph"], right[name]) > 0 for name in sources):
         return None, right["graph"].mean()
     learned = smooth(evidence if best == "both" else evidence._replace(guess=unknown), n_parts, trunk, seed)

@@ -53,19 +53,21 @@ def temper(
             share = share_found((log_r.argmax(1) == label)[known].sum().item(), known.sum().item())
             _settle(module, log_r[known].numpy(), share)
             return
-    if np.isnan(accuracy):
-        logger.info("Nothing says how often cells land in the right cluster: their probabilities may be too sure.")
-    else:
+    if not np.isnan(accuracy):
         log_r, label = ask(cells.some_rows(cells.train_idx, MAX_CELLS, seed), shares_and_label)
         if (label < 0).any():
             _settle(module, log_r[label < 0].numpy(), accuracy)
+            return
+    if module.prior.active.sum() > 1:
+        logger.info("Nothing says how often cells land in the right cluster: their probabilities may be too sure.")
 
 
 def _settle(module: ELBOModule, log_r: np.ndarray, accuracy: float) -> None:
     found = temperature(log_r, accuracy)
     module.prior.temperature.fill_(found)
     before, after = (softmax(log_r / t, axis=1).max(1).mean() for t in (1.0, found))
-    by_labels, by_others = "%.0f %% of held-out labels were found", "Other ways to cluster agree on %.0f %% of cells"
+    by_labels = "By held-out labels, about %.0f %% of cells are named rightly"
+    by_others = "When clusters were placed, other ways to cluster agreed on %.0f %% of cells"
     basis = by_labels if module.layout.n_labels else by_others
     logger.info(
         f"{basis}; mean confidence is %.2f, from %.2f (temperature %.2f).", 100 * accuracy, after, before, found
