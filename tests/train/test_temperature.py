@@ -97,7 +97,7 @@ def test_labelled_validation_cells_say_more(counts, rng, monkeypatch, caplog):
     assert model.module.prior.temperature > 1
     share = share_found(right * len(rows), len(rows))
     assert table.to_numpy().max(1).mean() == pytest.approx(share, abs=1e-3)
-    assert f"By held-out labels, about {100 * share:.0f} % of cells are named rightly" in caplog.text
+    assert f"about {100 * share:.0f} % of cells of these classes are named rightly" in caplog.text
     monkeypatch.setattr(_temperature, "ENOUGH", 100)
     monkeypatch.setattr(_temperature, "SOME", 100)
     model.module.prior.accuracy.fill_(torch.nan)  # as where there were too few labels to hold some out

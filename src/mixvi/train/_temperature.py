@@ -59,14 +59,17 @@ def temper(
             _settle(module, log_r[label < 0].numpy(), accuracy)
             return
     if module.prior.active.sum() > 1:
-        logger.info("Nothing says how often cells land in the right cluster: their probabilities may be too sure.")
+        logger.info(
+            "Nothing says how often cells land in the right cluster, as %d labels would: probabilities may be "
+            "too sure.", SOME,
+        )  # fmt: skip
 
 
 def _settle(module: ELBOModule, log_r: np.ndarray, accuracy: float) -> None:
     found = temperature(log_r, accuracy)
     module.prior.temperature.fill_(found)
     before, after = (softmax(log_r / t, axis=1).max(1).mean() for t in (1.0, found))
-    by_labels = "By held-out labels, about %.0f %% of cells are named rightly"
+    by_labels = "By held-out labels, about %.0f %% of cells of these classes are named rightly"
     by_others = "When clusters were placed, other ways to cluster agreed on %.0f %% of cells"
     basis = by_labels if module.layout.n_labels else by_others
     logger.info(
