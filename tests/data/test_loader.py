@@ -7,6 +7,7 @@ import torch
 from mixvi import GMVAE
 from mixvi.data import CellsDataset
 from mixvi.data._loader import BlockSampler, Shuffled, is_resident
+from mixvi.data._matrix import DeviceMatrix, HostMatrix
 from mixvi.module.rows import dense
 
 
@@ -65,6 +66,10 @@ def test_blocks_are_whole_minibatches_and_stay_small(counts):
     assert dataset.block_size(50_000) == 50_000
     dataset.n_genes, dataset.density = 20_000, 1.0
     assert dataset.block_size(128) == 1_536
+    dataset._matrix = DeviceMatrix(HostMatrix(counts.X, True), torch.device("cpu"))  # as on a GPU
+    assert dataset.block_size(128) == 3_072
+    dataset.n_genes = 30
+    assert dataset.block_size(128) == 131_072
 
 
 def test_what_fits_is_resident(counts, monkeypatch):

@@ -42,6 +42,9 @@ def test_warm_up_is_the_users_to_set(counts):
     weight = fitted("VAE", counts, train={"plan_kwargs": plan}).history["kl_weight"].to_numpy(dtype=float)
     assert weight.max() < 0.01
     assert plan == {"n_steps_kl_warmup": 1000, "max_kl_weight": 0.5}  # the user's dict stays as it was
+    train = {"max_epochs": 1, "batch_size": 12, "plan_kwargs": {"n_steps_kl_warmup": 10}}
+    weight = fitted("VAE", counts, train=train).history["kl_weight"].to_numpy(dtype=float)
+    assert weight == pytest.approx(0.8)  # of the last of nine steps on 108 cells, before which there were eight
 
 
 @pytest.mark.parametrize(("name", "settled"), [("VAE", 4), ("GMVAE", 10)])

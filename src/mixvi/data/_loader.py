@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 BLOCK_CELLS = 16_384
 NEIGHBOURS = 64  # cells of a file that are read together, where single ones would be slow
 BLOCK_VALUES = 32_000_000  # stored values a block may have: 128 MB as float32
+GPU_BLOCK_CELLS, GPU_BLOCK_VALUES = 131_072, 64_000_000  # of cells that lie there: what a block costs is many steps
 
 
 class CellsDataset(Dataset):
@@ -56,7 +57,10 @@ class CellsDataset(Dataset):
     def block_size(self, batch_size: int) -> int:
         """Cells a block: a multiple of the minibatch that stays small in memory."""
         values = self.n_genes * min(2 * self.density, 1) + 1
-        return batch_size * max(int(min(BLOCK_CELLS, BLOCK_VALUES / values)) // batch_size, 1)
+        n_cells = min(BLOCK_CELLS, BLOCK_VALUES / values)
+        if isinstance(self._matrix, DeviceMatrix):
+            n_cells = min(GPU_BLOCK_CELLS, GPU_BLOCK_VALUES / values)
+        return batch_size * max(int(n_cells) // batch_size, 1)
 
 
 class BlockSampler(Sampler):

@@ -88,7 +88,7 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         plan_kwargs
             Of `MixviPlan` and :class:`scvi.train.TrainingPlan`: ``lr``, ``weight_decay``, ``max_kl_weight`` (beta),
             ``n_epochs_kl_warmup`` (default: the first epoch), ``n_epochs_pretrain`` (GMVAE; default: half), ``compile``
-            (on CUDA: capture the step as a graph).
+            (on CUDA: capture the whole step as a graph).
         **kwargs
             Everything else of :class:`scvi.train.Trainer` and
             :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.

@@ -5,8 +5,9 @@ is left between two steps of the optimizer is a slice of the block and the step 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice, repeat
 
 import numpy as np
 import torch
@@ -19,10 +20,11 @@ from torch.nn.functional import pad
 from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.rows import dense
-from mixvi.train._compiled import compiled_objective, filled_minibatches
+from mixvi.train._captured import CapturedStep, can_capture
+from mixvi.train._compiled import compiled, filled
 from mixvi.train._effects import Looked, some_cells, start_from
 from mixvi.train._guide import Guide
-from mixvi.train._join import join
+from mixvi.train._losses import Lost, objective_of
 from mixvi.train._parts import find_parts, look, report_classes
 from mixvi.train._smooth import adversarial
 from mixvi.train._temperature import temper
@@ -69,18 +71,19 @@ class MixviPlan(TrainingPlan):
     gradient_clip_val, gradient_clip_algorithm
         Limit of the gradient and its kind, as in Lightning's trainer.
     compile, compile_kwargs
-        Whether the bound of a full minibatch and its gradient go through :func:`torch.compile`, and what this is given;
-        the mode, unless you choose one, is ``"reduce-overhead"``, which on CUDA captures them as a graph. Compiling
-        takes up to a minute (twice for a mixture, which changes when its components are placed), and longer with many
-        importance samples. It is meant for CUDA, where what Python costs is most of a step; on a CPU mixvi's own
-        kernels are faster.
+        Whether the bound of a full minibatch and its gradient go through :func:`torch.compile`, and what this is given.
+        On CUDA the whole step, optimizer and all, is then captured as a graph and replayed, if there is one GPU, single
+        precision and a fused optimizer; Lightning's hooks inside a step (``on_before_optimizer_step`` and its like) are
+        not called in a replay. Compiling takes up to a minute (twice for a mixture, which changes when its components
+        are placed), and longer with many importance samples. It is meant for CUDA, where what Python costs is most of a
+        step; on a CPU mixvi's own kernels are faster.
     **plan_kwargs
         Passed to :class:`scvi.train.TrainingPlan`.
 
     Raises
     ------
     ValueError
-        If L-BFGS is asked for.
+        If L-BFGS is asked for, or that torch.compile captures graphs of its own.
     """
 
     def __init__(
@@ -99,7 +102,10 @@ class MixviPlan(TrainingPlan):
         **plan_kwargs,
     ):
         super().__init__(module, **plan_kwargs)
-        self.compiled = compiled_objective(module, compile_kwargs or {}) if compile else None
+        self.objective = objective_of(module)
+        self.compiled = compiled(self.objective, compile_kwargs or {}) if compile else None
+        self.captured: CapturedStep | None = None
+        self.lost = Lost()
         self.automatic_optimization = False
         self.batch_size = batch_size
         self.clip = {"gradient_clip_val": gradient_clip_val, "gradient_clip_algorithm": gradient_clip_algorithm}
@@ -121,41 +127,61 @@ class MixviPlan(TrainingPlan):
 
     def training_step(self, block: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """One step of the optimizer on each minibatch of the block."""
-        optimizer = self.optimizers()
-        found = []
         if self.guide is not None:
             block = block | {"guide": self.guide.of(block[REGISTRY_KEYS.INDICES_KEY])}
-        cut = Cells.split if self.compiled is None else filled_minibatches
-        for cells in cut(self.module.read(block), self.batch_size):
-            if found and (len(cells.x) == 1 < self.batch_size or self._is_over()):
+        n = 0
+        for n_cells, step in self._steps(self.module.read(block)):
+            if n and (n_cells == 1 < self.batch_size or self._is_over()):
                 break  # one cell is too few for batch norm; in the next epoch it is another that is left over
-            self.loss_kwargs["kl_weight"] = self.kl_weight
-            optimizer.zero_grad()
-            found.append(self._objective(cells))
-            self.manual_backward(found[-1].loss + self._smoothness(cells, found[-1].extra_metrics))
-            if self.clip["gradient_clip_val"]:
-                self.clip_gradients(optimizer, **self.clip)
-            optimizer.step()
+            if n == 0 or self.n_steps_kl_warmup:
+                self.loss_kwargs["kl_weight"] = kl_weight = self.kl_weight.float()
+            step(kl_weight)
+            n += n_cells
         self.log("kl_weight", self.loss_kwargs["kl_weight"], on_step=False, on_epoch=True)
-        return {"loss": self._log("train_loss", found, self.train_metrics, "train", prog_bar=True)}
+        found = self.lost.take(n)
+        self._log("train_loss", found, self.train_metrics, "train", prog_bar=True)
+        return {"loss": found[0].loss}
 
-    def _objective(self, cells: Cells) -> LossOutput:
-        if self.compiled is None or len(cells.x) < self.batch_size:  # of what is left over, each size would be compiled
-            return self.module.objective(cells, self.n_importance_samples, **self.loss_kwargs)
-        return self.compiled(cells, self.n_importance_samples, **self.loss_kwargs)
+    def _steps(self, block: Cells) -> Iterator[tuple[int, Callable[[Tensor], None]]]:
+        """Of each minibatch, how many cells it has and the step on it."""
+        if self.captured is not None:
+            self.captured.renew()
+        for part in [block] if self.compiled is None else filled(block, self.batch_size):
+            n_captured = 0 if self.captured is None else self.captured.read(part)
+            yield from repeat((self.batch_size, self.captured), n_captured)
+            if n_captured * self.batch_size < len(part.x):
+                for cells in islice(part.split(self.batch_size), n_captured, None):
+                    yield len(cells.x), partial(self._step, cells)
 
-    def _smoothness(self, cells: Cells, metrics: dict[str, Tensor]) -> Tensor | float:
-        """What it costs that a small change of a cell changes its component; with its name for the history."""
-        if self.guide is None or not self.guide.smooth or len(cells.x) == 1:
-            return 0.0
+    def _step(self, cells: Cells, kl_weight: Tensor) -> None:
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        plain = self.compiled is None or len(cells.x) < self.batch_size  # each other size would be compiled
+        objective = self.objective if plain else self.compiled
+        loss, sums = objective(cells, self.n_importance_samples, **self.loss_kwargs | {"kl_weight": kl_weight})
+        if self.guide is not None and self.guide.smooth and len(cells.x) > 1:
+            smooth = self._smoothness(cells)
+            loss = loss + self.guidance * smooth
+            sums["smooth"] = len(cells.x) * smooth.detach()
+        self.manual_backward(loss)
+        if self.clip["gradient_clip_val"]:
+            self.clip_gradients(optimizer, **self.clip)
+        optimizer.step()
+        self.lost.add(sums)
+
+    def _smoothness(self, cells: Cells) -> Tensor:
+        """What it costs that a small change of a cell changes its component."""
 
         def log_r(x: Tensor) -> Tensor:
             changed = cells._replace(seen=x)
             return self.prior.log_responsibilities(self.module.encode(changed), changed)
 
-        divergence = adversarial(log_r, self.module, dense(cells.seen))
-        metrics["smooth"] = divergence.detach()
-        return self.guidance * divergence
+        return adversarial(log_r, self.module, dense(cells.seen))
+
+    def _count_step(self) -> None:
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        progress.increment_completed()
 
     def _is_over(self) -> bool:
         steps = self.trainer.max_steps  # -1: no limit
@@ -164,19 +190,20 @@ class MixviPlan(TrainingPlan):
 
     def validation_step(self, block: dict[str, Tensor], batch_idx: int) -> None:
         """The same bound on cells that are not trained on."""
-        cells = self.module.read(block).split(max(self.batch_size, VALIDATION_BATCH_SIZE))
-        found = [self.module.objective(part, self.n_importance_samples, **self.loss_kwargs) for part in cells]
+        lost = Lost()
+        for part in self.module.read(block).split(max(self.batch_size, VALIDATION_BATCH_SIZE)):
+            lost.add(self.objective(part, self.n_importance_samples, **self.loss_kwargs)[1])
+        found = lost.take(len(block[REGISTRY_KEYS.X_KEY]))
         self._log("validation_loss", found, self.val_metrics, "validation")
 
-    def _log(self, name: str, found: list[LossOutput], metrics: dict, mode: str, **kwargs) -> Tensor:
-        block, terms = join(found)
+    def _log(self, name: str, found: tuple[LossOutput, dict[str, Tensor]], metrics: dict, mode: str, **kwargs) -> None:
+        block, terms = found
         options = {"on_step": self.on_step, "on_epoch": self.on_epoch, "sync_dist": self.use_sync_dist}
         options["batch_size"] = block.n_obs_minibatch
         self.log(name, block.loss, **options, **kwargs)
         self.compute_and_log_metrics(block, metrics, mode)
         for term, value in terms.items():  # scvi-tools logs these in inference mode, where processes cannot average
             self.log(f"{term}_{mode}", value, **options)
-        return block.loss
 
     def on_train_epoch_end(self) -> None:
         """Tell the scheduler, if there is one, how the epoch went."""
@@ -190,6 +217,8 @@ class MixviPlan(TrainingPlan):
             torch.manual_seed(torch.initial_seed() + self.global_rank)
         if self.fresh and self.trainer.global_step == 0 and self.module.layout.n_conditions:
             self._start()
+        if self.compiled is not None and can_capture(self.trainer, self.optimizers()):
+            self.captured = CapturedStep(self._step, self.batch_size, self.optimizers(), self._count_step)
         if self.guide is not None:  # a checkpoint is read before the plan comes to its device
             self.guide = self.guide.to(self.device)
         early = self.current_epoch - self.n_epochs_pretrain
@@ -207,6 +236,7 @@ class MixviPlan(TrainingPlan):
     def on_train_end(self) -> None:
         """Sort the components by the number of cells they take, so that component 0 is the largest cluster."""
         super().on_train_end()
+        self.captured = None
         if self.trainer.world_size > 1:  # each has seen its own share of cells, and so have the running means
             for buffer in filter(Tensor.is_floating_point, self.module.buffers()):
                 buffer.copy_(self.trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))

@@ -1,0 +1,125 @@
+"""Steps of training as one CUDA graph: forward, backward and optimizer without Python in between."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+
+from mixvi.module._elbo import Cells
+
+WARM_UP = 3  # steps that are taken as they are, while torch compiles and the optimizer makes its moments
+DEVICES = ("cuda",)
+
+
+def can_capture(trainer: Trainer, optimizer: LightningOptimizer) -> bool:
+    """Whether all of a step happens on one GPU: no gradients of others, no half precision, no rate on the host."""
+    fused = all(group.get("fused") and isinstance(group["lr"], float) for group in optimizer.param_groups)
+    on_gpu = trainer.strategy.root_device.type in DEVICES
+    return on_gpu and fused and trainer.world_size == 1 and trainer.precision == "32-true"
+
+
+class CapturedStep:
+    """A step that is captured as a CUDA graph, and replayed for each minibatch from then on.
+
+    A graph knows addresses and no values. So cells are copied, many minibatches at a time, to where it finds them, and
+    it counts for itself which of them come next; the weight of the KL and the learning rates are tensors that stay
+    where they are.
+
+    Parameters
+    ----------
+    step
+        Of cells and the weight of the KL; what is on the device must not be waited for in it.
+    batch_size
+        Cells a minibatch.
+    optimizer
+        The one that the step uses; it must be fused.
+    count
+        Called after each replay, of which Lightning knows nothing.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Cells, Tensor], None],
+        batch_size: int,
+        optimizer: LightningOptimizer,
+        count: Callable[[], None],
+    ):
+        self._step, self._batch_size, self._optimizer, self._count = step, batch_size, optimizer, count
+        self._fixed = None
+
+    def renew(self) -> None:
+        """Before a block: forget the graph where something has changed that is no tensor, as which parameters learn."""
+        groups = self._optimizer.param_groups
+        fixed = [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in groups]
+        fixed = str(fixed), [parameter.requires_grad for group in groups for parameter in group["params"]]
+        if fixed != self._fixed:
+            self._fixed, self._cells = fixed, None
+
+    def read(self, cells: Cells) -> int:
+        """Take these cells next, dense ones; how many whole minibatches they make."""
+        if self._cells is None or len(self._cells.x) < len(cells.x):
+            self._cells = Cells(*(value.clone() for value in cells))
+            self._rows = torch.arange(self._batch_size, device=cells.x.device)
+            self._next, self._kl_weight, self._given = self._rows.new_zeros(()), cells.x.new_zeros(()), None
+            self._rates = [cells.x.new_zeros(()) for _ in self._optimizer.param_groups]
+            self._replay, self._n_taken = None, 0
+        for fixed, value in zip(self._cells, cells, strict=True):
+            fixed[: len(value)] = value
+        self._next.zero_()
+        for rate, group in zip(self._rates, self._optimizer.param_groups, strict=True):
+            rate.fill_(group["lr"])
+        return len(cells.x) // self._batch_size
+
+    def __call__(self, kl_weight: Tensor) -> None:
+        """One step, on the next minibatch."""
+        if kl_weight is not self._given:
+            self._given = kl_weight
+            self._kl_weight.copy_(kl_weight)
+        if self._replay is not None:
+            self._replay()
+            self._count()
+        elif self._n_taken < WARM_UP:
+            self._n_taken += 1
+            aside(self._take)
+        else:
+            with self._capturable():
+                self._replay = captured(self._take)
+            self._replay()
+
+    def _take(self) -> None:
+        rows = self._next + self._rows
+        self._step(Cells(*(value.index_select(0, rows) for value in self._cells)), self._kl_weight)
+        self._next += self._batch_size
+
+    @contextmanager
+    def _capturable(self) -> Iterator[None]:
+        """Learning rates as tensors; to all others, schedulers and checkpoints, they are numbers."""
+        groups = self._optimizer.param_groups
+        before = [{name: group[name] for name in ("lr", "capturable") if name in group} for group in groups]
+        for group, settings, rate in zip(groups, before, self._rates, strict=True):
+            group.update({"lr": rate} | {name: True for name in settings if name == "capturable"})
+        try:
+            yield
+        finally:
+            for group, settings in zip(groups, before, strict=True):
+                group.update(settings)
+
+
+def captured(f: Callable[[], None]) -> Callable[[], None]:
+    """What f does on the current GPU, as one graph; f itself is run for its Python alone."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        f()
+    return graph.replay
+
+
+def aside(f: Callable[[], None]) -> None:
+    """Run f on a stream of its own, as torch wants it before a capture."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        f()
+    torch.cuda.current_stream().wait_stream(stream)

@@ -1,0 +1,55 @@
+"""What minibatches lose, and the sums of that over many of them."""
+
+from collections.abc import Callable
+
+import torch
+from scvi.module.base import LossOutput
+from torch import Tensor
+
+from mixvi.module._elbo import Cells, ELBOModule
+
+Objective = Callable[..., tuple[Tensor, dict[str, Tensor]]]
+
+
+def objective_of(module: ELBOModule) -> Objective:
+    """`ELBOModule.losses` as the loss, which alone has a gradient, and the sums over cells of its parts, by name."""
+
+    def objective(cells: Cells, n_samples: int, **loss_kwargs) -> tuple[Tensor, dict[str, Tensor]]:
+        losses = module.losses(cells, n_samples, **loss_kwargs)
+        kl = losses["kl_local"]
+        kl = sum(kl.values()) if isinstance(kl, dict) else kl
+        each = {"reconstruction_loss": losses["reconstruction_loss"], "kl_local": kl}
+        mean = {"loss": losses["loss"], "kl_global": losses["kl_global"], **losses["extra_metrics"]}
+        sums = {name: values.sum() for name, values in each.items()}
+        sums |= {name: len(cells.x) * value for name, value in mean.items()}
+        return losses["loss"], {name: value.detach() for name, value in sums.items()}
+
+    return objective
+
+
+class Lost:
+    """Sums over the cells of several minibatches. They stay where they are, so that a CUDA graph can add to them."""
+
+    def __init__(self):
+        self.names: tuple[str, ...] = ()
+        self.sums: Tensor | None = None
+
+    def add(self, sums: dict[str, Tensor]) -> None:
+        """What one more minibatch lost, as an objective gives it."""
+        values = torch.stack(list(sums.values()))
+        if tuple(sums) != self.names:  # a term has come, or gone, since the last block
+            self.names, self.sums = tuple(sums), torch.zeros_like(values)
+        self.sums += values
+
+    def take(self, n: int) -> tuple[LossOutput, dict[str, Tensor]]:
+        """What n cells lost since the last time, as if they had been one minibatch, and the means of its terms."""
+        sums = dict(zip(self.names, self.sums.clone(), strict=True))
+        self.sums.zero_()
+        block = LossOutput(
+            loss=sums.pop("loss") / n,
+            reconstruction_loss=sums.pop("reconstruction_loss"),
+            kl_local=sums.pop("kl_local"),
+            kl_global=sums.pop("kl_global") / n,
+            n_obs_minibatch=n,
+        )
+        return block, {name: value / n for name, value in sums.items()}
