@@ -65,7 +65,7 @@ class CapturedStep:
             self._rows = torch.arange(self._batch_size, device=cells.x.device)
             self._next, self._kl_weight, self._given = self._rows.new_zeros(()), cells.x.new_zeros(()), None
             self._rates = [cells.x.new_zeros(()) for _ in self._optimizer.param_groups]
-            self._replay, self._n_taken = None, 0
+            self._replay, self._n_taken, self._aside = None, 0, SideStream()
         for fixed, value in zip(self._cells, cells, strict=True):
             fixed[: len(value)] = value
         self._next.zero_()
@@ -83,10 +83,10 @@ class CapturedStep:
             self._count()
         elif self._n_taken < WARM_UP:
             self._n_taken += 1
-            aside(self._take)
+            self._aside.run(self._take)
         else:
             with self._capturable():
-                self._replay = captured(self._take)
+                self._replay = self._aside.capture(self._take)
             self._replay()
 
     def _take(self) -> None:
@@ -108,18 +108,22 @@ class CapturedStep:
                 group.update(settings)
 
 
-def captured(f: Callable[[], None]) -> Callable[[], None]:
-    """What f does on the current GPU, as one graph; f itself is run for its Python alone."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        f()
-    return graph.replay
+class SideStream:
+    """Where steps are warmed up and captured: one stream for both, as CUDA's libraries prepare themselves for each."""
 
+    def __init__(self):
+        self._stream = torch.cuda.Stream()
 
-def aside(f: Callable[[], None]) -> None:
-    """Run f on a stream of its own, as torch wants it before a capture."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        f()
-    torch.cuda.current_stream().wait_stream(stream)
+    def run(self, f: Callable[[], None]) -> None:
+        """F, after all that was asked of the current stream, and before all that will be."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            f()
+        torch.cuda.current_stream().wait_stream(self._stream)
+
+    def capture(self, f: Callable[[], None]) -> Callable[[], None]:
+        """What f does on the GPU, as one graph; f itself is run for its Python alone."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self._stream):
+            f()
+        return graph.replay
