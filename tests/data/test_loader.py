@@ -70,6 +70,11 @@ def test_blocks_are_whole_minibatches_and_stay_small(counts):
     assert dataset.block_size(128) == 3_072
     dataset.n_genes = 30
     assert dataset.block_size(128) == 131_072
+    GMVAE.setup_anndata(counts, batch_key="condition", categorical_covariate_keys=["condition", "cluster"])
+    dataset = CellsDataset(GMVAE(counts).adata_manager, torch.device("cpu"), True)
+    assert dataset.n_levels == 2 + 2 + 3
+    dataset.n_levels = 10_000  # one-hot, they are wider than the genes
+    assert dataset.block_size(128) == 1_536
 
 
 def test_what_fits_is_resident(counts, monkeypatch):

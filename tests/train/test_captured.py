@@ -1,18 +1,34 @@
 """Captured steps, with a stand-in for CUDA graphs that replays, on the CPU, what torch was asked to do."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
 from scipy.sparse import csr_matrix
+from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mixvi.train import MixviPlan, _captured, _compiled
+from mixvi.train._captured import can_capture
 from mixvi.train._losses import objective_of
 from tests.model.helpers import build, fitted
 
-WAIT = {"_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "equal", "is_nonzero"}  # a capture fails there
+WAIT = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "lift_fresh",
+    "equal",
+    "is_nonzero",
+    "repeat_interleave",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "bincount",
+}  # a capture fails there
 
 
 class Recorded(TorchDispatchMode):
@@ -72,7 +88,9 @@ def graphs(monkeypatch):
             f()
 
         def capture(self, f):
+            n_compiled = counters["stats"]["unique_graphs"]
             captured.append(Recorded(f))
+            assert counters["stats"]["unique_graphs"] == n_compiled  # to compile in a capture ends it
             return captured[-1].replay
 
     monkeypatch.setattr(_captured, "DEVICES", ("cpu",))
@@ -152,22 +170,29 @@ def test_what_is_no_tensor_is_captured_anew(counts, monkeypatch, graphs):
     [
         {"plan": {"fused_optimizer": False}},  # counts its steps on the host
         {"precision": "bf16-mixed"},
+        {"detect_anomaly": True},
         {"plan": {"compile": False, "compile_kwargs": None}},
     ],
 )
 def test_what_cannot_be_captured_is_not(train, counts, graphs):
-    fitted("VAE", counts, train=steps_of(**train))
+    trainer = fitted("VAE", counts, train=steps_of(**train)).trainer
     assert not graphs
+    of_several = SimpleNamespace(root_device=trainer.strategy.root_device)
+    assert not can_capture(SimpleNamespace(strategy=of_several, precision="32-true"), trainer.optimizers[0])
 
 
 def test_graphs_of_parts_are_refused(counts):
-    with pytest.raises(ValueError, match="'reduce-overhead', which captures CUDA graphs of parts of a step"):
-        fitted("VAE", counts, train=steps_of({"compile_kwargs": {"mode": "reduce-overhead"}}))
+    for settings in ({"mode": "reduce-overhead"}, {"options": {"triton.cudagraphs": True}}):
+        with pytest.raises(ValueError, match="which captures CUDA graphs of parts of a step"):
+            fitted("VAE", counts, train=steps_of({"compile_kwargs": settings}))
 
 
 def test_the_stand_in_tells_what_waits_for_the_device():
     x = torch.arange(3.0)
-    for waits in (x.sum().item, x.nonzero, lambda: x[x > 1], lambda: torch.tensor(2.0), lambda: bool(x[0])):
+    for waits in (
+        x.sum().item, x.nonzero, lambda: x[x > 1], lambda: torch.tensor(2.0), lambda: bool(x[0]),
+        x.unique, lambda: x.repeat_interleave(x.long()), x.long().bincount,
+    ):  # fmt: skip
         with pytest.raises(RuntimeError, match="waits for the device"):
             Recorded(waits)
 
@@ -185,7 +210,7 @@ def test_the_stand_in_tells_what_waits_for_the_device():
     ],
 )
 def test_nothing_of_a_step_lies_on_the_host(name, settings, n_samples, counts, monkeypatch):
-    """Tensors without values mix with no others, and cannot be waited for."""
+    """Tensors without values mix with no others but scalars, and cannot be waited for."""
     module = build(name, counts, **settings).module.to("meta")
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     x, none, weight = (torch.empty(shape, device="meta") for shape in ((50, 30), (50, 1), ()))

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback
 from scipy.sparse import csr_matrix
 from torch._inductor import config as inductor
 
+from mixvi.train._captured import SideStream
 from tests.model.helpers import QUICK, build, fitted
 
 TERMS = {"AE": [], "VAE": ["kl_z"], "CVAE": ["kl_z"], "GMVAE": ["kl_z", "kl_y"]}
@@ -193,10 +194,13 @@ def test_a_compiled_step_may_be_machine_code(counts):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", TERMS)
-def test_a_captured_step_learns_as_the_plain_one_does(name, counts):
+def test_a_captured_step_learns_as_the_plain_one_does(name, counts, monkeypatch):
     train = {"max_epochs": 20, "batch_size": 50, "accelerator": "gpu"}
     plain = fitted(name, counts, train=train)
+    graphs, capture = [], SideStream.capture
+    monkeypatch.setattr(SideStream, "capture", lambda *args: graphs.append(capture(*args)) or graphs[-1])
     captured = fitted(name, counts, train=train | {"plan_kwargs": {"compile": True}})
+    assert len(graphs) == (2 if name == "GMVAE" else 1)
     assert captured.get_elbo() == pytest.approx(plain.get_elbo(), rel=0.02)
 
 

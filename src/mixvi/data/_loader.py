@@ -17,6 +17,7 @@ from mixvi.data._zarr import ZarrMatrix
 
 logger = logging.getLogger(__name__)
 
+CAT = REGISTRY_KEYS.CAT_COVS_KEY
 BLOCK_CELLS = 16_384
 NEIGHBOURS = 64  # cells of a file that are read together, where single ones would be slow
 BLOCK_VALUES = 32_000_000  # stored values a block may have: 128 MB as float32
@@ -40,6 +41,8 @@ class CellsDataset(Dataset):
         matrix = HostMatrix(manager.get_from_registry(REGISTRY_KEYS.X_KEY), in_memory=resident)
         self.density, self.n_genes, self.is_backed = matrix.density, matrix.n_genes, matrix.is_backed
         self.n_bytes = n_bytes(matrix)
+        in_covariates = manager.get_state_registry(CAT).n_cats_per_key if CAT in manager.data_registry else ()
+        self.n_levels = sum(in_covariates) + sum(manager.summary_stats.get(name, 0) for name in ("n_batch", "n_labels"))
         self.device = device
         self._matrix = DeviceMatrix(matrix, device) if resident and device.type != "cpu" else matrix
         self._columns = {
@@ -56,7 +59,7 @@ class CellsDataset(Dataset):
 
     def block_size(self, batch_size: int) -> int:
         """Cells a block: a multiple of the minibatch that stays small in memory."""
-        values = self.n_genes * min(2 * self.density, 1) + 1
+        values = self.n_genes * min(2 * self.density, 1) + 2 * self.n_levels + 1
         n_cells = min(BLOCK_CELLS, BLOCK_VALUES / values)
         if isinstance(self._matrix, DeviceMatrix):
             n_cells = min(GPU_BLOCK_CELLS, GPU_BLOCK_VALUES / values)

@@ -1,11 +1,13 @@
 """Steps of training as one CUDA graph: forward, backward and optimizer without Python in between."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 
 from mixvi.module._elbo import Cells
@@ -15,10 +17,10 @@ DEVICES = ("cuda",)
 
 
 def can_capture(trainer: Trainer, optimizer: LightningOptimizer) -> bool:
-    """Whether all of a step happens on one GPU: no gradients of others, no half precision, no rate on the host."""
-    fused = all(group.get("fused") and isinstance(group["lr"], float) for group in optimizer.param_groups)
-    on_gpu = trainer.strategy.root_device.type in DEVICES
-    return on_gpu and fused and trainer.world_size == 1 and trainer.precision == "32-true"
+    """Whether all of a step happens on one GPU: no other process, no half precision, nothing that asks for values."""
+    fused = all(group.get("fused") and not isinstance(group["lr"], Tensor) for group in optimizer.param_groups)
+    alone = isinstance(trainer.strategy, SingleDeviceStrategy) and trainer.strategy.root_device.type in DEVICES
+    return alone and fused and trainer.precision == "32-true" and not torch.is_anomaly_enabled()
 
 
 class CapturedStep:
@@ -48,13 +50,14 @@ class CapturedStep:
         count: Callable[[], None],
     ):
         self._step, self._batch_size, self._optimizer, self._count = step, batch_size, optimizer, count
+        self._aside = SideStream()
         self._fixed = None
 
     def renew(self) -> None:
         """Before a block: forget the graph where something has changed that is no tensor, as which parameters learn."""
         groups = self._optimizer.param_groups
         fixed = [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in groups]
-        fixed = str(fixed), [parameter.requires_grad for group in groups for parameter in group["params"]]
+        fixed = str(fixed), [(p.requires_grad, p.data_ptr()) for group in groups for p in group["params"]]
         if fixed != self._fixed:
             self._fixed, self._cells = fixed, None
 
@@ -65,7 +68,7 @@ class CapturedStep:
             self._rows = torch.arange(self._batch_size, device=cells.x.device)
             self._next, self._kl_weight, self._given = self._rows.new_zeros(()), cells.x.new_zeros(()), None
             self._rates = [cells.x.new_zeros(()) for _ in self._optimizer.param_groups]
-            self._replay, self._n_taken, self._aside = None, 0, SideStream()
+            self._replay, self._n_taken = None, 0
         for fixed, value in zip(self._cells, cells, strict=True):
             fixed[: len(value)] = value
         self._next.zero_()
@@ -123,6 +126,7 @@ class SideStream:
 
     def capture(self, f: Callable[[], None]) -> Callable[[], None]:
         """What f does on the GPU, as one graph; f itself is run for its Python alone."""
+        gc.collect()  # what compiling left behind holds on to places where gradients were added up on other streams
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self._stream):
             f()

@@ -26,10 +26,11 @@ def compiled(objective: Objective, compile_kwargs: dict) -> Objective:
     ValueError
         If torch is asked to capture CUDA graphs, which are captured of whole steps (`mixvi.train._captured`).
     """
-    if compile_kwargs.get("mode") in ("reduce-overhead", "max-autotune"):
+    captures = compile_kwargs.get("mode") in ("reduce-overhead", "max-autotune")
+    if captures or (compile_kwargs.get("options") or {}).get("triton.cudagraphs"):
         raise ValueError(
-            f"compile_kwargs got mode={compile_kwargs['mode']!r}, which captures CUDA graphs of parts of a step; mixvi "
-            "captures whole steps: leave the mode out, or take 'max-autotune-no-cudagraphs'."
+            f"compile_kwargs got {compile_kwargs}, which captures CUDA graphs of parts of a step; mixvi captures whole "
+            "steps: leave that out, or take mode='max-autotune-no-cudagraphs'."
         )
     kl_divergence(Normal(0.0, 1.0), Normal(0.0, 1.0))  # torch looks for the formula once, untraceably
     # torch keeps only so many versions of one piece of code: each plan gets a piece of its own

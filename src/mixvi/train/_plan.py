@@ -133,7 +133,7 @@ class MixviPlan(TrainingPlan):
         for n_cells, step in self._steps(self.module.read(block)):
             if n and (n_cells == 1 < self.batch_size or self._is_over()):
                 break  # one cell is too few for batch norm; in the next epoch it is another that is left over
-            if n == 0 or self.n_steps_kl_warmup:
+            if n == 0 or self._warms_up_by_steps():
                 self.loss_kwargs["kl_weight"] = kl_weight = self.kl_weight.float()
             step(kl_weight)
             n += n_cells
@@ -177,6 +177,9 @@ class MixviPlan(TrainingPlan):
             return self.prior.log_responsibilities(self.module.encode(changed), changed)
 
         return adversarial(log_r, self.module, dense(cells.seen))
+
+    def _warms_up_by_steps(self) -> bool:
+        return not self.n_epochs_kl_warmup and self.trainer.global_step <= (self.n_steps_kl_warmup or -1)
 
     def _count_step(self) -> None:
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
@@ -236,7 +239,9 @@ class MixviPlan(TrainingPlan):
     def on_train_end(self) -> None:
         """Sort the components by the number of cells they take, so that component 0 is the largest cluster."""
         super().on_train_end()
-        self.captured = None
+        if self.captured is not None:
+            self.captured = None
+            self.optimizers().zero_grad()  # gradients lie in the graph's memory
         if self.trainer.world_size > 1:  # each has seen its own share of cells, and so have the running means
             for buffer in filter(Tensor.is_floating_point, self.module.buffers()):
                 buffer.copy_(self.trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))
