@@ -13,7 +13,7 @@ from torch import Tensor
 from mixvi.module._elbo import Cells
 
 WARM_UP = 3  # steps that are taken as they are, while torch compiles and the optimizer makes its moments
-DEVICES = ("cuda",)
+DEVICES = ("cuda",)  # whose work can be captured
 
 
 def can_capture(trainer: Trainer, optimizer: LightningOptimizer) -> bool:
