@@ -11,9 +11,10 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mixvi.train import MixviPlan, _captured, _compiled
+from mixvi.train import _captured, _compiled
 from mixvi.train._captured import can_capture
 from mixvi.train._losses import objective_of
+from mixvi.train._smooth import smoothness
 from tests.model.helpers import build, fitted
 
 WAIT = {
@@ -219,6 +220,6 @@ def test_nothing_of_a_step_lies_on_the_host(name, settings, n_samples, counts, m
         cells = cells._replace(guide=torch.empty(50, 3, device="meta"))
     loss, sums = objective_of(module)(cells, n_samples, kl_weight=weight)
     if name == "GMVAE":
-        loss = loss + MixviPlan(module)._smoothness(cells)
+        loss = loss + smoothness(module, cells)
     loss.backward()
     assert all(value.device.type == "meta" for value in sums.values())

@@ -38,8 +38,8 @@ class CapturedStep:
         Cells a minibatch.
     optimizer
         The one that the step uses; it must be fused.
-    count
-        Called after each replay, of which Lightning knows nothing.
+    trainer
+        Whose count of steps goes on with each replay, of which it knows nothing.
     """
 
     def __init__(
@@ -47,9 +47,10 @@ class CapturedStep:
         step: Callable[[Cells, Tensor], None],
         batch_size: int,
         optimizer: LightningOptimizer,
-        count: Callable[[], None],
+        trainer: Trainer,
     ):
-        self._step, self._batch_size, self._optimizer, self._count = step, batch_size, optimizer, count
+        self._step, self._batch_size, self._optimizer = step, batch_size, optimizer
+        self._progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         self._aside = SideStream()
         self._fixed = None
 
@@ -83,7 +84,8 @@ class CapturedStep:
             self._kl_weight.copy_(kl_weight)
         if self._replay is not None:
             self._replay()
-            self._count()
+            self._progress.increment_ready()
+            self._progress.increment_completed()
         elif self._n_taken < WARM_UP:
             self._n_taken += 1
             self._aside.run(self._take)

@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mixvi.classes import FOLDS, shrunken
 from mixvi.cluster import neighbor_shares
@@ -18,6 +19,7 @@ from mixvi.module._elbo import Cells, ELBOModule, Layout
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.nets import Trunk
 from mixvi.module.rows import dense
+from mixvi.train._guide import Guide
 from mixvi.train._information import informed_shares
 from mixvi.train._smooth import Evidence, learn_classes
 from mixvi.train._temperature import ENOUGH
@@ -74,6 +76,17 @@ class Parts(NamedTuple):
         spread = [(loc[cells].var(0, correction=0) + variance[cells].mean(0)).sqrt() for cells in parts]
         mean, weight = [loc[cells].mean(0) for cells in parts], [cells.float().mean() for cells in parts]
         return torch.stack(mean), torch.stack(spread), torch.stack(weight)
+
+    def guide(self, rows: np.ndarray, n_room: int, weight: float) -> Guide:
+        """What the parts pull cells with these row numbers to, of a mixture with room for n_room components."""
+        shares = pad(torch.from_numpy(self.shares).float(), (0, n_room - self.shares.shape[1]))
+        return Guide.to_shares(torch.from_numpy(rows[: len(shares)]), shares, weight, self.trunk is not None)
+
+
+def posterior(module: ELBOModule, cells: Cells) -> tuple[Tensor, Tensor]:
+    """Mean and variance of q(z | x, c), (n, d) each, that moments are taken of."""
+    qz = module.encode(cells)
+    return qz.loc, qz.scale**2
 
 
 def find_parts(seen: Seen, layout: Layout, prior: MixturePrior, trunk: Trunk, guided: bool, seed: int) -> Parts:

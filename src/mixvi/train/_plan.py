@@ -15,23 +15,21 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
-from torch.nn.functional import pad
 
 from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.mixtures import MixturePrior
-from mixvi.module.rows import dense
+from mixvi.train._ask import BATCH_SIZE, Question, ask
 from mixvi.train._captured import CapturedStep, can_capture
 from mixvi.train._compiled import compiled, filled
 from mixvi.train._effects import Looked, some_cells, start_from
 from mixvi.train._guide import Guide
 from mixvi.train._losses import Lost, objective_of
-from mixvi.train._parts import find_parts, look, report_classes
-from mixvi.train._smooth import adversarial
+from mixvi.train._parts import find_parts, look, posterior, report_classes
+from mixvi.train._smooth import smoothness
 from mixvi.train._temperature import temper
 
 logger = logging.getLogger(__name__)
 
-VALIDATION_BATCH_SIZE = 1024
 GUIDANCE = 5.0
 MAX_CELLS_TO_PLACE = 100_000  # enough to see a cluster of a few dozen cells, and a neighbour graph in a minute
 
@@ -160,7 +158,7 @@ class MixviPlan(TrainingPlan):
         objective = self.objective if plain else self.compiled
         loss, sums = objective(cells, self.n_importance_samples, **self.loss_kwargs | {"kl_weight": kl_weight})
         if self.guide is not None and self.guide.smooth and len(cells.x) > 1:
-            smooth = self._smoothness(cells)
+            smooth = smoothness(self.module, cells)
             loss = loss + self.guidance * smooth
             sums["smooth"] = len(cells.x) * smooth.detach()
         self.manual_backward(loss)
@@ -169,22 +167,8 @@ class MixviPlan(TrainingPlan):
         optimizer.step()
         self.lost.add(sums)
 
-    def _smoothness(self, cells: Cells) -> Tensor:
-        """What it costs that a small change of a cell changes its component."""
-
-        def log_r(x: Tensor) -> Tensor:
-            changed = cells._replace(seen=x)
-            return self.prior.log_responsibilities(self.module.encode(changed), changed)
-
-        return adversarial(log_r, self.module, dense(cells.seen))
-
     def _warms_up_by_steps(self) -> bool:
         return not self.n_epochs_kl_warmup and self.trainer.global_step <= (self.n_steps_kl_warmup or -1)
-
-    def _count_step(self) -> None:
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        progress.increment_ready()
-        progress.increment_completed()
 
     def _is_over(self) -> bool:
         steps = self.trainer.max_steps  # -1: no limit
@@ -194,7 +178,7 @@ class MixviPlan(TrainingPlan):
     def validation_step(self, block: dict[str, Tensor], batch_idx: int) -> None:
         """The same bound on cells that are not trained on."""
         lost = Lost()
-        for part in self.module.read(block).split(max(self.batch_size, VALIDATION_BATCH_SIZE)):
+        for part in self.module.read(block).split(max(self.batch_size, BATCH_SIZE)):
             lost.add(self.objective(part, self.n_importance_samples, **self.loss_kwargs)[1])
         found = lost.take(len(block[REGISTRY_KEYS.X_KEY]))
         self._log("validation_loss", found, self.val_metrics, "validation")
@@ -221,7 +205,7 @@ class MixviPlan(TrainingPlan):
         if self.fresh and self.trainer.global_step == 0 and self.module.layout.n_conditions:
             self._start()
         if self.compiled is not None and can_capture(self.trainer, self.optimizers()):
-            self.captured = CapturedStep(self._step, self.batch_size, self.optimizers(), self._count_step)
+            self.captured = CapturedStep(self._step, self.batch_size, self.optimizers(), self.trainer)
         if self.guide is not None:  # a checkpoint is read before the plan comes to its device
             self.guide = self.guide.to(self.device)
         early = self.current_epoch - self.n_epochs_pretrain
@@ -285,13 +269,10 @@ class MixviPlan(TrainingPlan):
         if parts.trunk is not None:
             trunk.follow(parts.trunk)
             self.optimizers().optimizer.state.clear()  # moments of gradients of another, smaller loss
-        moments = parts.moments(*self._pass(rows, self._posterior))
+        moments = parts.moments(*self._pass(rows, partial(posterior, self.module)))
         self.prior.place(*(values.to(self.device) for values in moments))
         if self.guidance:
-            shares = torch.from_numpy(parts.shares).float()
-            shares = pad(shares, (0, self.prior.n_room - shares.shape[1]))
-            rows = torch.from_numpy(rows[: len(shares)])
-            guide = Guide.to_shares(rows, shares, self.guidance, parts.trunk is not None).to(self.device)
+            guide = parts.guide(rows, self.prior.n_room, self.guidance).to(self.device)
             self.guide = guide if len(guide.rows) else None  # none: every label is held out
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
@@ -314,22 +295,5 @@ class MixviPlan(TrainingPlan):
         report_classes(cluster.numpy(), label.numpy(), self.trainer.datamodule.adata_manager)
         return self.prior.sort(cluster, self.module.layout.n_labels, drop)
 
-    def _posterior(self, cells: Cells) -> tuple[Tensor, ...]:
-        qz = self.module.encode(cells)
-        return qz.loc, qz.scale**2
-
-    @torch.no_grad()
-    def _pass(self, rows: np.ndarray, of: Callable[[Cells], tuple[Tensor, ...]]) -> list[Tensor]:
-        """What ``of`` says of each of the rows; of several processes, what does not share out evenly is left out."""
-        was_training = self.module.training
-        self.module.eval()
-        said = [
-            [value.cpu() for value in of(cells)]
-            for block in self.trainer.datamodule.ordered_dataloader(rows)
-            for cells in self.module.read(block).split(VALIDATION_BATCH_SIZE)
-        ]
-        found = [torch.cat(values) for values in zip(*said, strict=True)]
-        self.module.train(was_training)
-        if self.trainer.world_size > 1:  # each process has every n-th; all go on with the same
-            found = [self.all_gather(each.to(self.device)).transpose(0, 1).flatten(0, 1).cpu() for each in found]
-        return found
+    def _pass(self, rows: np.ndarray, of: Question) -> list[Tensor]:
+        return ask(self.module, self.trainer, rows, of)

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from mixvi.classes import held_out, partition_with_classes
+from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.nets import Trunk
+from mixvi.module.rows import dense
 
 logger = logging.getLogger(__name__)
 
@@ -239,6 +241,16 @@ def adversarial(log_p: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor)
         r = (PROBE * radius * normalize(torch.randn_like(x), dim=-1)).requires_grad_()
         (worst,) = torch.autograd.grad(changed(r).sum(), r)
         return changed(radius * normalize(worst, dim=-1)).mean()
+
+
+def smoothness(module: ELBOModule, cells: Cells) -> Tensor:
+    """The same for a module's responsibilities: what it costs that a small change of a cell changes its component."""
+
+    def log_r(x: Tensor) -> Tensor:
+        changed = cells._replace(seen=x)
+        return module.prior.log_responsibilities(module.encode(changed), changed)
+
+    return adversarial(log_r, module, dense(cells.seen))
 
 
 class Net(nn.Module):
