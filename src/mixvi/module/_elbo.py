@@ -13,6 +13,7 @@ q condition width, l labelled classes.
 
 import math
 from collections.abc import Iterator
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -174,10 +175,10 @@ class ELBOModule(BaseModuleClass):
 
     def _losses(self, cells: Cells, qz: Distribution, z: Tensor, kl_weight: float | Tensor, n_obs: int) -> dict:
         terms = self.prior.kl(qz, z, cells)
-        fixed = sum(terms.fixed.values(), torch.zeros_like(cells.library[:, 0]))
+        means = {name: term.mean() for name, term in {**terms.annealed, **terms.fixed}.items()}
         if z.dim() == 2:
             log_px = self.likelihood.expected_log_prob(z, qz, cells)
-            kl = sum(terms.annealed.values(), torch.zeros_like(log_px))
+            kl = reduce(torch.add, terms.annealed.values()) if terms.annealed else torch.zeros_like(log_px)
             bound = log_px - kl_weight * kl
         else:  # (s, n, d): L_s, whose KL is what it leaves of the mean log p(x | z, c)
             log_p = self.likelihood.log_prob(z, cells)  # (s, n)
@@ -186,11 +187,11 @@ class ELBOModule(BaseModuleClass):
             kl = log_px - bound
         parameters = log_px.new_zeros(()) - self.prior.log_density()
         return {
-            "loss": (-bound + fixed).mean() + parameters / n_obs,
+            "loss": parameters / n_obs - bound.mean() + sum(means[name] for name in terms.fixed),
             "reconstruction_loss": -log_px,
             "kl_local": kl if z.dim() > 2 else terms.annealed or kl,
             "kl_global": parameters,
-            "extra_metrics": {name: term.mean() for name, term in {**terms.annealed, **terms.fixed}.items()},
+            "extra_metrics": means,
         }
 
     # What scvi-tools asks of a module: the same steps under its names.

@@ -9,7 +9,7 @@ makes the plain formula one pass over x, it is the plain formula that is taken.
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import softplus
+from torch.nn.functional import linear, softplus
 
 from mixvi.module import kernels
 from mixvi.module.rows import Entries, entries
@@ -37,11 +37,13 @@ def log_negative_binomial(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
     return _NegativeBinomial.apply(_entries(x, mu), mu, theta)
 
 
-def log_negative_binomial_softmax(x: Tensor, logits: Tensor, library: Tensor, theta: Tensor) -> Tensor:
-    """The same with mu = library softmax(logits), for logits (n, g) and library (n, 1)."""
-    if logits.device.type == "cpu" and logits.dtype == torch.float32 and not torch.compiler.is_compiling():
-        return kernels.log_negative_binomial_softmax(x, logits, library, theta)
-    return log_negative_binomial(x, library * logits.softmax(-1), theta)
+def log_negative_binomial_softmax(
+    x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor
+) -> Tensor:
+    """The same with mu = library softmax(h weight^T + bias): h (n, k), weight (g, k), bias (g,), library (n, 1)."""
+    if h.device.type == "cpu" and h.dtype == torch.float32 and not torch.compiler.is_compiling():
+        return kernels.log_negative_binomial_softmax(x, h, weight, bias, library, theta)
+    return log_negative_binomial(x, library * linear(h, weight, bias).softmax(-1), theta)
 
 
 def log_zero_inflated(x: Tensor, mu: Tensor, theta: Tensor, zero_logits: Tensor) -> Tensor:

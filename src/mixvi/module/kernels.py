@@ -20,29 +20,36 @@ FLAGS = {"contract", "reassoc", "arcp", "nsz"}  # sums in any order; NaN and inf
 _f, _i = np.float32, np.int32
 
 
-def log_negative_binomial_softmax(x: Tensor, logits: Tensor, library: Tensor, theta: Tensor) -> Tensor:
-    """sum_g log NB(x; library softmax(logits), theta), (n,), for x (n, g) dense or CSR; float32 on the CPU."""
-    return _Fused.apply(x, logits, library, theta)
+def log_negative_binomial_softmax(
+    x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor
+) -> Tensor:
+    """sum_g log NB(x; library softmax(h weight^T + bias), theta), (n,); float32 on the CPU.
+
+    For x (n, g) dense or CSR, features h (n, k), weight (g, k), bias (g,), library (n, 1) and theta (g,).
+    """
+    return _Fused.apply(x, h, weight, bias, library, theta)
 
 
 class _Fused(torch.autograd.Function):
+    """Of the matrices (n, g) two are ever made: logits, which turn into gradients where they are, and those by theta."""
+
     @staticmethod
-    def forward(ctx, x: Tensor, logits: Tensor, library: Tensor, theta: Tensor) -> Tensor:
-        log_p, grad_logits, grad_theta = torch.empty(len(logits)), torch.empty_like(logits), torch.empty_like(logits)
-        genes = (theta, (theta + EPS).log(), theta / (theta + EPS), theta.lgamma(), theta.digamma())
-        cells = (logits, logits.amax(-1), library.view(-1))
-        arrays = [values.detach().contiguous().numpy() for values in (*cells, *genes, *_csr(x))] + [
-            values.numpy() for values in (log_p, grad_logits, grad_theta)
-        ]
-        _negative_binomial(*arrays)
-        ctx.save_for_backward(grad_logits, grad_theta)
+    def forward(
+        ctx, x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor
+    ) -> Tensor:
+        logits = torch.addmm(bias, h, weight.t())
+        log_p, by_theta = torch.empty(len(h)), torch.empty_like(logits)
+        arrays = (logits, library.view(-1), theta, *_csr(x), log_p, by_theta)
+        _negative_binomial(*(values.detach().contiguous().numpy() for values in arrays))
+        ctx.save_for_backward(h, weight, logits, by_theta)
         return log_p
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        grad_logits, grad_theta = ctx.saved_tensors
-        return None, grad_logits * grad.unsqueeze(-1), None, grad @ grad_theta
+        h, weight, by_logits, by_theta = ctx.saved_tensors  # of each cell's log p; grad weighs cells
+        each = grad.unsqueeze(-1)
+        return None, (by_logits @ weight) * each, by_logits.t() @ (h * each), grad @ by_logits, None, grad @ by_theta
 
 
 def _csr(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,7 +93,7 @@ def _log(x):
 
 @njit(inline="always", fastmath=FLAGS)
 def _lgamma(y):
-    """Log Gamma(y), y >= 1: Stirling's series at y + 5, less log y (y + 1) ... (y + 4); at y itself from 100 on."""
+    """Log Gamma(y), y > 0: Stirling's series at y + 5, less log y (y + 1) ... (y + 4); at y itself from 100 on."""
     small = y < _f(100)
     a = min(y, _f(100))
     z = y + _f(5) if small else y
@@ -99,7 +106,7 @@ def _lgamma(y):
 
 @njit(inline="always", fastmath=FLAGS)
 def _digamma(y):
-    """Digamma(y), y >= 1: its asymptotic series at y + 5, less 1 / y + ... + 1 / (y + 4)."""
+    """Digamma(y), y > 0: its asymptotic series at y + 5, less 1 / y + ... + 1 / (y + 4)."""
     below = _f(1) / y + _f(1) / (y + _f(1)) + _f(1) / (y + _f(2)) + _f(1) / (y + _f(3)) + _f(1) / (y + _f(4))
     z = y + _f(5)
     w = _f(1) / (z * z)
@@ -107,19 +114,35 @@ def _digamma(y):
     return _log(z) - _f(0.5) / z - series - below
 
 
+@njit(inline="always")
+def _ordered(bits):
+    """Bits of a float as an integer of the same order, and back."""
+    return _i(bits ^ _i(_i(bits >> _i(31)) & _i(0x7FFFFFFF)))
+
+
+@njit(inline="always")
+def _largest(values):
+    """The largest of values, or NaN; the compiler would take floats, of which some may be NaN, one by one."""
+    largest = _i(-(2**31))
+    for j in range(len(values)):
+        largest = max(largest, _ordered(_f(values[j]).view(_i)))
+    return _ordered(largest).view(_f)
+
+
 @njit(cache=True, fastmath=FLAGS, error_model="numpy")
-def _negative_binomial(
-    logits, largest, library, theta, log_theta, theta_share, lgamma_theta, digamma_theta, offset, gene, value,
-    log_p, grad_logits, grad_theta,
-):  # fmt: skip
-    """Fill in log p (n,), its gradients by logits (n, g) and, cell by cell, by theta (n, g)."""
+def _negative_binomial(logits, library, theta, offset, gene, value, log_p, grad_theta):
+    """Fill in log p (n,) and its gradients: by theta (n, g), cell by cell, and by logits (n, g) in their place."""
     n, g = logits.shape
-    rho = np.empty(g, np.float32)
+    rho, log_theta, theta_share = np.empty_like(theta), np.empty_like(theta), np.empty_like(theta)
+    lgamma_theta, digamma_theta = np.empty_like(theta), np.empty_like(theta)
     value_at, mu_at, theta_at, lgamma_at, digamma_at = np.empty((5, g), np.float32)
+    for j in range(g):
+        log_theta[j], theta_share[j] = _log(theta[j] + EPS), theta[j] / (theta[j] + EPS)
+        lgamma_theta[j], digamma_theta[j] = _lgamma(theta[j]), _digamma(theta[j])
     for i in range(n):
-        total = _f(0)
+        largest, total = _largest(logits[i]), _f(0)
         for j in range(g):
-            rho[j] = _exp(logits[i, j] - largest[i])
+            rho[j] = _exp(logits[i, j] - largest)
             total += rho[j]
         share, size = _f(1) / total, library[i]
         log_px, sum_grad = _f(0), _f(0)
@@ -130,7 +153,7 @@ def _negative_binomial(
             log_ratio = log_theta[j] - _log(s)
             weight = theta[j] / s
             log_px += theta[j] * log_ratio
-            grad_logits[i, j] = -weight * mu  # by log mu, for now
+            logits[i, j] = -weight * mu  # by log mu, for now
             sum_grad -= weight * mu
             grad_theta[i, j] = log_ratio + theta_share[j] - weight
         first, m = offset[i], offset[i + 1] - offset[i]
@@ -147,8 +170,8 @@ def _negative_binomial(
             digamma_at[k] = _digamma(x + theta_at[k]) - digamma_at[k] - x / s
         for k in range(m):
             j = gene[first + k]
-            grad_logits[i, j] += mu_at[k]
+            logits[i, j] += mu_at[k]
             grad_theta[i, j] += digamma_at[k]
         for j in range(g):
-            grad_logits[i, j] -= rho[j] * sum_grad
+            logits[i, j] -= rho[j] * sum_grad
         log_p[i] = log_px + _f(0) * sum_grad  # the logarithm above does not see NaN

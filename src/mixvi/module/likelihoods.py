@@ -253,7 +253,7 @@ class NegativeBinomial(CountLikelihood):
         theta = self.log_theta.exp()
         if self.free:
             return log_negative_binomial(cells.x, cells.library * self.shares(h), theta)
-        return log_negative_binomial_softmax(cells.x, self.rho(h), cells.library, theta)
+        return log_negative_binomial_softmax(cells.x, h, self.rho.weight, self.rho.bias, cells.library, theta)
 
 
 class ZeroInflatedNegativeBinomial(CountLikelihood):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mixvi.module.activation import activate
 from mixvi.module.rows import dense, linear
 
 
@@ -83,7 +84,7 @@ class Layer(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
         self.norm = nn.BatchNorm1d(n_out, momentum=0.01, eps=0.001)
-        self.dropout = Dropout(dropout_rate)
+        self.dropout = nn.Dropout(dropout_rate)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """(..., n, n_in) -> (..., n, n_out)."""
@@ -92,17 +93,4 @@ class Layer(nn.Module):
             h = h + c @ self.condition.t()
         if self.effects is not None:
             h = h - (c - self.c_mean) @ (self.effects @ self.weight)
-        return self.dropout(self.norm(h.flatten(0, -2)).view_as(h).relu())
-
-
-class Dropout(nn.Dropout):
-    """torch's, from 16 random bits a unit: on a CPU, drawing them is most of what it costs."""
-
-    def forward(self, h: Tensor) -> Tensor:
-        """Units (...) at 0 with probability p, to 2^-16, and the others scaled up by as much."""
-        if not self.training or self.p == 0 or h.device.type != "cpu" or torch.compiler.is_compiling():
-            return super().forward(h)
-        bits = torch.empty(-(-h.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        n_dropped = round(self.p * 2**16)
-        kept = bits.view(torch.int16)[: h.numel()].view(h.shape) >= n_dropped - 2**15
-        return h * kept * (2**16 / (2**16 - n_dropped))
+        return activate(h.flatten(0, -2), self.norm, self.dropout).view_as(h)

@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from scipy.sparse import csr_matrix
+from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
@@ -114,10 +115,24 @@ def _bags(x: Tensor, rows: Tensor) -> Tensor:
 
 
 def _transpose(x: Tensor) -> Tensor:
-    """X^T as CSR. Scipy's counting sort is many times faster than torch's on the CPU."""
+    """X^T as CSR, on the CPU by a counting sort, which is many times faster than torch's."""
     if x.device.type != "cpu":
         columns = x.to_sparse_csc()
         return csr(columns.ccol_indices(), columns.row_indices(), columns.values(), len(x))
-    parts = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
-    columns = csr_matrix(parts, shape=x.shape).tocsc()
-    return csr(*(torch.from_numpy(part) for part in (columns.indptr, columns.indices, columns.data)), len(x))
+    offset, gene, value = x.crow_indices(), x.col_indices(), x.values()
+    parts = offset.new_zeros(x.shape[1] + 1), torch.empty_like(gene), torch.empty_like(value)
+    _sort_by_column(*(part.numpy() for part in (offset, gene, value, *parts)))
+    return csr(*parts, len(x))
+
+
+@njit(cache=True)
+def _sort_by_column(offset, column, value, offset_of, row, value_of):
+    """Fill in the entries of a CSR matrix column by column: where columns start in zeros, rows and values."""
+    for j in column:
+        offset_of[j + 1] += 1
+    offset_of[1:] = np.cumsum(offset_of)[:-1]  # where each column starts, for now one place late
+    for i in range(len(offset) - 1):
+        for k in range(offset[i], offset[i + 1]):
+            at = offset_of[column[k] + 1]
+            row[at], value_of[at] = i, value[k]
+            offset_of[column[k] + 1] += 1

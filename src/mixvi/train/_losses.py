@@ -1,4 +1,4 @@
-"""What minibatches lose, and the sums of that over many of them."""
+"""What minibatches lose, and the mean of that over many of them."""
 
 from collections.abc import Callable
 
@@ -12,17 +12,19 @@ Objective = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 
 
 def objective_of(module: ELBOModule) -> Objective:
-    """`ELBOModule.losses` as the loss, which alone has a gradient, and the sums over cells of its parts, by name."""
+    """`ELBOModule.losses` as the loss, which alone has a gradient, and the means over cells of its parts, by name."""
 
     def objective(cells: Cells, n_samples: int, **loss_kwargs) -> tuple[Tensor, dict[str, Tensor]]:
         losses = module.losses(cells, n_samples, **loss_kwargs)
-        kl = losses["kl_local"]
-        kl = sum(kl.values()) if isinstance(kl, dict) else kl
-        each = {"reconstruction_loss": losses["reconstruction_loss"], "kl_local": kl}
-        mean = {"loss": losses["loss"], "kl_global": losses["kl_global"], **losses["extra_metrics"]}
-        sums = {name: values.sum() for name, values in each.items()}
-        sums |= {name: len(cells.x) * value for name, value in mean.items()}
-        return losses["loss"], {name: value.detach() for name, value in sums.items()}
+        terms, kl = losses["extra_metrics"], losses["kl_local"]
+        means = {
+            "loss": losses["loss"],
+            "reconstruction_loss": losses["reconstruction_loss"].detach().mean(),
+            "kl_local": sum(terms[name] for name in kl) if isinstance(kl, dict) else kl.mean(),
+            "kl_global": losses["kl_global"],
+            **terms,
+        }
+        return losses["loss"], {name: value.detach() for name, value in means.items()}
 
     return objective
 
@@ -34,12 +36,12 @@ class Lost:
         self.names: tuple[str, ...] = ()
         self.sums: Tensor | None = None
 
-    def add(self, sums: dict[str, Tensor]) -> None:
-        """What one more minibatch lost, as an objective gives it."""
-        values = torch.stack(list(sums.values()))
-        if tuple(sums) != self.names:  # a term has come, or gone, since the last block
-            self.names, self.sums = tuple(sums), torch.zeros_like(values)
-        self.sums += values
+    def add(self, means: dict[str, Tensor], n: int) -> None:
+        """What one more minibatch of n cells lost, as an objective gives it."""
+        values = torch.stack(list(means.values()))
+        if tuple(means) != self.names:  # a term has come, or gone, since the last block
+            self.names, self.sums = tuple(means), torch.zeros_like(values)
+        self.sums.add_(values, alpha=n)
 
     def take(self, n: int) -> tuple[LossOutput, dict[str, Tensor]]:
         """What n cells lost since the last time, as if they had been one minibatch, and the means of its terms."""

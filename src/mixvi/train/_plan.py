@@ -156,16 +156,16 @@ class MixviPlan(TrainingPlan):
         optimizer.zero_grad()
         plain = self.compiled is None or len(cells.x) < self.batch_size  # each other size would be compiled
         objective = self.objective if plain else self.compiled
-        loss, sums = objective(cells, self.n_importance_samples, **self.loss_kwargs | {"kl_weight": kl_weight})
+        loss, means = objective(cells, self.n_importance_samples, **self.loss_kwargs | {"kl_weight": kl_weight})
         if self.guide is not None and self.guide.smooth and len(cells.x) > 1:
             smooth = smoothness(self.module, cells)
             loss = loss + self.guidance * smooth
-            sums["smooth"] = len(cells.x) * smooth.detach()
+            means["smooth"] = smooth.detach()
         self.manual_backward(loss)
         if self.clip["gradient_clip_val"]:
             self.clip_gradients(optimizer, **self.clip)
         optimizer.step()
-        self.lost.add(sums)
+        self.lost.add(means, len(cells.x))
 
     def _warms_up_by_steps(self) -> bool:
         return not self.n_epochs_kl_warmup and self.trainer.global_step <= (self.n_steps_kl_warmup or -1)
@@ -179,7 +179,7 @@ class MixviPlan(TrainingPlan):
         """The same bound on cells that are not trained on."""
         lost = Lost()
         for part in self.module.read(block).split(max(self.batch_size, BATCH_SIZE)):
-            lost.add(self.objective(part, self.n_importance_samples, **self.loss_kwargs)[1])
+            lost.add(self.objective(part, self.n_importance_samples, **self.loss_kwargs)[1], len(part.x))
         found = lost.take(len(block[REGISTRY_KEYS.X_KEY]))
         self._log("validation_loss", found, self.val_metrics, "validation")
 
