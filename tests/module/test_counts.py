@@ -80,21 +80,29 @@ def test_compiled_formulas_lose_nothing_where_counts_are_nearly_poisson(name, n_
         assert relative(a, c) < max(1e-2, 2 * relative(b, c))
 
 
+def draw_head(x, spread=1.0):
+    """Features, weight and bias of a decoder, library sizes and theta."""
+    h, weight, bias = torch.randn(len(x), 7), torch.randn(x.shape[1], 7) * spread, torch.randn(x.shape[1]) * spread
+    return h, weight, bias, x.sum(-1, keepdim=True) + 1, torch.logspace(-2, 3, x.shape[1])
+
+
 @pytest.mark.parametrize("layout", ["dense", "csr"])
-@pytest.mark.parametrize("spread", [0.1, 3.0, 30.0])
-def test_kernel_is_the_plain_formula_in_single_precision(layout, spread):
-    x, _, theta, logits = draw(torch.float32)
-    logits = (logits.detach() * spread).requires_grad_()
-    library = x.sum(-1, keepdim=True) + 1
-    double = [p.detach().double().requires_grad_() for p in (logits, theta)]
-    found = counts.log_negative_binomial_softmax(as_csr(x) if layout == "csr" else x, logits, library, theta)
-    mu = library.double() * double[0].softmax(-1)
-    expected = plain("negative_binomial", x.double(), mu, double[1], None)
+@pytest.mark.parametrize("spread", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("alike", [True, False])
+def test_kernel_is_the_plain_formula_in_single_precision(layout, spread, alike):
+    """Cells that weigh alike take one pass, others another."""
+    x, *_ = draw(torch.float32)
+    h, weight, bias, library, theta = draw_head(x, spread)
+    parameters = [p.requires_grad_() for p in (h, weight, bias, theta)]
+    double = [p.detach().double().requires_grad_() for p in parameters]
+    found = counts.log_negative_binomial_softmax(as_csr(x) if layout == "csr" else x, h, weight, bias, library, theta)
+    mu = library.double() * (double[0] @ double[1].t() + double[2]).softmax(-1)
+    expected = plain("negative_binomial", x.double(), mu, double[3], None)
     assert found.dtype == torch.float32
     assert relative(found, expected) < 1e-5
-    upstream = torch.rand(N)
+    upstream = torch.full((N,), -0.3) if alike else torch.rand(N)
     for a, b in zip(
-        torch.autograd.grad(found, (logits, theta), upstream),
+        torch.autograd.grad(found, parameters, upstream),
         torch.autograd.grad(expected, double, upstream.double()),
         strict=True,
     ):
@@ -102,10 +110,10 @@ def test_kernel_is_the_plain_formula_in_single_precision(layout, spread):
 
 
 def test_kernel_lets_nan_through():
-    x, _, theta, logits = draw(torch.float32)
-    logits = logits.detach().clone()
-    logits[4, 5] = torch.nan
-    log_p = counts.log_negative_binomial_softmax(x, logits, x.sum(-1, keepdim=True) + 1, theta.detach())
+    x, *_ = draw(torch.float32)
+    h, *others = draw_head(x)
+    h[4, 5] = torch.nan
+    log_p = counts.log_negative_binomial_softmax(x, h, *others)
     assert log_p.isnan().nonzero().squeeze().tolist() == 4
 
 
@@ -113,23 +121,30 @@ def test_kernel_gives_the_same_bits_wherever_its_arrays_lie():
     """Loops over memory that the compiler cannot tell apart may run one way or the other."""
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.poisson(rng.gamma(0.3, size=(200, 2000))).astype(np.float32))
-    arrays = (as_csr(x), torch.randn(200, 2000), x.sum(-1, keepdim=True) + 1, torch.rand(2000) + 0.5)
-    first, others = counts.log_negative_binomial_softmax(*arrays), []
-    for _ in range(300):
+    arrays = [values.requires_grad_() for values in draw_head(x)]
+
+    def values_and_gradients(x, *arrays):
+        log_p = counts.log_negative_binomial_softmax(x, *arrays)
+        h, weight, bias, _, theta = arrays
+        return log_p, *torch.autograd.grad(log_p.mean(), (h, weight, bias, theta))
+
+    x = as_csr(x)
+    first, others = values_and_gradients(x, *arrays), []
+    for _ in range(200):
         others = [*others[-30:], np.empty(rng.integers(100_000), dtype=np.uint8)]  # moves what is allocated next
-        crow, column, value = (
-            part.clone() for part in (arrays[0].crow_indices(), arrays[0].col_indices(), arrays[0].values())
-        )
-        again = counts.log_negative_binomial_softmax(csr(crow, column, value, 2000), *(a.clone() for a in arrays[1:]))
-        assert torch.equal(again, first)
+        crow, column, value = (part.clone() for part in (x.crow_indices(), x.col_indices(), x.values()))
+        moved = [values.detach().clone().requires_grad_() for values in arrays]
+        again = values_and_gradients(csr(crow, column, value, 2000), *moved)
+        assert all(torch.equal(a, b) for a, b in zip(again, first, strict=True))
 
 
 def test_double_precision_takes_the_formula_in_torch():
-    x, _, theta, logits = draw(torch.float64)
-    library = x.sum(-1, keepdim=True) + 1
-    found = counts.log_negative_binomial_softmax(as_csr(x), logits, library, theta)
+    x, *_ = draw(torch.float64)
+    h, weight, bias, library, theta = (values.double() for values in draw_head(x))
+    found = counts.log_negative_binomial_softmax(as_csr(x), h, weight, bias, library, theta)
     assert found.dtype == torch.float64
-    expected = plain("negative_binomial", dense(x), library * logits.softmax(-1), theta, None)
+    mu = library * (h @ weight.t() + bias).softmax(-1)
+    expected = plain("negative_binomial", dense(x), mu, theta, None)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
 
 

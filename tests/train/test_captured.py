@@ -218,8 +218,8 @@ def test_nothing_of_a_step_lies_on_the_host(name, settings, n_samples, counts, m
     cells = module.read({"X": x, "batch": none, "labels": none})
     if name == "GMVAE":
         cells = cells._replace(guide=torch.empty(50, 3, device="meta"))
-    loss, sums = objective_of(module)(cells, n_samples, kl_weight=weight)
+    loss, means = objective_of(module)(cells, n_samples, kl_weight=weight)
     if name == "GMVAE":
         loss = loss + smoothness(module, cells)
     loss.backward()
-    assert all(value.device.type == "meta" for value in sums.values())
+    assert all(value.device.type == "meta" for value in means.values())

@@ -1,4 +1,4 @@
-"""What minibatches lose, added up."""
+"""What minibatches lose, and the mean of that."""
 
 import pytest
 import torch
@@ -8,40 +8,34 @@ from tests.model.helpers import build
 
 
 @pytest.mark.parametrize("name", ["AE", "GMVAE"])
-def test_an_objective_is_the_loss_and_the_sums_of_its_parts(name, counts):
+def test_an_objective_is_the_loss_and_the_means_of_its_parts(name, counts):
     module = build(name, counts).module.eval()
     none = torch.zeros(120, 1)
     cells = module.read({"X": torch.from_numpy(counts.X), "batch": none, "labels": none})
     torch.manual_seed(0)
     whole = module.objective(cells, kl_weight=0.5)
     torch.manual_seed(0)
-    loss, sums = objective_of(module)(cells, 1, kl_weight=0.5)
+    loss, means = objective_of(module)(cells, 1, kl_weight=0.5)
     torch.testing.assert_close(loss, whole.loss)
     expected = {
-        "loss": 120 * whole.loss,
-        "reconstruction_loss": whole.reconstruction_loss_sum,
-        "kl_local": whole.kl_local_sum,
-        "kl_global": 120 * whole.kl_global_sum,
-        **{name: 120 * value for name, value in whole.extra_metrics.items()},
+        "loss": whole.loss,
+        "reconstruction_loss": whole.reconstruction_loss_sum / 120,
+        "kl_local": whole.kl_local_sum / 120,
+        "kl_global": whole.kl_global_sum,
+        **whole.extra_metrics,
     }
-    assert sums.keys() == expected.keys()
+    assert means.keys() == expected.keys()
     for key, value in expected.items():
-        torch.testing.assert_close(sums[key], value.detach())
-        assert not sums[key].requires_grad
+        torch.testing.assert_close(torch.as_tensor(means[key]), torch.as_tensor(value).detach())
+        assert not means[key].requires_grad
 
 
 def test_many_minibatches_lose_what_one_would():
     lost = Lost()
     for _ in range(2):  # the second time starts from nothing
         for n, loss, error, kl in ((10, 2.0, 20.0, 3.0), (5, 4.0, 5.0, 0.5)):
-            sums = {
-                "loss": n * loss,
-                "reconstruction_loss": error,
-                "kl_local": kl,
-                "kl_global": n * 7.0,
-                "kl_z": n * 0.3,
-            }
-            lost.add({key: torch.tensor(value) for key, value in sums.items()})
+            means = {"loss": loss, "reconstruction_loss": error / n, "kl_local": kl / n, "kl_global": 7.0, "kl_z": 0.3}
+            lost.add({key: torch.tensor(value) for key, value in means.items()}, n)
         block, terms = lost.take(15)
         assert float(block.loss) == pytest.approx((10 * 2 + 5 * 4) / 15)
         assert float(block.reconstruction_loss_sum) == 25
@@ -50,5 +44,5 @@ def test_many_minibatches_lose_what_one_would():
         assert block.n_obs_minibatch == 15
         assert terms == {"kl_z": pytest.approx(torch.tensor(0.3))}
     lost.add({"loss": torch.tensor(1.0), "reconstruction_loss": torch.tensor(1.0), "kl_local": torch.tensor(0.0),
-              "kl_global": torch.tensor(0.0), "smooth": torch.tensor(4.0)})  # fmt: skip
-    assert {key: float(value) for key, value in lost.take(2)[1].items()} == {"smooth": 2}
+              "kl_global": torch.tensor(0.0), "smooth": torch.tensor(4.0)}, 3)  # fmt: skip
+    assert {key: float(value) for key, value in lost.take(6)[1].items()} == {"smooth": 2}

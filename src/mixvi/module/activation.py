@@ -29,7 +29,9 @@ def activate(h: Tensor, norm: nn.BatchNorm1d, dropout: nn.Dropout) -> Tensor:
 
 class _Activation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, h: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm1d, bits: Tensor, n_dropped: int) -> Tensor:
+    def forward(
+        ctx, h: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm1d, bits: Tensor, n_dropped: int
+    ) -> Tensor:
         out, moments = torch.empty_like(h), torch.empty(2, h.shape[1])
         arrays = (h, weight, bias, bits, norm.running_mean, norm.running_var, out, moments)
         ctx.scale = 2**16 / (2**16 - n_dropped)

@@ -31,25 +31,37 @@ def log_negative_binomial_softmax(
 
 
 class _Fused(torch.autograd.Function):
-    """Of the matrices (n, g) two are ever made: logits, which turn into gradients where they are, and those by theta."""
+    """One matrix (n, g) is ever made: logits, which turn into gradients where they are.
+
+    The gradient by theta is added up on the way, for cells that weigh the same, as they do in a mean. Where they turn
+    out to weigh otherwise there is another pass.
+    """
 
     @staticmethod
-    def forward(
-        ctx, x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor
-    ) -> Tensor:
-        logits = torch.addmm(bias, h, weight.t())
-        log_p, by_theta = torch.empty(len(h)), torch.empty_like(logits)
-        arrays = (logits, library.view(-1), theta, *_csr(x), log_p, by_theta)
-        _negative_binomial(*(values.detach().contiguous().numpy() for values in arrays))
-        ctx.save_for_backward(h, weight, logits, by_theta)
+    def forward(ctx, x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor) -> Tensor:
+        log_p, by_logits, by_theta = _pass(x, h, weight, bias, library, theta, torch.ones(len(h)))
+        ctx.save_for_backward(x, h, weight, bias, library, theta, by_logits, by_theta)
         return log_p
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        h, weight, by_logits, by_theta = ctx.saved_tensors  # of each cell's log p; grad weighs cells
+        *given, by_logits, by_theta = ctx.saved_tensors  # of the log p of each cell, and of their sum
+        _, h, weight, *_ = given
         each = grad.unsqueeze(-1)
-        return None, (by_logits @ weight) * each, by_logits.t() @ (h * each), grad @ by_logits, None, grad @ by_theta
+        alike = (grad == grad[0]).all()
+        by_theta = grad[0] * by_theta if alike else _pass(*given, grad)[-1]
+        return None, (by_logits @ weight) * each, by_logits.t() @ (h * each), grad @ by_logits, None, by_theta
+
+
+def _pass(
+    x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor, each: Tensor
+) -> tuple[Tensor, ...]:
+    """Log p (n,), its gradient by logits (n, g), and that by theta (g,) of the sum over cells, ``each`` (n,) times."""
+    logits, log_p, by_theta = torch.addmm(bias, h, weight.t()), torch.empty(len(h)), torch.zeros_like(theta)
+    arrays = (logits, library.view(-1), theta, each, *_csr(x), log_p, by_theta)
+    _negative_binomial(*(values.detach().contiguous().numpy() for values in arrays))
+    return log_p, logits, by_theta
 
 
 def _csr(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,8 +142,8 @@ def _largest(values):
 
 
 @njit(cache=True, fastmath=FLAGS, error_model="numpy")
-def _negative_binomial(logits, library, theta, offset, gene, value, log_p, grad_theta):
-    """Fill in log p (n,) and its gradients: by theta (n, g), cell by cell, and by logits (n, g) in their place."""
+def _negative_binomial(logits, library, theta, each, offset, gene, value, log_p, by_theta):
+    """Fill in log p (n,) and its gradients: by logits (n, g) in their place, by theta (g,) times ``each`` (n,)."""
     n, g = logits.shape
     rho, log_theta, theta_share = np.empty_like(theta), np.empty_like(theta), np.empty_like(theta)
     lgamma_theta, digamma_theta = np.empty_like(theta), np.empty_like(theta)
@@ -144,7 +156,7 @@ def _negative_binomial(logits, library, theta, offset, gene, value, log_p, grad_
         for j in range(g):
             rho[j] = _exp(logits[i, j] - largest)
             total += rho[j]
-        share, size = _f(1) / total, library[i]
+        share, size, times = _f(1) / total, library[i], each[i]
         log_px, sum_grad = _f(0), _f(0)
         for j in range(g):  # as if all counts were 0: theta log(theta / s)
             rho[j] *= share
@@ -155,7 +167,7 @@ def _negative_binomial(logits, library, theta, offset, gene, value, log_p, grad_
             log_px += theta[j] * log_ratio
             logits[i, j] = -weight * mu  # by log mu, for now
             sum_grad -= weight * mu
-            grad_theta[i, j] = log_ratio + theta_share[j] - weight
+            by_theta[j] += times * (log_ratio + theta_share[j] - weight)
         first, m = offset[i], offset[i + 1] - offset[i]
         for k in range(m):
             j = gene[first + k]
@@ -171,7 +183,7 @@ def _negative_binomial(logits, library, theta, offset, gene, value, log_p, grad_
         for k in range(m):
             j = gene[first + k]
             logits[i, j] += mu_at[k]
-            grad_theta[i, j] += digamma_at[k]
+            by_theta[j] += times * digamma_at[k]
         for j in range(g):
             logits[i, j] -= rho[j] * sum_grad
         log_p[i] = log_px + _f(0) * sum_grad  # the logarithm above does not see NaN

@@ -87,46 +87,47 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """X W + b for data x (n, g), weight (g, h), bias (h,): (n, h). There is no gradient for a sparse x."""
     if not is_sparse(x):
         return dense_linear(x, weight.t(), bias)
-    h = _SparseLinear.apply(x, weight)
-    return h if bias is None else h + bias
+    return _SparseLinear.apply(x, weight, bias)
 
 
 class _SparseLinear(torch.autograd.Function):
     """A gather and sum of the weights of the genes a cell has; backwards, of the cells a gene is in."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x)
-        return _bags(x, weight)
+        h = _bags(x.crow_indices(), x.col_indices(), x.values(), weight)
+        return h if bias is None else h.add_(bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         (x,) = ctx.saved_tensors
-        return None, _bags(_transpose(x), grad.contiguous())  # (g, h)
+        by_weight = _bags(*_by_column(x), grad.contiguous())  # (g, h)
+        return None, by_weight, grad.sum(0) if ctx.needs_input_grad[2] else None
 
 
-def _bags(x: Tensor, rows: Tensor) -> Tensor:
-    """X rows, (n, g) x (g, h)."""
-    return embedding_bag(
-        x.col_indices(), rows, x.crow_indices(), mode="sum",
-        per_sample_weights=x.values().to(rows), include_last_offset=True,
-    )  # fmt: skip
+def _bags(offset: Tensor, index: Tensor, value: Tensor, rows: Tensor) -> Tensor:
+    """The CSR matrix of these entries, (n, g), times rows (g, h)."""
+    return embedding_bag(index, rows, offset, mode="sum", per_sample_weights=value.to(rows), include_last_offset=True)
 
 
-def _transpose(x: Tensor) -> Tensor:
-    """X^T as CSR, on the CPU by a counting sort, which is many times faster than torch's."""
+def _by_column(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Entries of a CSR matrix by column: where columns start, rows and values.
+
+    On the CPU by a counting sort, which is many times faster than torch's.
+    """
     if x.device.type != "cpu":
         columns = x.to_sparse_csc()
-        return csr(columns.ccol_indices(), columns.row_indices(), columns.values(), len(x))
-    offset, gene, value = x.crow_indices(), x.col_indices(), x.values()
-    parts = offset.new_zeros(x.shape[1] + 1), torch.empty_like(gene), torch.empty_like(value)
-    _sort_by_column(*(part.numpy() for part in (offset, gene, value, *parts)))
-    return csr(*parts, len(x))
+        return columns.ccol_indices(), columns.row_indices(), columns.values()
+    offset, column, value = x.crow_indices(), x.col_indices(), x.values()
+    found = offset.new_zeros(x.shape[1] + 1), torch.empty_like(column), torch.empty_like(value)
+    _sort_by_column(*(part.numpy() for part in (offset, column, value, *found)))
+    return found
 
 
 @njit(cache=True)
-def _sort_by_column(offset, column, value, offset_of, row, value_of):
+def _sort_by_column(offset, column, value, offset_of, row_of, value_of):
     """Fill in the entries of a CSR matrix column by column: where columns start in zeros, rows and values."""
     for j in column:
         offset_of[j + 1] += 1
@@ -134,5 +135,5 @@ def _sort_by_column(offset, column, value, offset_of, row, value_of):
     for i in range(len(offset) - 1):
         for k in range(offset[i], offset[i + 1]):
             at = offset_of[column[k] + 1]
-            row[at], value_of[at] = i, value[k]
+            row_of[at], value_of[at] = i, value[k]
             offset_of[column[k] + 1] += 1

@@ -1,0 +1,80 @@
+"""Batch norm, ReLU and dropout in one pass against torch's, one by one."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from mixvi.module.activation import activate
+
+P = 0.25
+
+
+@pytest.fixture
+def norm():
+    norm = nn.BatchNorm1d(9, momentum=0.01, eps=0.001)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    return norm
+
+
+def test_values_gradients_and_running_statistics_are_those_of_torch(norm):
+    h, upstream = (torch.randn(33, 9) * 3 + 5).requires_grad_(), torch.randn(33, 9)
+    plain, double = deepcopy(norm).double(), h.detach().double().requires_grad_()
+    out = activate(h, norm, nn.Dropout(P))
+    before = plain(double).relu()
+    assert (out[before == 0] == 0).all()
+    expected = before * (out != 0) / (1 - P)  # whatever was dropped: how much is, is asserted below
+    torch.testing.assert_close(out, expected.float())
+    for a, b in zip(
+        torch.autograd.grad(out, (h, *norm.parameters()), upstream),
+        torch.autograd.grad(expected, (double, *plain.parameters()), upstream.double()),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b.float(), rtol=1e-4, atol=1e-5)
+    for a, b in zip(norm.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(a, b.to(a))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_drops_at_its_rate_and_keeps_the_mean(p):
+    n, norm = 40_001, nn.BatchNorm1d(10)  # odd: units do not fill the last draw
+    nn.init.zeros_(norm.weight)
+    nn.init.ones_(norm.bias)
+    out = activate(torch.randn(n, 10), norm, nn.Dropout(p))
+    dropped = out == 0
+    assert abs(dropped.float().mean() - p) <= 5 * (p * (1 - p) / (10 * n)) ** 0.5 + 2**-16
+    torch.testing.assert_close(out[~dropped], torch.full_like(out[~dropped], 1 / (1 - p)), rtol=1e-4, atol=0)
+    together = (dropped[:, 1:] & dropped[:, :-1]).float().mean()  # neighbours share a draw, and are independent
+    assert abs(together - p**2) <= 5 * (p**2 / (9 * n)) ** 0.5
+
+
+@pytest.mark.parametrize("p", [0.0, P])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_in_use_and_without_dropout_it_is_torch_itself(norm, dtype, p):
+    h, norm, dropout = torch.randn(5, 9).to(dtype), norm.to(dtype), nn.Dropout(p)
+    if p:
+        norm.eval(), dropout.eval()
+    plain = deepcopy(norm)
+    assert torch.equal(activate(h, norm, dropout), plain(h).relu())
+    for a, b in zip(norm.buffers(), plain.buffers(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_one_cell_is_refused_as_by_torch(norm):
+    with pytest.raises(ValueError, match="more than 1 value"):
+        activate(torch.randn(1, 9), norm, nn.Dropout(P))
+
+
+def test_nan_comes_through(norm):
+    h = torch.randn(7, 9)
+    h[2, 3] = torch.nan
+    assert activate(h, norm, nn.Dropout(P))[:, 3].isnan().any()
+
+
+def test_the_same_seed_drops_the_same_units(norm):
+    h = torch.randn(7, 9)
+    first, again, other = ((torch.manual_seed(seed), activate(h, norm, nn.Dropout(P)))[1] for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
