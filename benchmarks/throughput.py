@@ -38,6 +38,7 @@ from lightning.pytorch import Callback
 
 import mixvi
 from mixvi.data import CellsDataset
+from mixvi.train import MixviPlan
 
 RESULTS = Path(__file__).parent / "results"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -121,7 +122,7 @@ def breakdown(adata, batch_size):
     module, device = model.module.to(DEVICE), torch.device(DEVICE)
     dataset = CellsDataset(model.adata_manager, device, resident=True)
     rows = np.random.default_rng(0).permutation(adata.n_obs)[: dataset.block_size(batch_size)]
-    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, eps=0.01, weight_decay=1e-6, fused=True)
+    optimizer = MixviPlan(module).configure_optimizers()["optimizer"]
     n = -(-len(rows) // batch_size)
     found = {"gather": [clock(lambda: dataset[rows]) / n for _ in range(5)]}
     block = dataset[rows]
