@@ -32,7 +32,7 @@ class _Activation(torch.autograd.Function):
     def forward(
         ctx, h: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm1d, bits: Tensor, n_dropped: int
     ) -> Tensor:
-        out, moments = torch.empty_like(h), torch.empty(2, h.shape[1])
+        out, moments = torch.empty_like(h), h.new_empty(2, h.shape[1])
         arrays = (h, weight, bias, bits, norm.running_mean, norm.running_var, out, moments)
         ctx.scale = 2**16 / (2**16 - n_dropped)
         _forward(*_numpy(arrays), n_dropped - 2**15, ctx.scale, norm.eps, norm.momentum)
@@ -60,7 +60,8 @@ def _forward(h, weight, bias, bits, running_mean, running_var, out, moments, low
     for i in range(n):
         for j in range(k):
             mean[j] += h[i, j]
-    mean /= n
+    for j in range(k):
+        mean[j] /= n
     for i in range(n):
         for j in range(k):
             var[j] += (h[i, j] - mean[j]) ** 2

@@ -33,35 +33,34 @@ def log_negative_binomial_softmax(
 class _Fused(torch.autograd.Function):
     """One matrix (n, g) is ever made: logits, which turn into gradients where they are.
 
-    The gradient by theta is added up on the way, for cells that weigh the same, as they do in a mean. Where they turn
-    out to weigh otherwise there is another pass.
+    Gradients by bias and theta are added up on the way, for cells that weigh the same, as they do in a mean. Where they
+    turn out to weigh otherwise there is another pass.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor) -> Tensor:
-        log_p, by_logits, by_theta = _pass(x, h, weight, bias, library, theta, torch.ones(len(h)))
-        ctx.save_for_backward(x, h, weight, bias, library, theta, by_logits, by_theta)
+        log_p, by_logits, by_gene = _pass(x, h, weight, bias, library, theta, h.new_ones(len(h)))
+        ctx.save_for_backward(x, h, weight, bias, library, theta, by_logits, by_gene)
         return log_p
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        *given, by_logits, by_theta = ctx.saved_tensors  # of the log p of each cell, and of their sum
+        *given, by_logits, by_gene = ctx.saved_tensors  # of the log p of each cell, and of their sum
         _, h, weight, *_ = given
-        each = grad.unsqueeze(-1)
-        alike = (grad == grad[0]).all()
-        by_theta = grad[0] * by_theta if alike else _pass(*given, grad)[-1]
-        return None, (by_logits @ weight) * each, by_logits.t() @ (h * each), grad @ by_logits, None, by_theta
+        each, alike = grad.unsqueeze(-1), (grad == grad[0]).all()
+        by_bias, by_theta = grad[0] * by_gene if alike else _pass(*given, grad)[-1]
+        return None, (by_logits @ weight) * each, by_logits.t() @ (h * each), by_bias, None, by_theta
 
 
 def _pass(
     x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor, each: Tensor
 ) -> tuple[Tensor, ...]:
-    """Log p (n,), its gradient by logits (n, g), and that by theta (g,) of the sum over cells, ``each`` (n,) times."""
-    logits, log_p, by_theta = torch.addmm(bias, h, weight.t()), torch.empty(len(h)), torch.zeros_like(theta)
-    arrays = (logits, library.view(-1), theta, each, *_csr(x), log_p, by_theta)
+    """Log p (n,), its gradient by logits (n, g), and that by bias and theta (2, g) of its sum, ``each`` (n,) times."""
+    logits, log_p, by_gene = torch.addmm(bias, h, weight.t()), h.new_empty(len(h)), h.new_zeros(2, len(theta))
+    arrays = (logits, library.view(-1), theta, each, *_csr(x), log_p, *by_gene)
     _negative_binomial(*(values.detach().contiguous().numpy() for values in arrays))
-    return log_p, logits, by_theta
+    return log_p, logits, by_gene
 
 
 def _csr(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,15 +141,11 @@ def _largest(values):
 
 
 @njit(cache=True, fastmath=FLAGS, error_model="numpy")
-def _negative_binomial(logits, library, theta, each, offset, gene, value, log_p, by_theta):
-    """Fill in log p (n,) and its gradients: by logits (n, g) in their place, by theta (g,) times ``each`` (n,)."""
+def _negative_binomial(logits, library, theta, each, offset, gene, value, log_p, by_bias, by_theta):
+    """Fill in log p (n,) and its gradients: by logits (n, g) in their place, by genes' own (g,) ``each`` (n,) times."""
     n, g = logits.shape
-    rho, log_theta, theta_share = np.empty_like(theta), np.empty_like(theta), np.empty_like(theta)
-    lgamma_theta, digamma_theta = np.empty_like(theta), np.empty_like(theta)
-    value_at, mu_at, theta_at, lgamma_at, digamma_at = np.empty((5, g), np.float32)
-    for j in range(g):
-        log_theta[j], theta_share[j] = _log(theta[j] + EPS), theta[j] / (theta[j] + EPS)
-        lgamma_theta[j], digamma_theta[j] = _lgamma(theta[j]), _digamma(theta[j])
+    rho, value_at, mu_at = np.empty(g, np.float32), np.empty(g, np.float32), np.empty(g, np.float32)
+    y, lgamma_y, digamma_y = np.empty(3 * g, np.float32), np.empty(3 * g, np.float32), np.empty(2 * g, np.float32)
     for i in range(n):
         largest, total = _largest(logits[i]), _f(0)
         for j in range(g):
@@ -161,29 +156,33 @@ def _negative_binomial(logits, library, theta, each, offset, gene, value, log_p,
         for j in range(g):  # as if all counts were 0: theta log(theta / s)
             rho[j] *= share
             mu = size * rho[j]
-            s = mu + theta[j] + EPS
-            log_ratio = log_theta[j] - _log(s)
-            weight = theta[j] / s
+            weight = theta[j] / (mu + theta[j] + EPS)
+            log_ratio = _log(weight)
             log_px += theta[j] * log_ratio
             logits[i, j] = -weight * mu  # by log mu, for now
             sum_grad -= weight * mu
-            by_theta[j] += times * (log_ratio + theta_share[j] - weight)
+            by_theta[j] += times * (log_ratio + _f(1) - weight)
         first, m = offset[i], offset[i + 1] - offset[i]
         for k in range(m):
-            j = gene[first + k]
-            value_at[k], mu_at[k], theta_at[k] = value[first + k], size * rho[j], theta[j]
-            lgamma_at[k], digamma_at[k] = lgamma_theta[j], digamma_theta[j]
+            j, x = gene[first + k], value[first + k]
+            value_at[k], mu_at[k] = x, size * rho[j]
+            y[k], y[m + k], y[2 * m + k] = x + theta[j], theta[j], x + _f(1)
+        for k in range(3 * m):
+            lgamma_y[k] = _lgamma(y[k])
+        for k in range(2 * m):
+            digamma_y[k] = _digamma(y[k])
         for k in range(m):  # what counts other than 0 add
             x, mu = value_at[k], mu_at[k]
-            s = mu + theta_at[k] + EPS
-            log_px += x * _log((mu + EPS) / s) + _lgamma(x + theta_at[k]) - lgamma_at[k] - _lgamma(x + _f(1))
+            s = mu + y[m + k] + EPS
+            log_px += x * _log((mu + EPS) / s) + lgamma_y[k] - lgamma_y[m + k] - lgamma_y[2 * m + k]
             mu_at[k] = x * mu / (mu + EPS) - x * mu / s
             sum_grad += mu_at[k]
-            digamma_at[k] = _digamma(x + theta_at[k]) - digamma_at[k] - x / s
+            digamma_y[k] -= digamma_y[m + k] + x / s
         for k in range(m):
             j = gene[first + k]
             logits[i, j] += mu_at[k]
-            by_theta[j] += times * digamma_at[k]
+            by_theta[j] += times * digamma_y[k]
         for j in range(g):
             logits[i, j] -= rho[j] * sum_grad
+            by_bias[j] += times * logits[i, j]
         log_p[i] = log_px + _f(0) * sum_grad  # the logarithm above does not see NaN

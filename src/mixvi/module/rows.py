@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
@@ -129,11 +128,14 @@ def _by_column(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 @njit(cache=True)
 def _sort_by_column(offset, column, value, offset_of, row_of, value_of):
     """Fill in the entries of a CSR matrix column by column: where columns start in zeros, rows and values."""
-    for j in column:
-        offset_of[j + 1] += 1
-    offset_of[1:] = np.cumsum(offset_of)[:-1]  # where each column starts, for now one place late
+    for k in range(len(column)):
+        offset_of[column[k] + 1] += 1
+    at = 0
+    for j in range(1, len(offset_of)):  # where the column before starts, for now
+        n, offset_of[j] = offset_of[j], at
+        at += n
     for i in range(len(offset) - 1):
         for k in range(offset[i], offset[i + 1]):
-            at = offset_of[column[k] + 1]
-            row_of[at], value_of[at] = i, value[k]
-            offset_of[column[k] + 1] += 1
+            j = column[k] + 1
+            row_of[offset_of[j]], value_of[offset_of[j]] = i, value[k]
+            offset_of[j] += 1
