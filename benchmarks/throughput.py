@@ -6,7 +6,9 @@ Cells are simulated from real blood cells (pbmc3k): each is a half, drawn count 
 type have together, so that sparsity, library sizes and genes that go together are real. Genes are the most variable.
 Both models train through ``train()``, without validation, after a short run that warms up, and give their latents; the
 table has medians over --repeats and their range. A measurement has about --visits training cells, which is several
-epochs of few cells and a part of one of many. --elbo trains SCVI at its defaults and mixvi.VAE for as many epochs, and
+epochs of few cells and a part of one of many. Where this runs on the CPU, the time in which a megabyte goes from one
+core to another is noted before each: virtual machines move between cores that share a cache and cores that do not,
+which counts more the less else a step does. --elbo trains SCVI at its defaults and mixvi.VAE for as many epochs, and
 notes when the second has the final bound of the first on the same held-out cells, computed by one function.
 --compile has mixvi.VAE compile its step (on CUDA: capture it as a graph), and takes twice the epochs less once, so that
 what compiling costs does not count. pbmc3k.h5ad with .obs["cell_type"] must be in the folder.
@@ -80,6 +82,12 @@ def clock(f):
     return time.perf_counter() - start
 
 
+def hand_over(n_times=200):
+    """Microseconds in which all threads write a megabyte and one reads it."""
+    x = torch.zeros(2**18)
+    return 1e6 * float(np.median([clock(lambda: x.add_(1).numpy().sum()) for _ in range(n_times)]))
+
+
 def throughput(adata, batch_size, visits, repeats, compiled=False):
     """Cells a second of both models, in turn."""
     rows = []
@@ -103,14 +111,15 @@ def throughput(adata, batch_size, visits, repeats, compiled=False):
         model.get_latent_representation()
     for repeat in range(repeats):
         for cls, model in models.items():
-            plan = plans[cls]
+            plan, between = plans[cls], hand_over()
             training = clock(partial(train, model, plan, 1))
             if compiled:
                 training = clock(partial(train, model, plan, 2)) - training
             inference = clock(lambda model=model: model.get_latent_representation())
             rows.append(
                 {"cells": adata.n_obs, "genes": adata.n_vars, "batch size": batch_size, "model": cls.__name__,
-                 "repeat": repeat, "training": n_cells / training, "inference": adata.n_obs / inference}
+                 "repeat": repeat, "hand-over": between, "training": n_cells / training,
+                 "inference": adata.n_obs / inference}
             )  # fmt: skip
             print(rows[-1], flush=True)
     return rows
@@ -282,17 +291,18 @@ def table(rows):
     frame = pd.DataFrame(rows)
     keys = ["cells", "genes", "batch size"]
     lines = [
-        "| cells | genes | batch size | task | VAE, cells/s (range) | SCVI, cells/s (range) | ratio |",
-        "|---|---|---|---|---|---|---|",
+        "| cells | genes | batch size | task | VAE, cells/s (range) | SCVI, cells/s (range) | ratio | hand-over, µs |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for key, group in frame.groupby(keys):
+        between = group["hand-over"]
         for task in ("training", "inference"):
             by_model = group.groupby("model")[task]
             median, low, high = by_model.median(), by_model.min(), by_model.max()
             shown = [f"{median[m]:,.0f} ({low[m]:,.0f} to {high[m]:,.0f})" for m in ("VAE", "SCVI")]
             lines.append(
                 f"| {key[0]:,} | {key[1]:,} | {key[2]:,} | {task} | {shown[0]} | {shown[1]} "
-                f"| **{median['VAE'] / median['SCVI']:.1f}** |"
+                f"| **{median['VAE'] / median['SCVI']:.1f}** | {between.min():.0f} to {between.max():.0f} |"
             )
     return lines
 

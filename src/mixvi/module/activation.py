@@ -1,7 +1,7 @@
 """Batch norm, ReLU and dropout of a hidden layer in one pass, compiled for the CPU.
 
-One after the other in torch they are a dozen operations on what is less than a millionth of a second's arithmetic each.
-Here a layer in training takes one, and another for its gradient, in single precision; all others take torch's.
+One after the other in torch they are a dozen operations, each of which costs several times its arithmetic. Here a layer
+in training takes one, and another for its gradient, in single precision; all others take torch's.
 """
 
 import numpy as np
