@@ -111,10 +111,26 @@ def test_kernel_is_the_plain_formula_in_single_precision(layout, spread, alike):
 
 def test_kernel_lets_nan_through():
     x, *_ = draw(torch.float32)
-    h, *others = draw_head(x)
+    h, weight, bias, *others = draw_head(x)
     h[4, 5] = torch.nan
-    log_p = counts.log_negative_binomial_softmax(x, h, *others)
+    log_p = counts.log_negative_binomial_softmax(x, h, weight, bias, *others)
     assert log_p.isnan().nonzero().squeeze().tolist() == 4
+    h[4, 5], bias[5] = 0, torch.nan  # one logit of each cell, among finite ones
+    assert counts.log_negative_binomial_softmax(x, h, weight, bias, *others).isnan().all()
+
+
+def test_no_cells_have_no_gradient():
+    h, weight, bias, library, theta = draw_head(torch.zeros(0, G))
+    log_p = counts.log_negative_binomial_softmax(torch.zeros(0, G), h, weight.requires_grad_(), bias, library, theta)
+    assert not torch.autograd.grad(log_p.sum(), weight)[0].any()
+
+
+def test_half_precision_takes_the_formula_in_torch():
+    x, *_ = draw(torch.float32)
+    arrays = draw_head(x, 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = counts.log_negative_binomial_softmax(x, *arrays)
+    assert relative(found, counts.log_negative_binomial_softmax(x, *arrays)) < 1e-2
 
 
 def test_kernel_gives_the_same_bits_wherever_its_arrays_lie():

@@ -17,14 +17,15 @@ def activate(h: Tensor, norm: nn.BatchNorm1d, dropout: nn.Dropout) -> Tensor:
     Dropout takes 16 random bits a unit, as drawing them is most of what it costs: units are at 0 with probability p, to
     2^-16, and the others scaled up by as much.
     """
-    drops = norm.training and dropout.training and dropout.p > 0
+    usual = type(norm) is nn.BatchNorm1d and norm.affine and norm.track_running_stats and norm.momentum is not None
+    drops = norm.training and dropout.training and 0 < dropout.p < 1
     single = h.device.type == "cpu" and h.dtype == torch.float32
-    if not (drops and single and len(h) > 1) or torch.compiler.is_compiling():
+    if not (usual and drops and single and len(h) > 1) or torch.compiler.is_compiling():
         return dropout(norm(h).relu())
     norm.num_batches_tracked.add_(1)
     bits = torch.empty(-(-h.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     bits = bits.view(torch.int16)[: h.numel()].view(h.shape)
-    return _Activation.apply(h, norm.weight, norm.bias, norm, bits, round(dropout.p * 2**16))
+    return _Activation.apply(h.contiguous(), norm.weight, norm.bias, norm, bits, round(dropout.p * 2**16))
 
 
 class _Activation(torch.autograd.Function):

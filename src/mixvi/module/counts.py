@@ -41,8 +41,8 @@ def log_negative_binomial_softmax(
     x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor
 ) -> Tensor:
     """The same with mu = library softmax(h weight^T + bias): h (n, k), weight (g, k), bias (g,), library (n, 1)."""
-    single = h.dtype == torch.float32 and not torch.is_autocast_enabled(h.device.type)
-    if h.device.type == "cpu" and single and not torch.compiler.is_compiling():
+    eager = h.device.type == "cpu" and not torch.compiler.is_compiling()
+    if eager and h.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
         return kernels.log_negative_binomial_softmax(x, h, weight, bias, library, theta)
     return log_negative_binomial(x, library * linear(h, weight, bias).softmax(-1), theta)
 

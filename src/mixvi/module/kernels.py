@@ -31,7 +31,7 @@ def log_negative_binomial_softmax(
 
 
 class _Fused(torch.autograd.Function):
-    """One matrix (n, g) is ever made: logits, which turn into gradients where they are.
+    """A pass makes one matrix (n, g): logits, which turn into gradients where they are.
 
     Gradients by bias and theta are added up on the way, for cells that weigh the same, as they do in a mean. Where they
     turn out to weigh otherwise there is another pass.
@@ -48,8 +48,8 @@ class _Fused(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         *given, by_logits, by_gene = ctx.saved_tensors  # of the log p of each cell, and of their sum
         _, h, weight, *_ = given
-        each, alike = grad.unsqueeze(-1), (grad == grad[0]).all()
-        by_bias, by_theta = grad[0] * by_gene if alike else _pass(*given, grad)[-1]
+        each, first = grad.unsqueeze(-1), grad[:1]
+        by_bias, by_theta = first.sum() * by_gene if (grad == first).all() else _pass(*given, grad)[-1]
         return None, (by_logits @ weight) * each, by_logits.t() @ (h * each), by_bias, None, by_theta
 
 
@@ -133,7 +133,7 @@ def _ordered(bits):
 
 @njit(inline="always")
 def _largest(values):
-    """The largest of values, or NaN; the compiler would take floats, of which some may be NaN, one by one."""
+    """The largest of values; the compiler would take floats, of which some may be NaN, one by one."""
     largest = _i(-(2**31))
     for j in range(len(values)):
         largest = max(largest, _ordered(_f(values[j]).view(_i)))
