@@ -6,9 +6,9 @@ Cells are simulated from real blood cells (pbmc3k): each is a half, drawn count 
 type have together, so that sparsity, library sizes and genes that go together are real. Genes are the most variable.
 Both models train through ``train()``, without validation, after a short run that warms up, and give their latents; the
 table has medians over --repeats and their range. A measurement has about --visits training cells, which is several
-epochs of few cells and a part of one of many. Where this runs on the CPU, the time in which a megabyte goes from one
-core to another is noted before each: virtual machines move between cores that share a cache and cores that do not,
-which counts more the less else a step does. --elbo trains SCVI at its defaults and mixvi.VAE for as many epochs, and
+epochs of few cells and a part of one of many. The time in which a megabyte goes from one core to another is noted
+before each: virtual machines move between cores that share a cache and cores that do not, which counts more the less
+else a step on the CPU does. --elbo trains SCVI at its defaults and mixvi.VAE for as many epochs, and
 notes when the second has the final bound of the first on the same held-out cells, computed by one function.
 --compile has mixvi.VAE compile its step (on CUDA: capture it as a graph), and takes twice the epochs less once, so that
 what compiling costs does not count. pbmc3k.h5ad with .obs["cell_type"] must be in the folder.
