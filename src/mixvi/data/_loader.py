@@ -198,7 +198,7 @@ class CellsSplitter(DataSplitter):
     def some_rows(self, of: np.ndarray, n: int, seed: int) -> np.ndarray:
         """Rising row numbers of n of the given cells, or of all there are, from all over the data."""
         rows = np.sort(of)
-        neighbours = NEIGHBOURS if self._cells().is_backed else 1
+        neighbours = NEIGHBOURS if self.cells().is_backed else 1
         order = Shuffled(len(rows), neighbours, torch.Generator().manual_seed(seed))
         return np.sort(rows[order[np.arange(min(n, len(rows)))]])
 
@@ -210,7 +210,8 @@ class CellsSplitter(DataSplitter):
         """What is sparse stays so."""
         return batch
 
-    def _cells(self) -> CellsDataset:
+    def cells(self) -> CellsDataset:
+        """All registered cells, by row number."""
         if self._dataset is None:
             device = self.trainer.strategy.root_device
             resident = is_resident(self.adata_manager, device, self.data_path)
@@ -226,7 +227,7 @@ class CellsSplitter(DataSplitter):
     def _loader(self, rows: np.ndarray, shuffle: bool = False) -> DataLoader | None:
         if not len(rows):
             return None
-        strategy, dataset = self.trainer.strategy, self._cells()
+        strategy, dataset = self.trainer.strategy, self.cells()
         generator = None
         if shuffle:
             generator = torch.Generator().manual_seed(strategy.broadcast(int(torch.randint(2**62, ()))))

@@ -12,7 +12,8 @@ from anndata import AnnData
 from scvi import settings
 from torch import Tensor
 
-from mixvi import cluster
+from mixvi.cluster.graph import shared_neighbors
+from mixvi.cluster.leiden import leiden
 from mixvi.data import annotation_keys, as_positions, check_free, check_target, own_columns, write_blocks
 from mixvi.model._description import DescribedModel
 from mixvi.module._elbo import Cells
@@ -200,6 +201,7 @@ class LatentModel(DescribedModel):
         key_added: str = "mixvi",
         clustering: str | None = None,
         resolution: float = 1.0,
+        n_clusters: int | None = None,
     ) -> None:
         """Write what the model found into an AnnData. It is the one method that does.
 
@@ -226,6 +228,8 @@ class LatentModel(DescribedModel):
             other models write none.
         resolution
             Of Leiden.
+        n_clusters
+            GMVAE: cut the tree of clusters into so many; ``None`` takes those of ``predict()``.
 
         Raises
         ------
@@ -239,9 +243,9 @@ class LatentModel(DescribedModel):
         latent = self.get_latent_representation(adata)
         obs, obsm = {}, {f"X_{key_added}": latent}
         if clustering == "leiden":
-            codes = cluster.leiden(latent, resolution, seed=settings.seed or 0)
+            codes = leiden(shared_neighbors(latent), resolution, settings.seed or 0)
             obs[key_added] = pd.Categorical.from_codes(codes, [str(k) for k in range(codes.max() + 1)])
-        elif (table := self._probabilities(adata, None, None)) is not None:
+        elif (table := self._probabilities(adata, None, None, n_clusters)) is not None:
             p = table.to_numpy()
             obs[key_added] = pd.Categorical.from_codes(p.argmax(1), table.columns)
             obs[f"{key_added}_confidence"] = p.max(1)
@@ -265,7 +269,9 @@ class LatentModel(DescribedModel):
         """New z (n, d) for the conditions of the given cells."""
 
     @abstractmethod
-    def _probabilities(self, adata: AnnData | None, indices, batch_size: int | None) -> pd.DataFrame | None:
+    def _probabilities(
+        self, adata: AnnData | None, indices, batch_size: int | None, n_clusters: int | None
+    ) -> pd.DataFrame | None:
         """Cluster probabilities (n, K), columns named as the clusters; ``None`` for a model without clusters."""
 
     @abstractmethod

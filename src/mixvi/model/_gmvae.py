@@ -1,25 +1,29 @@
 """Gaussian-mixture variational autoencoder for AnnData."""
 
 import logging
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from scvi import REGISTRY_KEYS, settings
+from scvi import REGISTRY_KEYS
 from scvi.utils import track
 from torch import Tensor
 
 from mixvi._version import __version__
-from mixvi.cluster import MergeTree, merge_tree, neighbor_graph
 from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
+from mixvi.model._init import check_init, name_of
+from mixvi.model._markers import marker_table
+from mixvi.model._tree import ClusterTree
 from mixvi.module._elbo import Cells
 from mixvi.module._gmvae import GMVAEModule
 from mixvi.module.likelihoods import LIKELIHOODS
+from mixvi.module.mixtures import MAX_COMPONENTS
+from mixvi.train import Clusters, MixturePhases
 
 logger = logging.getLogger(__name__)
 
@@ -27,18 +31,18 @@ logger = logging.getLogger(__name__)
 class GMVAE(ConditionalMixin, EvidenceMixin):
     """Gaussian-mixture variational autoencoder: the components of its prior are the clusters.
 
-    Training starts as a VAE. Half-way the cells are partitioned by neighbour graphs (`mixvi.consensus.place`), each
-    component takes the place of one part, and all is trained on together.
+    Training starts as a VAE. Half-way the cells are split into many small communities of a neighbour graph. Each gives
+    one component of the mixture its place, and all is trained on together. A tree over the components says which belong
+    together, and what each split is worth on counts that were held out. Clusters are where this tree is cut.
 
     Parameters
     ----------
     adata
-        Registered with `setup_anndata`. Batch and covariates are conditioned on, so clusters need not follow them;
-        labelled classes become the first components, under their own names.
+        Registered with `setup_anndata`. Batch and covariates are conditioned on, so clusters need not follow them.
+        Labelled classes become the first clusters, under their own names.
     n_clusters
-        Number of clusters. ``None``: the number of classes if there are labels, else as many as the neighbour graph
-        shows (`mixvi.cluster.merge`, `mixvi.rare`), at most 64. Of fewer than it shows, data that are not counts are
-        also asked by a net that prefers clusters of like sizes.
+        Where the tree is cut. ``None``: the classes if there are labels; else the splits that are supported by held-out
+        counts and worth at least ``min_worth``. `predict` and `annotate` cut it elsewhere without another fit.
     n_latent
         Width d of the latent space.
     n_hidden, n_layers, dropout_rate
@@ -50,14 +54,26 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         Of the Dirichlet prior of the cluster weights: 1 is flat, more makes clusters more equal in size.
     hierarchical
         Clusters of free shape, bent by a second latent (Dilokthanakul 2016).
+    init
+        How the components are initialised. ``"leiden"``: communities of a shared-neighbour graph (with labels: label
+        spreading over it). ``"n2d"``: Gaussian mixtures on a UMAP layout of the latent space; ``"imsat"``:
+        information-maximising nets; both are made for images and need ``n_clusters``. ``"vat"``: nets that learn from
+        labels by virtual adversarial training. Or one part for each cell (n,), the name of a column of ``.obs``, or a
+        function from latent means (m, d) to parts (m,). ``None`` leaves one cluster.
+    guidance
+        How strongly cells are held to the component they started in while all is trained together, in nats; 0 leaves
+        that to the bound.
+    min_worth
+        Nats that a split must be worth on held-out counts, for each cell of its smaller side. ``None`` takes a twentieth
+        of what all clusters together say of an average cell. Not used where ``n_clusters`` is given.
     registry
         Used by ``load``.
 
     Raises
     ------
     ValueError
-        If the likelihood cannot describe the data (it says which cell and gene, and what to do), or ``n_clusters`` is
-        not between 1, or the number of labelled classes, and the number of cells.
+        If the likelihood cannot describe the data (it says which cell and gene, and what to do), ``n_clusters`` is
+        not between 1, or the number of labelled classes, and the number of cells, or ``init`` is not known.
 
     Examples
     --------
@@ -65,6 +81,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
     >>> model = mixvi.GMVAE(adata)
     >>> model.train()
     >>> model.annotate()
+    >>> print(model.tree)
     >>> sc.pp.neighbors(adata, use_rep="X_mixvi")
 
     See Also
@@ -84,29 +101,46 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         likelihood: str = "auto",
         concentration: float = 1.0,
         hierarchical: bool = False,
+        init: str | Sequence | Callable[[np.ndarray], np.ndarray] | None = "leiden",
+        guidance: float = 5.0,
+        min_worth: float | None = None,
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
         layout = self._layout()
-        n_components = self._n_components(n_clusters, layout.n_labels)
+        self.n_wanted_ = self._n_wanted(n_clusters, layout.n_labels)
+        self._init = check_init(init, self.adata, self.n_wanted_, layout.n_labels)
+        init = name_of(init)
+        for name, value in (("guidance", guidance), ("min_worth", min_worth)):
+            if not (value is None and name == "min_worth") and not (isinstance(value, Real) and 0 <= value < np.inf):
+                raise ValueError(f"{name}={value!r}; it must be a number of nats, 0 or more.")
+        self._guidance, self._min_worth = guidance, min_worth
+        self.clusters_ = None  # what training found, as plain values
         self.likelihood_ = likelihood = self._likelihood(likelihood)
         hidden = self._hidden(n_latent, n_hidden, n_layers, dropout_rate)
+        room = max(MAX_COMPONENTS, self.n_wanted_ or 0)
         part = LIKELIHOODS[likelihood]
-        self.module = GMVAEModule(layout, part, n_components, n_latent, hidden, concentration, hierarchical)
+        self.module = GMVAEModule(layout, part, room, n_latent, hidden, concentration, hierarchical)
         self.mixvi_version_ = __version__
         self.init_params_ = self._get_init_params(locals())
 
     @property
     def n_clusters(self) -> int:
-        """Number of clusters in use; before training the most there may be."""
-        return int(self.module.prior.active.sum())
+        """Number of clusters where the tree is cut; before training what was asked for, or 1."""
+        if self.clusters_ is None:
+            return self.n_wanted_ or 1
+        tree = self._clusters().tree
+        return min(self.n_wanted_ or tree.n_default, tree.n_leaves)
 
     @property
     def cluster_names(self) -> list[str]:
-        """Cluster names, labelled classes first, then ``"0"``, ``"1"``, ... from the largest down."""
-        classes = self._classes()
-        others = [str(k) for k in range(self.n_clusters - len(classes))]
-        return [*classes, *(f"new {name}" if name in classes else name for name in others)]
+        """Cluster names: labelled classes first, then ``"0"``, ``"1"``, ... from the largest down."""
+        return self._names(self.n_clusters)
+
+    @property
+    def tree(self) -> ClusterTree:
+        """The tree over all components: print it, see ``tree.table``, or draw it with `mixvi.pl.tree`."""
+        return ClusterTree(self._clusters(), self.cluster_names)
 
     def predict(
         self,
@@ -114,6 +148,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         indices: Sequence[int] | None = None,
         soft: bool = False,
         batch_size: int | None = None,
+        n_clusters: int | None = None,
     ) -> np.ndarray | pd.DataFrame:
         """Cluster of each cell; new cells are assigned without a refit.
 
@@ -122,26 +157,85 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         adata, indices, batch_size
             As in `get_latent_representation`.
         soft
-            Return the probability of each cluster: responsibilities, made no surer on average than held-out labels, or
-            other partitions of the cells, are found to agree (page GMVAE). A cell's label is not looked at.
+            Return the probability of each cluster: the sum of the calibrated responsibilities of its components. A
+            cell's label is not looked at.
+        n_clusters
+            Cut the tree into so many clusters; ``None`` cuts it where the model does.
 
         Returns
         -------
         (n,) cluster names; with ``soft=True`` a table (n, K) of probabilities, one row a cell, rows summing to 1.
+
+        Raises
+        ------
+        ValueError
+            If the tree has not so many leaves.
         """
-        table = self._probabilities(adata, indices, batch_size)
+        table = self._probabilities(adata, indices, batch_size, n_clusters)
         return table if soft else table.columns.to_numpy()[table.to_numpy().argmax(1)]
 
-    def merge_tree(self) -> MergeTree:
-        """Which clusters belong together, by the neighbour graph of the latent space; `mixvi.pl.merge_tree` draws it.
+    def subclusters(
+        self,
+        cluster: str,
+        n_clusters: int | None = None,
+        adata: AnnData | None = None,
+        batch_size: int | None = None,
+    ) -> pd.Series:
+        """Look inside a cluster: the part of it that each of its cells is in, without another fit.
+
+        Parameters
+        ----------
+        cluster
+            Its name, or that of any node of `tree`.
+        n_clusters
+            Number of parts; ``None`` makes every split inside that held-out counts support, and at least the first.
+        adata, batch_size
+            As in `get_latent_representation`.
 
         Returns
         -------
-        `mixvi.cluster.MergeTree`; its ``cut(n)`` says which clusters to take together for n.
+        Names such as ``"3.0"``, with the names of the cells as index.
+
+        Raises
+        ------
+        ValueError
+            If there is no such cluster, or it cannot be split into so many parts.
         """
-        names = self.cluster_names
-        graph = neighbor_graph(self.get_latent_representation(), settings.seed or 0)
-        return merge_tree(pd.Categorical(self.predict(), names).codes, graph, names)
+        below = self.tree.below(str(cluster), n_clusters)
+        p = self._component_probabilities(adata, None, batch_size)  # (n, K)
+        mine = np.isin(p.argmax(1), sum(below.values(), []))
+        if self.tree.names.index(str(cluster)) in self._clusters().tree.nodes(self.n_clusters):
+            mine = self.predict(adata, batch_size=batch_size) == str(cluster)
+        parts = np.stack([p[mine][:, leaves].sum(1) for leaves in below.values()], 1)
+        cells = self.adata if adata is None else adata
+        return pd.Series(np.array(list(below))[parts.argmax(1)], cells.obs_names[mine], name=str(cluster))
+
+    def markers(self, n_clusters: int | None = None, versus: str = "both") -> pd.DataFrame:
+        """Marker genes of each cluster, tested on counts that took no part in finding the clusters.
+
+        Testing the counts that clusters were found in gives p-values that are far too small. Here each count was split
+        in two independent parts under the model's negative binomial (Neufeld 2023): one found the clusters, the other
+        is tested. Of data with batches or covariates, only differences within them count.
+
+        Parameters
+        ----------
+        n_clusters
+            Where to cut the tree; ``None`` where the model does.
+        versus
+            ``"rest"`` compares with all other cells, ``"sibling"`` with the cluster's sister in the tree.
+
+        Returns
+        -------
+        One row for each cluster, comparison and gene, the most significant first: ``cluster``, ``versus``, ``gene``,
+        ``log2_fold_change``, ``detection`` and ``detection_other`` (shares of cells with a count), ``p`` and ``q``
+        (false discovery rate over genes).
+
+        Raises
+        ------
+        ValueError
+            If the values are not counts, there is one cluster, or the model was loaded without its data.
+        """
+        return marker_table(self, self._clusters(), n_clusters or self.n_clusters, versus)
 
     def cluster_stability(self, n_seeds: int = 5, max_epochs: int | None = None, **kwargs) -> pd.DataFrame:
         """How far each cluster can be trusted: whether models that differ by their seed alone find it again.
@@ -154,7 +248,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         Parameters
         ----------
         n_seeds
-            Further models, at least one.
+            Number of further models, at least one.
         max_epochs
             Of each; ``None`` takes as many as this model was trained for.
         **kwargs
@@ -182,7 +276,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         for seed in track(range(1, n_seeds + 1), description="fits"):
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                model = type(self)(self.adata, **self.init_params_["non_kwargs"])
+                model = type(self)(self.adata, **self.init_params_["non_kwargs"] | {"init": self._init})
                 model.train(max_epochs or len(self.history["elbo_train"]), **kwargs)
             other = pd.get_dummies(pd.Series(model.predict())).to_numpy(dtype=float)
             both = own.T @ other
@@ -194,19 +288,54 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
     def _draw_latent(self, cells: Cells, component: int | None) -> Tensor:
         return self.module.prior.sample(cells.c, component)
 
-    def _probabilities(self, adata, indices, batch_size) -> pd.DataFrame:
+    def _phases(self, max_epochs: int, n_epochs_pretrain: int | None) -> MixturePhases:
+        clusters = None if self.clusters_ is None else self._clusters()
+        if n_epochs_pretrain is None:
+            n_epochs_pretrain = -1 if clusters is not None else max_epochs // 2
+        return MixturePhases(
+            n_epochs_pretrain, init=self._init, guidance=self._guidance, n_clusters=self.n_wanted_,
+            min_worth=self._min_worth, clusters=clusters,
+        )  # fmt: skip
+
+    def _clusters(self) -> Clusters:
+        """What training found."""
+        self._check_trained()
+        if self.clusters_ is None:
+            raise ValueError(
+                "This GMVAE has one cluster and no tree: training ended before clusters were initialised, or init=None."
+            )
+        return Clusters.from_dict(self.clusters_)
+
+    def _names(self, n_clusters: int) -> list[str]:
+        classes = self._classes()
+        if n_clusters < len(classes):
+            classes = []
+        others = [str(k) for k in range(n_clusters - len(classes))]
+        return [*classes, *(f"new {name}" if name in classes else name for name in others)]
+
+    def _component_probabilities(self, adata, indices, batch_size) -> np.ndarray:
         def probabilities(cells: Cells) -> Tensor:
             return self.module.prior.probabilities(self.module.encode(cells), cells)
 
-        p = self._collect(probabilities, adata, indices, batch_size)[:, : self.n_clusters]
-        names = (self.adata if adata is None else adata).obs_names
-        return pd.DataFrame(p, names if indices is None else names[indices], self.cluster_names)
+        return self._collect(probabilities, adata, indices, batch_size)
 
-    def _component_index(self, component: int | str) -> int:
+    def _probabilities(self, adata, indices, batch_size, n_clusters=None) -> pd.DataFrame:
+        p = self._component_probabilities(adata, indices, batch_size)
+        names = (self.adata if adata is None else adata).obs_names
+        names = names if indices is None else names[indices]
+        if self.clusters_ is None:
+            return pd.DataFrame(p.sum(1, keepdims=True), names, ["0"])
+        n_clusters = n_clusters or self.n_clusters
+        groups = self._clusters().groups(n_clusters)
+        return pd.DataFrame(np.stack([p[:, group].sum(1) for group in groups], 1), names, self._names(n_clusters))
+
+    def _component_index(self, component: int | str) -> list[int]:
         names = self.cluster_names
         if str(component) not in names:
             raise ValueError(f"component={component!r} is not a cluster; there are {names}.")
-        return names.index(str(component))
+        if self.clusters_ is None:
+            return list(range(self.module.prior.n_room))
+        return self._clusters().groups(self.n_clusters)[names.index(str(component))]
 
     def _axes(self) -> None:
         return None
@@ -222,7 +351,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         labels = self.registry_["field_registries"].get(REGISTRY_KEYS.LABELS_KEY)
         return [] if labels is None else [str(name) for name in labels["state_registry"]["categorical_mapping"][:-1]]
 
-    def _n_components(self, n_clusters: int | None, n_labels: int) -> int | None:
+    def _n_wanted(self, n_clusters: int | None, n_labels: int) -> int | None:
         if n_clusters is None:
             if n_labels and self.adata is not None:
                 logger.info(

@@ -3,6 +3,7 @@
 import logging
 import math
 import signal
+from abc import abstractmethod
 from numbers import Integral
 from typing import Any, Literal
 
@@ -18,10 +19,9 @@ from scvi.train._config import merge_kwargs
 from mixvi.data import CellsDataset, CellsSplitter
 from mixvi.model._arguments import check_plan, check_trainer
 from mixvi.model._registration import RegisteredModel
-from mixvi.module.mixtures import MixturePrior
 from mixvi.module.priors import Flat
 from mixvi.module.rows import dense
-from mixvi.train import Interruption, MixviPlan, fit_full_batch
+from mixvi.train import Interruption, MixturePhases, MixviPlan, fit_full_batch
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
                 raise ValueError(f"{name}={value!r}; it must be a whole number, 1 or more, or None for the default.")
         check_trainer(merge_kwargs(kwargs.get("trainer_config"), kwargs, name="trainer"))
         plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
+        n_epochs_pretrain = plan_kwargs.pop("n_epochs_pretrain", None)
         check_plan(plan_kwargs)
         if data_path not in ("auto", "resident", "stream"):
             raise ValueError(f"data_path={data_path!r} is not known; it is 'auto', 'resident' or 'stream'.")
@@ -127,36 +128,47 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         warmup = None if by_steps or self.is_trained_ else max(max_epochs // MAX_EPOCHS, 1)
         plan_kwargs.setdefault("n_epochs_kl_warmup", warmup)
         unsettled = plan_kwargs["n_epochs_kl_warmup"] or math.ceil((by_steps or 0) / steps_an_epoch)
-        if isinstance(self.module.prior, MixturePrior):
-            plan_kwargs.setdefault("n_epochs_pretrain", -1 if self.module.prior.placed else max_epochs // 2)
-            unsettled = max(unsettled, plan_kwargs["n_epochs_pretrain"] + 1)
+        callbacks = list(kwargs.pop("callbacks", None) or [])
+        phases = next((callback for callback in callbacks if isinstance(callback, MixturePhases)), None)
+        if phases is None and (phases := self._phases(max_epochs, n_epochs_pretrain)) is not None:
+            callbacks.append(phases)
+        if phases is not None:
+            unsettled = max(unsettled, phases.n_epochs_pretrain + 1)
         kwargs.setdefault("log_every_n_steps", 1)  # a step is a block, to Lightning
         if math.ceil((train_size or 0.9) * self.adata.n_obs) < self.adata.n_obs and validation_size != 0:
             kwargs.setdefault("check_val_every_n_epoch", 1)
         kwargs.setdefault("early_stopping_warmup_epochs", -(-unsettled // (kwargs.get("check_val_every_n_epoch") or 1)))
         kwargs.setdefault("use_distributed_sampler", False)  # cells are shared out already
         interruption = Interruption()
-        kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), interruption]
+        kwargs["callbacks"] = [*callbacks, interruption]
         self.module.train()  # scvi-tools leaves a trained module in evaluation mode, and so would train it further
-        super().train(
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            train_size=train_size,
-            validation_size=validation_size,
-            shuffle_set_split=shuffle_set_split,
-            batch_size=batch_size,
-            early_stopping=early_stopping,
-            plan_kwargs=plan_kwargs,
-            **kwargs,
-        )
+        try:
+            super().train(
+                max_epochs=max_epochs,
+                accelerator=accelerator,
+                devices=devices,
+                train_size=train_size,
+                validation_size=validation_size,
+                shuffle_set_split=shuffle_set_split,
+                batch_size=batch_size,
+                early_stopping=early_stopping,
+                plan_kwargs=plan_kwargs,
+                **kwargs,
+            )
+        finally:
+            if phases is not None and phases.clusters is not None:
+                self.clusters_ = phases.clusters.to_dict()
         how = f"train(..., ckpt_path={str(interruption.path)!r}) goes on from there." if interruption.path else ""
         _pass_on(interruption, self.trainer.current_epoch, how)
+
+    @abstractmethod
+    def _phases(self, max_epochs: int, n_epochs_pretrain: int | None) -> MixturePhases | None:
+        """The phases of a mixture; ``None`` for a model without one."""
 
     def _fits_in_full_batch(self, plan_kwargs: dict, kwargs: dict) -> bool:
         plain = set(plan_kwargs) <= {"max_kl_weight", "weight_decay"} and set(kwargs) <= {"enable_progress_bar"}
         small = self.adata.n_obs * self.adata.n_vars <= MAX_FULL_BATCH
-        return plain and small and self.module.is_linear_gaussian and not isinstance(self.module.prior, MixturePrior)
+        return plain and small and self.module.is_linear_gaussian and self._phases(1, None) is None
 
     def _train_full_batch(
         self, max_epochs: int | None, accelerator, devices, plan_kwargs: dict, enable_progress_bar: bool = True

@@ -6,8 +6,12 @@ from mixvi.model._base import LatentModel
 class UnclusteredMixin(LatentModel):
     """Abstract: no probabilities to write, no component to draw from."""
 
-    def _probabilities(self, adata, indices, batch_size) -> None:
+    def _phases(self, max_epochs, n_epochs_pretrain) -> None:
         return None
+
+    def _probabilities(self, adata, indices, batch_size, n_clusters) -> None:
+        if n_clusters is not None:
+            raise ValueError(f"n_clusters={n_clusters} was asked of {type(self).__name__}; use mixvi.GMVAE.")
 
     def _component_index(self, component) -> int:
         raise ValueError(

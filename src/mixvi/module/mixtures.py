@@ -14,7 +14,7 @@ from mixvi.module.priors import Prior, Terms, standard
 if TYPE_CHECKING:
     from mixvi.module._elbo import Cells, Layout
 
-MAX_COMPONENTS = 64  # room for components where their number is left open
+MAX_COMPONENTS = 64  # room for components, unless more are wanted
 OFF = -1e9  # log weight of a component that is switched off: exp gives 0, and no NaN on the way
 
 
@@ -29,13 +29,11 @@ class MixturePrior(Prior):
 
     def __init__(self, n_components: int | None, concentration: float):
         super().__init__()
-        self.n_wanted = n_components  # None: as many as the data show, up to the room there is
         self.n_room = n_components or MAX_COMPONENTS
         self.concentration = concentration
         self.logits = nn.Parameter(torch.zeros(self.n_room))
         self.register_buffer("active", torch.ones(self.n_room, dtype=torch.bool))
         self.register_buffer("placed", torch.tensor(False))
-        self.register_buffer("accuracy", torch.tensor(torch.nan))  # share of cells that are right, as far as is known
         self.register_buffer("temperature", torch.tensor(1.0))
 
     @abstractmethod
@@ -56,27 +54,6 @@ class MixturePrior(Prior):
     @abstractmethod
     def place(self, loc: Tensor, scale: Tensor, weight: Tensor) -> None:
         """Put the first components where the data are: loc, scale (k, d), weight (k,); switch off the others."""
-
-    @abstractmethod
-    def reorder(self, order: Tensor) -> None:
-        """Give the components a new order (K,), so that a component's index can be its name."""
-
-    def sort(self, component: Tensor, n_classes: int, drop: bool = False) -> int:
-        """Order the components by the number of cells that are in them (n,), after those of the classes.
-
-        Returns how many are empty; ``drop`` switches them off.
-        """
-        size = torch.bincount(component, minlength=self.n_room).float()
-        size[:n_classes] = torch.inf
-        active = self.active.cpu()
-        n_empty = int((active & (size == 0)).sum())
-        if drop:
-            active &= size > 0
-        size[~active] = -1
-        order = size.argsort(descending=True, stable=True).to(self.logits.device)
-        self.active.copy_(active)
-        self.reorder(order)
-        return n_empty
 
     def _switch_on(self, k: int) -> int:
         self.active[:] = torch.arange(self.n_room, device=self.active.device) < k
@@ -120,7 +97,7 @@ class MixturePrior(Prior):
         return self.log_responsibilities(qz, cells).exp()
 
     def probabilities(self, qz: Distribution, cells: "Cells") -> Tensor:
-        """Responsibilities (n, K) as sure as they are known to be right: softmax(log r / temperature)."""
+        """Calibrated responsibilities (n, K): softmax(log r / temperature)."""
         return (self.log_responsibilities(qz, cells) / self.temperature).softmax(-1)
 
     def log_responsibilities(self, qz: Distribution, cells: "Cells") -> Tensor:
@@ -174,14 +151,8 @@ class GaussianMixture(MixturePrior):
         k = self._switch_on(len(weight))
         self.loc[:k], self.log_scale[:k], self.logits[:k] = loc, scale.log(), weight.log()
 
-    @torch.no_grad()
-    def reorder(self, order: Tensor) -> None:
-        """See `MixturePrior.reorder`."""
-        for values in (self.active, self.logits, self.loc, self.log_scale):
-            values.copy_(values[order])
-
-    def sample(self, c: Tensor, component: int | None = None) -> Tensor:
-        """Y ~ Cat(pi) or the chosen component, then z ~ N(mu_y, diag s_y^2)."""
+    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+        """Y ~ Cat(pi), or one of the chosen components, then z ~ N(mu_y, diag s_y^2)."""
         y = _draw_components(self.log_weights(), component, c.shape[0])
         return Normal(self.loc[y], self.log_scale[y].exp(), validate_args=False).sample()
 
@@ -241,15 +212,8 @@ class HierarchicalMixture(MixturePrior):
         self.log_scale.bias.unflatten(0, self.shape)[:k] = scale.log()
         self.logits[:k] = weight.log()
 
-    @torch.no_grad()
-    def reorder(self, order: Tensor) -> None:
-        """See `MixturePrior.reorder`."""
-        heads = [*self.loc.parameters(), *self.log_scale.parameters()]
-        for values in (self.active, self.logits, *(head.unflatten(0, self.shape) for head in heads)):
-            values.copy_(values[order])
-
-    def sample(self, c: Tensor, component: int | None = None) -> Tensor:
-        """W ~ N(0, I), y ~ Cat(pi) or the chosen component, then z ~ N(mu_y(w), diag s_y(w)^2)."""
+    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+        """W ~ N(0, I), y ~ Cat(pi) or one of the chosen components, then z ~ N(mu_y(w), diag s_y(w)^2)."""
         n = c.shape[0]
         y = _draw_components(self.log_weights(), component, n)
         w = torch.randn(n, self.shape[1], device=c.device, dtype=c.dtype)
@@ -262,8 +226,9 @@ def _component_kl(qz: Distribution, pz: Normal) -> Tensor:
     return kl_divergence(q, pz).sum(-1)
 
 
-def _draw_components(log_pi: Tensor, component: int | None, n: int) -> Tensor:
-    """N component indices: the chosen one, or draws from pi."""
-    if component is None:
-        return torch.distributions.Categorical(logits=log_pi).sample((n,))
-    return torch.full((n,), component, device=log_pi.device)
+def _draw_components(log_pi: Tensor, component: Tensor | int | None, n: int) -> Tensor:
+    """N component indices, drawn from pi; or from the chosen ones by their weights in pi."""
+    if component is not None:
+        chosen = torch.atleast_1d(torch.as_tensor(component, device=log_pi.device))
+        log_pi = torch.full_like(log_pi, -torch.inf).index_copy(0, chosen, log_pi[chosen])
+    return torch.distributions.Categorical(logits=log_pi).sample((n,))

@@ -1,15 +1,13 @@
-"""The training plan: scvi-tools' own in blocks of minibatches, with phases for a mixture: pretrain, place, train, sort.
+"""The training plan: scvi-tools' own in blocks of minibatches.
 
 Lightning's "batch" is a block of many minibatches. What Lightning and the metrics cost is paid once a block, and what
 is left between two steps of the optimizer is a slice of the block and the step itself.
 """
 
-import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice, repeat
 
-import numpy as np
 import torch
 from scvi import REGISTRY_KEYS, settings
 from scvi.module.base import LossOutput
@@ -17,49 +15,26 @@ from scvi.train import TrainingPlan
 from torch import Tensor
 
 from mixvi.module._elbo import Cells, ELBOModule
-from mixvi.module.mixtures import MixturePrior
-from mixvi.train._ask import BATCH_SIZE, Question, ask
 from mixvi.train._captured import CapturedStep, can_capture
 from mixvi.train._compiled import compiled, filled
 from mixvi.train._effects import Looked, some_cells, start_from
 from mixvi.train._guide import Guide
 from mixvi.train._losses import Lost, objective_of
-from mixvi.train._parts import find_parts, look, posterior, report_classes
-from mixvi.train._smooth import smoothness
-from mixvi.train._temperature import temper
-
-logger = logging.getLogger(__name__)
-
-GUIDANCE = 5.0
-MAX_CELLS_TO_PLACE = 100_000  # enough to see a cluster of a few dozen cells, and a neighbour graph in a minute
+from mixvi.train._observe import BATCH_SIZE, ask
+from mixvi.train._smoothness import smoothness
 
 
 class MixviPlan(TrainingPlan):
-    """scvi-tools' plan in blocks of minibatches, with phases for models whose prior is a mixture.
+    """scvi-tools' plan in blocks of minibatches.
 
     A block is one dictionary of tensors with many cells; it is cut into minibatches of ``batch_size`` here, and one
-    step is taken on each. What is logged of it is the mean over its cells.
-
-    Until ``n_epochs_pretrain`` the components stay on top of each other, so that the model is the VAE it contains.
-    Then the training cells are partitioned by neighbour graphs (`mixvi.consensus.place`), each component takes the
-    mean, spread and share of one part, and everything is trained jointly, while each cell is guided to the components
-    that its part and its neighbours stand for: ``guidance`` times -sum_k s_k log r_k is added to its loss, s_k from
-    `mixvi.cluster.neighbor_shares`. At the end components are sorted by size, and get a temperature at which they are
-    no surer than they are right, as far as that is known (``temper``). Labels spread over the graph
-    (`mixvi.classes.partition_with_classes`), or nets guess them, unless the graph finds held-out labels clearly better;
-    labelled cells are guided to their classes, whose components stay first. Where nets do, the encoder goes on from the
-    hidden layers of one of them, with a learning rate that falls over the epochs left, unless a scheduler is asked for.
+    step is taken on each. What is logged of it is the mean over its cells. Models whose prior is a mixture have phases
+    beside it, which are a callback (`MixturePhases`).
 
     Parameters
     ----------
     module
         The module to train.
-    n_epochs_pretrain
-        Epochs before the components are placed; 0 places them in the latent space of the untrained encoder, a
-        negative number leaves them where they are (a model that is trained further).
-    guidance
-        Weight of the graph's, the net's or the label's word on a cell's component, in the joint phase, and of how
-        smooth the components are around it; 0 leaves all to the bound.
     fresh
         Whether the model is new: what conditions do to the values is then looked at first (`start_from`).
     n_importance_samples
@@ -88,8 +63,6 @@ class MixviPlan(TrainingPlan):
         self,
         module: ELBOModule,
         *,
-        n_epochs_pretrain: int = 0,
-        guidance: float = GUIDANCE,
         fresh: bool = False,
         n_importance_samples: int = 1,
         batch_size: int = 128,
@@ -108,11 +81,8 @@ class MixviPlan(TrainingPlan):
         self.batch_size = batch_size
         self.clip = {"gradient_clip_val": gradient_clip_val, "gradient_clip_algorithm": gradient_clip_algorithm}
         self.n_importance_samples, self.fresh = n_importance_samples, fresh
-        self.n_epochs_pretrain, self.guidance = n_epochs_pretrain, guidance
-        self.guide: Guide | None = None
-        self.prior = module.prior if isinstance(module.prior, MixturePrior) else None
-        if self.prior is not None:
-            self._hold(False)  # a run that broke off may have left them still, unseen by the optimizer
+        self.guide: Guide | None = None  # what pulls cells to components, set by `MixturePhases`
+        self.guidance = 0.0
 
     def configure_optimizers(self) -> dict:
         """As in scvi-tools, less torch's look for a CUDA graph, which takes the CPU as long as a small step."""
@@ -199,29 +169,16 @@ class MixviPlan(TrainingPlan):
             scheduler.step(self.trainer.callback_metrics[self.lr_scheduler_metric])
 
     def on_train_start(self) -> None:
-        """Start from what conditions do; hold the components still, whose parameters the optimizer knows already."""
+        """Start from what conditions do."""
         if self.trainer.world_size > 1:  # processes start from one seed, but each needs noise of its own
             torch.manual_seed(torch.initial_seed() + self.global_rank)
         if self.fresh and self.trainer.global_step == 0 and self.module.layout.n_conditions:
             self._start()
         if self.compiled is not None and can_capture(self.trainer, self.optimizers()):
             self.captured = CapturedStep(self._step, self.batch_size, self.optimizers(), self.trainer)
-        if self.guide is not None:  # a checkpoint is read before the plan comes to its device
-            self.guide = self.guide.to(self.device)
-        early = self.current_epoch - self.n_epochs_pretrain
-        if self.prior is not None and (early < 0 or (early == 0 and not self.prior.placed)):
-            self._hold(True)
-
-    def on_train_epoch_start(self) -> None:
-        """Place the components once the latent space has taken shape."""
-        if self.prior is not None and self.current_epoch == self.n_epochs_pretrain:
-            self._place()
-            self._hold(False)
-        if self.guide is not None and self.guide.smooth and self.lr_schedulers() is None:
-            self._slow_down()
 
     def on_train_end(self) -> None:
-        """Sort the components by the number of cells they take, so that component 0 is the largest cluster."""
+        """Release the captured graph; average what each process has seen of the running means."""
         super().on_train_end()
         if self.captured is not None:
             self.captured = None
@@ -229,71 +186,11 @@ class MixviPlan(TrainingPlan):
         if self.trainer.world_size > 1:  # each has seen its own share of cells, and so have the running means
             for buffer in filter(Tensor.is_floating_point, self.module.buffers()):
                 buffer.copy_(self.trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))
-        if self.prior is not None:
-            self._hold(False)
-            placed, cut_short = bool(self.prior.placed), self.trainer.should_stop
-            drop = self.prior.n_wanted is None and placed and not cut_short
-            n_empty = self._sort(drop)
-            temper(self.module, self.trainer.datamodule, self._pass, settings.seed or 0)
-            if not placed:
-                logger.warning("Training ended before the components were placed: there is one cluster. Train further.")
-            elif n_empty:
-                logger.warning("Clusters without a cell: %d%s.", n_empty, ", which were dropped" if drop else "")
-
-    def _hold(self, still: bool) -> None:
-        for parameter in self.prior.component_parameters():
-            parameter.requires_grad_(not still)
-
-    def _slow_down(self) -> None:
-        """Epoch by epoch, let the learning rate fall towards 0, as did that of the net the encoder goes on from."""
-        now, end = self.current_epoch, self.trainer.max_epochs
-        for group in self.optimizers().param_groups:  # what is put there goes into checkpoints
-            first = group.setdefault("first_epoch", now)
-            group["lr"] = group.setdefault("initial_lr", group["lr"]) * (end - now) / (end - first)
 
     def _start(self) -> None:
         """From what conditions do to some of the training cells."""
         seed, datamodule = settings.seed or 0, self.trainer.datamodule
         rows = datamodule.some_rows(datamodule.train_idx, some_cells(self.module.layout.n_genes), seed)
-        start_from(self.module, Looked(*self._pass(rows, partial(Looked.at, self.module))), seed)
-
-    def _place(self) -> None:
-        """Components from parts of the training cells, which guide these from here on."""
-        seed, datamodule = settings.seed or 0, self.trainer.datamodule
-        rows = datamodule.some_rows(datamodule.train_idx, MAX_CELLS_TO_PLACE, seed)
-        seen = look(self.module, len(rows), lambda of: self._pass(rows, of))
-        trunk = self.module.encoder.trunk
-        parts = find_parts(seen, self.module.layout, self.prior, trunk, self.guidance > 0, seed)
-        parts = self.trainer.strategy.broadcast(parts)  # processes are to go on with the same
-        self.prior.accuracy.fill_(torch.nan if parts.accuracy is None else parts.accuracy)
-        if parts.trunk is not None:
-            trunk.follow(parts.trunk)
-            self.optimizers().optimizer.state.clear()  # moments of gradients of another, smaller loss
-        moments = parts.moments(*self._pass(rows, partial(posterior, self.module)))
-        self.prior.place(*(values.to(self.device) for values in moments))
-        if self.guidance:
-            guide = parts.guide(rows, self.prior.n_room, self.guidance).to(self.device)
-            self.guide = guide if len(guide.rows) else None  # none: every label is held out
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """With what guides the cells."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["guide"] = None if self.guide is None else tuple(self.guide.to(torch.device("cpu")))
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """With what guides the cells."""
-        super().on_load_checkpoint(checkpoint)
-        guide = checkpoint.get("guide")
-        self.guide = None if guide is None else Guide(*guide).to(self.device)
-
-    def _sort(self, drop: bool) -> int:
-        rows = np.arange(self.trainer.datamodule.adata_manager.adata.n_obs)
-        encode, responsibilities = self.module.encode, self.prior.responsibilities
-        cluster, label = self._pass(
-            rows, lambda cells: (responsibilities(encode(cells), cells).argmax(-1), cells.label)
+        start_from(
+            self.module, Looked(*ask(self.module, datamodule.cells(), rows, partial(Looked.at, self.module))), seed
         )
-        report_classes(cluster.numpy(), label.numpy(), self.trainer.datamodule.adata_manager)
-        return self.prior.sort(cluster, self.module.layout.n_labels, drop)
-
-    def _pass(self, rows: np.ndarray, of: Question) -> list[Tensor]:
-        return ask(self.module, self.trainer, rows, of)

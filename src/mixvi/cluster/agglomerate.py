@@ -1,0 +1,185 @@
+"""A tree over clusters: they are joined pair by pair until one is left, and each join says what the split is worth.
+
+With counts, the order is by evidence. First the pair joins whose split is worth least on held-out counts, until each
+split is worth enough: these are the default clusters. From there the pair joins that loses least likelihood. Without
+counts, the pair joins that has the most edges of the neighbour graph for its sizes.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.stats import t
+
+from mixvi.cluster.evidence import LEVEL, Evidence, Group
+
+MIN_SHARE = 0.1  # of what clusters say of an average cell: gives as many as Leiden at resolution 1, see docs/choices.md
+GRADE = 0.25  # cells half-way for each of the smaller side: half of what an even line has
+
+
+class Tree(NamedTuple):
+    """K leaves, and the K - 1 joins that make them one. Join j makes node K + j; nodes below K are the leaves."""
+
+    pairs: np.ndarray  # (K - 1, 2) nodes that are joined
+    cells: np.ndarray  # (K - 1, 2) how many cells they have
+    worth: np.ndarray  # (K - 1,) what the split is worth: nats for each cell of the smaller side; nan without counts
+    error: np.ndarray  # (K - 1,) standard error of it
+    between: np.ndarray  # (K - 1,) cells half-way between, for each cell of the smaller side; nan without counts
+    connectivity: np.ndarray  # (K - 1,) edges between both sides over those expected by chance
+    n_default: int  # clusters whose splits are all worth it
+    min_worth: float  # nats that are worth it; nan without counts
+
+    @property
+    def n_leaves(self) -> int:
+        """Number of leaves K."""
+        return len(self.pairs) + 1
+
+    @property
+    def supported(self) -> np.ndarray:
+        """(K - 1,) whether the worth is above 0 beyond chance, by a t test with Bonferroni's correction."""
+        degrees = np.maximum(self.cells.min(1, initial=2**60) - 1, 1)
+        return self.worth > t.isf(LEVEL / max(len(self.pairs), 1), degrees) * self.error
+
+    @property
+    def kind(self) -> np.ndarray:
+        """(K - 1,) ``"gap"``, ``"grade"`` (cells stand between), ``"noise"`` (not supported), ``""`` without counts."""
+        kind = np.where(self.between < GRADE, "gap", "grade")
+        kind[~self.supported] = "noise"
+        kind[np.isnan(self.worth)] = ""
+        return kind
+
+    def leaves(self) -> list[list[int]]:
+        """The leaves below each of the 2 K - 1 nodes."""
+        below = [[k] for k in range(self.n_leaves)]
+        for a, b in self.pairs:
+            below.append(below[a] + below[b])
+        return below
+
+    def nodes(self, n_clusters: int) -> list[int]:
+        """The nodes that are left when there are so many clusters.
+
+        Raises
+        ------
+        ValueError
+            If the tree has fewer leaves.
+        """
+        if not 1 <= n_clusters <= self.n_leaves:
+            raise ValueError(f"n_clusters={n_clusters}; this tree can be cut into 1 to {self.n_leaves} clusters.")
+        n_joins = self.n_leaves - n_clusters
+        joined = set(self.pairs[:n_joins].ravel().tolist())
+        return [node for node in range(self.n_leaves + n_joins) if node not in joined]
+
+    def cut(self, n_clusters: int) -> np.ndarray:
+        """Number of the cluster (0, ...) of each leaf (K,) when there are so many; see `nodes` for their order."""
+        group, below = np.empty(self.n_leaves, int), self.leaves()
+        for i, node in enumerate(self.nodes(n_clusters)):
+            group[below[node]] = i
+        return group
+
+
+def agglomerate(
+    part: np.ndarray,
+    graph: csr_matrix,
+    evidence: Evidence | None = None,
+    min_worth: float | None = None,
+    infer: bool = True,
+    seed: int = 0,
+) -> Tree:
+    """Build the tree over the K parts of a partition.
+
+    Parameters
+    ----------
+    part
+        (n,) part of each cell, numbered from 0; -1 for cells that are in none.
+    graph
+        (n, n) neighbour graph.
+    evidence
+        Of the same cells; ``None`` joins by the graph alone.
+    min_worth
+        Nats that a split must be worth, beyond chance, for each cell of its smaller side. ``None`` takes a tenth
+        (``MIN_SHARE``) of what all supported clusters together say of an average cell.
+    infer
+        Whether the number of default clusters is inferred; else they are the K parts.
+    seed
+        Of the cells that are looked at where there are many.
+    """
+    joining = _Joining(part, graph, evidence)
+    if evidence is None:
+        joining.until(lambda a, b: -joining.connectivity(a, b), stop=-1.0)
+        n_default = len(joining.live)
+        joining.until(lambda a, b: -joining.connectivity(a, b))
+    else:
+        if infer:
+            joining.until(joining.lower, stop=0.0)
+            if min_worth is None:
+                min_worth = MIN_SHARE * evidence.information([joining.groups[node] for node in joining.live])
+            joining.until(joining.worth, stop=min_worth)
+        n_default = len(joining.live)
+        joining.until(joining.loss)
+    return joining.tree(n_default if infer else joining.k, np.nan if min_worth is None else min_worth, seed)
+
+
+class _Joining:
+    """Nodes that are joined pair by pair."""
+
+    def __init__(self, part: np.ndarray, graph: csr_matrix, evidence: Evidence | None):
+        self.k, self.evidence = int(part.max(initial=0)) + 1, evidence
+        rows = np.flatnonzero(part >= 0)
+        member = csr_matrix((np.ones(len(rows)), (part[rows], rows)), (self.k, len(part)))
+        self.live, self.pairs = list(range(self.k)), []
+        self.size = np.asarray(member.sum(1)).ravel().astype(int).tolist()
+        self.groups: list[Group] = []
+        if evidence is not None:
+            self.groups = [evidence.group(np.flatnonzero(part == k)) for k in range(self.k)]
+        n_nodes = 2 * self.k - 1
+        self.edges = np.zeros((n_nodes, n_nodes))
+        self.edges[: self.k, : self.k] = (member @ graph @ member.T).toarray()
+        self.n_ends = max(self.edges.sum(), 1e-300)
+        self.ends = self.edges[: self.k].sum(1).tolist()  # edge ends of each node
+
+    def connectivity(self, a: int, b: int) -> float:
+        return self.edges[a, b] * self.n_ends / max(self.ends[a] * self.ends[b], 1e-300)
+
+    def lower(self, a: int, b: int) -> float:
+        gain = self.evidence.gain(self.groups[a], self.groups[b])
+        return gain.lower(min(self.size[a], self.size[b]), max(self.k - 1, 1))
+
+    def worth(self, a: int, b: int) -> float:
+        return self.evidence.gain(self.groups[a], self.groups[b]).worth
+
+    def loss(self, a: int, b: int) -> float:
+        return self.evidence.loss(self.groups[a], self.groups[b])
+
+    def until(self, score: Callable[[int, int], float], stop: float = np.inf) -> None:
+        """Join the pair with the lowest score, again and again, while it is below ``stop``."""
+        scores = {(a, b): score(a, b) for i, a in enumerate(self.live) for b in self.live[i + 1 :]}
+        while scores and min(scores.values()) < stop:
+            pair = min(scores, key=scores.get)
+            new = self.join(*pair)
+            scores = {other: value for other, value in scores.items() if not set(other) & set(pair)}
+            scores |= {(a, new): score(a, new) for a in self.live[:-1]}
+
+    def join(self, a: int, b: int) -> int:
+        new = self.k + len(self.pairs)
+        self.pairs.append((a, b))
+        self.live = [node for node in self.live if node not in (a, b)] + [new]
+        self.size.append(self.size[a] + self.size[b])
+        self.ends.append(self.ends[a] + self.ends[b])
+        self.edges[new] = self.edges[a] + self.edges[b]
+        self.edges[:, new] = self.edges[:, a] + self.edges[:, b]
+        if self.groups:
+            self.groups.append(self.groups[a].join(self.groups[b]))
+        return new
+
+    def tree(self, n_default: int, min_worth: float, seed: int) -> Tree:
+        rows = []
+        for a, b in self.pairs:
+            worth = error = between = np.nan
+            if self.groups:
+                worth, error = self.evidence.gain(self.groups[a], self.groups[b])
+                between = self.evidence.between(self.groups[a], self.groups[b], seed)
+            rows.append((worth, error, between, self.connectivity(a, b)))
+        pairs = np.array(self.pairs, dtype=int).reshape(-1, 2)
+        values = np.array(rows, dtype=float).reshape(-1, 4).T
+        return Tree(pairs, np.array(self.size)[pairs], *values, n_default, min_worth)

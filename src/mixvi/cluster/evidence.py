@@ -1,0 +1,148 @@
+"""Evidence that two groups of cells differ: log-likelihood of held-out counts under two mean profiles and under one.
+
+The model of a group is one mean profile, the expected share of each gene in a cell's counts. Counts are weighed by
+their negative binomial variance (quasi-likelihood), so a gene that varies much between like cells says less. With
+strata, such as batches, each group has one profile in each stratum, and only differences within strata count.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_matrix, vstack
+from scipy.special import xlogy
+from scipy.stats import t
+
+from mixvi.cluster.count_splitting import Halves
+
+LEVEL = 0.05  # chance that any split of pure noise in a tree is called real
+GRID = np.linspace(-1, 2, 61)  # positions along the line through two profiles, which are at 0 and 1
+EM_STEPS = 200  # of the distribution over this grid
+MAX_CELLS = 10_000  # cells that this distribution is estimated from
+
+
+class Group(NamedTuple):
+    """Cells of one group, by stratum."""
+
+    seen: np.ndarray  # (s, g) pooled counts of the part that finds clusters
+    size: np.ndarray  # (s,) cells
+    held_out: list[csr_matrix]  # s matrices, the other part of each cell's counts
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return int(self.size.sum())
+
+    def join(self, other: "Group") -> "Group":
+        """Both groups as one."""
+        held_out = [vstack(pair, format="csr") for pair in zip(self.held_out, other.held_out, strict=True)]
+        return Group(self.seen + other.seen, self.size + other.size, held_out)
+
+
+class Gain(NamedTuple):
+    """What two profiles in place of one are worth on the held-out counts."""
+
+    worth: float  # nats at full depth, for each cell of the smaller group
+    error: float  # its standard error
+
+    def lower(self, n_cells: int, n_tests: int) -> float:
+        """Lower confidence bound, for a smaller group of so many cells and a family of so many tests (Bonferroni)."""
+        return self.worth - t.isf(LEVEL / n_tests, n_cells - 1) * self.error if n_cells > 1 else -np.inf
+
+
+class Evidence:
+    """Compares groups of cells.
+
+    Parameters
+    ----------
+    halves
+        (n, g) counts in two independent parts.
+    overdispersion
+        (g,) 1 / theta of each gene.
+    stratum
+        (n,) stratum of each cell, numbered from 0; ``None`` is one stratum.
+    """
+
+    def __init__(self, halves: Halves, overdispersion: np.ndarray, stratum: np.ndarray | None = None):
+        n, n_genes = halves.seen.shape
+        self.halves, self.overdispersion = halves, overdispersion
+        self.stratum = np.zeros(n, int) if stratum is None else stratum
+        self.n_strata = int(self.stratum.max(initial=0)) + 1
+        self.prior = n_genes / 2  # pseudo-counts of Jeffreys' prior, half a count a gene
+        self.all = self.group(np.arange(n))
+        total = self.all.seen.sum(-1, keepdims=True)
+        self.base = (self.all.seen + 1e-9) / (total + 1e-9 * n_genes)  # (s, g) where the prior puts them
+
+    def group(self, cells: np.ndarray) -> Group:
+        """The cells with the given row numbers."""
+        by_stratum = [cells[self.stratum[cells] == s] for s in range(self.n_strata)]
+        seen = np.stack([np.asarray(self.halves.seen[rows].sum(0), dtype=float).ravel() for rows in by_stratum])
+        size = np.array([len(rows) for rows in by_stratum])
+        return Group(seen, size, [self.halves.held_out[rows] for rows in by_stratum])
+
+    def profile(self, seen: np.ndarray) -> np.ndarray:
+        """Mean profile (s, g) of pooled counts; rows sum to 1."""
+        return (seen + self.prior * self.base) / (seen.sum(-1, keepdims=True) + self.prior)
+
+    def weight(self, both: Group) -> np.ndarray:
+        """Poisson variance of each gene over its negative binomial one, at the mean count of these cells, (s, g)."""
+        mean = both.seen / (np.maximum(both.size[:, None], 1) * (1 - self.halves.share))
+        return 1 / (1 + self.overdispersion * mean)
+
+    def loss(self, a: Group, b: Group) -> float:
+        """Log-likelihood of the counts that found the groups, in nats, that is lost when both share one profile."""
+        both = a.seen + b.seen
+        shared = both / np.maximum(both.sum(-1, keepdims=True), 1)
+        lost = 0.0
+        for group in (a, b):
+            expected = np.maximum(shared * group.seen.sum(-1, keepdims=True), 1e-300)
+            lost = lost + xlogy(group.seen, group.seen / expected)
+        weight = self.weight(Group(both, a.size + b.size, []))
+        return float((weight * lost).sum())
+
+    def gain(self, a: Group, b: Group) -> Gain:
+        """Gain of a profile for each group over a joint one, on held-out counts; below 0 where the groups are alike."""
+        both = Group(a.seen + b.seen, a.size + b.size, [])
+        joint, weight = self.profile(both.seen), self.weight(both)
+        gains = [self._against(group, joint, weight) for group in (a, b)]
+        smaller = max(min(map(len, gains)), 1)
+        variance = sum(values.var(ddof=1) * len(values) for values in gains if len(values) > 1)
+        return Gain(sum(values.sum() for values in gains) / smaller, variance**0.5 / smaller)
+
+    def information(self, groups: list[Group]) -> float:
+        """What groups say of an average cell: held-out gain of their profiles over that of all cells, nats a cell."""
+        common, weight = self.profile(self.all.seen), self.weight(self.all)
+        return sum(self._against(group, common, weight).sum() for group in groups) / self.all.n_cells
+
+    def between(self, a: Group, b: Group, seed: int = 0) -> float:
+        """Cells half-way between two profiles, for each cell of the smaller group: near 0 at a gap, 1/2 on a line.
+
+        The place of a cell is the exponent x of p_a^(1 - x) p_b^x. The distribution of places is estimated by
+        non-parametric maximum likelihood, which takes out what counting noise adds. Half-way is 1/4 < x < 3/4: on a
+        line with evenly spread cells at least half as many cells are there as in the smaller group.
+        """
+        p_a, p_b = self.profile(a.seen), self.profile(b.seen)
+        both = a.join(b)
+        weight, way = self.weight(both), np.log(p_b / p_a)
+        log_p = []
+        for s, held_out in enumerate(both.held_out):
+            level = [(weight[s] * p_a[s] * np.exp(x * way[s])).sum() for x in GRID]
+            log_p.append(np.outer(held_out @ (weight[s] * way[s]), GRID) - np.outer(_totals(held_out), level))
+        log_p = np.concatenate(log_p)
+        if len(log_p) > MAX_CELLS:
+            log_p = log_p[np.random.default_rng(seed).choice(len(log_p), MAX_CELLS, replace=False)]
+        p = np.exp(log_p - log_p.max(1, keepdims=True))
+        share = np.full(len(GRID), 1 / len(GRID))
+        for _ in range(EM_STEPS):
+            share *= (p / (p @ share)[:, None]).mean(0)
+        return float(share[(GRID > 0.25) & (GRID < 0.75)].sum() * both.n_cells / min(a.n_cells, b.n_cells))
+
+    def _against(self, group: Group, other: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Gain (n,) of each held-out cell, at full depth, by the group's own profile in place of another (s, g)."""
+        own = self.profile(group.seen)
+        slope, level = weight * np.log(own / other), (weight * (own - other)).sum(-1)
+        gains = [held @ slope[s] - level[s] * _totals(held) for s, held in enumerate(group.held_out)]
+        return np.concatenate(gains) / self.halves.share
+
+
+def _totals(counts: csr_matrix) -> np.ndarray:
+    return np.asarray(counts.sum(1), dtype=float).ravel()

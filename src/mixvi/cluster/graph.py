@@ -1,0 +1,98 @@
+"""Neighbour graphs of cells: views of the counts, and shared neighbours in each.
+
+A view is a matrix (n, d) in which near cells are alike. Each view gives a graph of shared nearest neighbours, and a
+weighted mean of these graphs is what clusters are found on.
+"""
+
+import numpy as np
+from scipy.sparse import csr_matrix, diags, identity
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+
+N_COMPONENTS = 30  # principal components of a view, within the usual 10 to 50
+N_NEIGHBORS = 15  # scanpy's default
+THETA = 100.0  # dispersion of the null model of Pearson residuals, by its authors
+ROUNDING = 1e-4  # in single precision, values that differ less are alike
+
+
+def shared_neighbors(view: np.ndarray, n_neighbors: int = N_NEIGHBORS) -> csr_matrix:
+    """Graph whose weights are the Jaccard index of two cells' lists of nearest neighbours, each with itself.
+
+    Parameters
+    ----------
+    view
+        (n, d) place of each cell.
+    n_neighbors
+        Length of a list. Pairs that share a single entry of two lists are noise, and get no edge.
+
+    Returns
+    -------
+    (n, n) symmetric weights in [0, 1]; without edges if there are fewer than three cells.
+
+    References
+    ----------
+    Jarvis and Patrick 1973, Clustering using a similarity measure based on shared near neighbors.
+    """
+    n, k = len(view), min(n_neighbors, len(view) - 1)
+    if k < 2:
+        return csr_matrix((n, n))
+    near = nearest(view, k)
+    lists = csr_matrix((np.ones(n * k, np.float32), near.ravel(), np.arange(0, n * k + 1, k)), (n, n)) + identity(n)
+    graph = (lists @ lists.T).tocsr()  # entries in common
+    graph.data[graph.data <= 1] = 0
+    graph.setdiag(0)
+    graph.eliminate_zeros()
+    graph.data /= 2 * (k + 1) - graph.data  # Jaccard index
+    return graph
+
+
+def nearest(view: np.ndarray, k: int) -> np.ndarray:
+    """Rows of the k nearest other cells of each cell, (n, k)."""
+    view = np.ascontiguousarray(view, dtype=np.float32)
+    return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(view).kneighbors(return_distance=False)
+
+
+def count_views(counts: csr_matrix, seed: int = 0) -> dict[str, np.ndarray]:
+    """Principal components of log-normalised counts and of Pearson residuals.
+
+    Parameters
+    ----------
+    counts
+        (n, g) raw counts. Both matrices are dense for a moment, 4 n g bytes each.
+    seed
+        Of the randomised decomposition.
+
+    Returns
+    -------
+    ``"log-normalised"`` and ``"residuals"``, (n, at most 30) each, without one in which all cells are alike.
+
+    References
+    ----------
+    Lause, Berens and Kobak 2021, Analytic Pearson residuals for normalization of single-cell RNA-seq UMI data.
+    """
+    total = np.asarray(counts.sum(1), dtype=np.float64).ravel()
+    log = csr_matrix(diags(np.median(total) / np.maximum(total, 1)) @ counts, dtype=np.float32)
+    log.data = np.log1p(log.data)
+    views = {}
+    for name, make in (("log-normalised", log.toarray), ("residuals", lambda: pearson_residuals(counts))):
+        values = make()
+        if min(values.shape) > 2 and np.ptp(values, axis=0).max() > ROUNDING:
+            views[name] = principal_components(values, seed)
+    return views
+
+
+def pearson_residuals(counts: csr_matrix) -> np.ndarray:
+    """(x - mu) / sqrt(mu + mu^2 / theta), clipped at the root of the number of cells, (n, g)."""
+    x = counts.toarray().astype(np.float32)
+    total, share = x.sum(1, dtype=np.float64, keepdims=True), x.sum(0, dtype=np.float64, keepdims=True)
+    mu = (total * (share / max(share.sum(), 1))).astype(np.float32)
+    x -= mu
+    x /= np.sqrt(mu + mu * mu / np.float32(THETA) + np.float32(1e-12))
+    limit = np.float32(len(x) ** 0.5)
+    return np.clip(x, -limit, limit, out=x)
+
+
+def principal_components(values: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Up to 30 principal components (n, p) of values (n, g)."""
+    n_components = min(N_COMPONENTS, *values.shape)
+    return PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(values)

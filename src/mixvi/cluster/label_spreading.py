@@ -1,0 +1,182 @@
+"""Label spreading: classes that some cells are labelled with, carried to the others along a neighbour graph."""
+
+import warnings
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from sklearn.model_selection import StratifiedKFold
+from sklearn.semi_supervised import LabelSpreading
+
+from mixvi.cluster.leiden import by_size
+
+ALPHA = 0.99  # share that a cell takes from its neighbours and not from its own label; by Zhou et al. 2004
+TOLERANCE = 1e-6  # last change per label; leaves an error of about 1e-4 in the shares, more in cells far from any label
+MAX_ITER = 10_000  # a safeguard: the change falls by ALPHA in each iteration, below TOLERANCE in about 1,000
+FOLDS = 5  # the usual choice for cross-validation: each fold keeps four fifths of the labels
+MIN_ASKED = 20  # with fewer labels, the standard error of the share found may exceed 0.11
+SHRUNKEN = 0.1  # a class may be labelled more often than others, but hardly ten times as often
+
+
+def spread(graph: csr_matrix, labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Share of each class in each cell, by scikit-learn's label spreading.
+
+    It solves F = alpha S F + (1 - alpha) Y. Here S is the graph, divided by the roots of both cells' degrees, and Y
+    are the labels.
+
+    Parameters
+    ----------
+    graph
+        (n, n) symmetric weights.
+    labels
+        (n,) class of each labelled cell, -1 where there is none.
+    n_classes
+        Number of classes l; a class without a label gets a column of zeros.
+
+    Returns
+    -------
+    (n, l) shares in [0, 1]. Rows sum to 1, or are zeros where no label reaches.
+
+    References
+    ----------
+    Zhou, Bousquet, Lal, Weston and Schoelkopf 2004, Learning with local and global consistency, NeurIPS, equation 4.
+    """
+    shares, n_labels = np.zeros((len(labels), n_classes)), (labels >= 0).sum()
+    if n_labels == 0:
+        return shares
+    rows = np.arange(len(labels))[:, None]  # scikit-learn asks for features, but the graph holds all that is needed
+    weights = graph.astype(np.float64)
+    model = LabelSpreading(lambda *_: weights, alpha=ALPHA, max_iter=MAX_ITER, tol=TOLERANCE * n_labels)
+    model.fit(rows, labels)
+    shares[:, model.classes_] = model.label_distributions_
+    return shares
+
+
+def classify(
+    graph: csr_matrix, labels: np.ndarray, n_classes: int, communities: np.ndarray | None = None
+) -> np.ndarray:
+    """Class with the largest share of each cell; a labelled cell keeps its label.
+
+    More communities than classes mean cell types that nobody labelled. The communities with the fewest labels for
+    their size then become parts of their own. No community with more labels than expected does, so there may be fewer
+    new parts than k - l.
+
+    Parameters
+    ----------
+    graph
+        (n, n) symmetric weights.
+    labels
+        (n,) class of each labelled cell, -1 where there is none.
+    n_classes
+        Number of classes l, at least 1.
+    communities
+        (n,) community of each cell, k in all. ``None`` gives classes only.
+
+    Returns
+    -------
+    (n,) part of each cell: classes are 0 to l - 1, new parts are l, l + 1, ... with the largest first. -1 where no
+    label reaches.
+    """
+    known = labels >= 0
+    shares = spread(graph, labels, n_classes)
+    part = np.where(shares.any(1), shares.argmax(1), -1)
+    part[known] = labels[known]
+    if communities is not None:
+        new = _rarely_labelled(communities, known, n_classes)
+        cells = np.flatnonzero(np.isin(communities, new) & ~known)
+        part[cells] = n_classes + by_size(communities[cells])
+    return part
+
+
+def _rarely_labelled(communities: np.ndarray, known: np.ndarray, n_classes: int) -> np.ndarray:
+    """Up to k - l communities whose cells are labelled less often than all cells are."""
+    size, found = np.bincount(communities), np.bincount(communities[known], minlength=communities.max() + 1)
+    expected = size * known.mean()
+    lack = (expected - found) / np.sqrt(np.maximum(expected, 1e-12))  # in standard deviations of a Poisson count
+    most = np.argsort(-lack, kind="stable")[: max(len(size) - n_classes, 0)]
+    return most[lack[most] >= 0]
+
+
+def held_out(labels: np.ndarray, seed: int = 0) -> list[np.ndarray]:
+    """Five stratified folds of the labelled cells.
+
+    A class with a single label is in no fold, since nothing could find it. There is no fold at all if every cell is
+    labelled, or if no class has five labels.
+
+    Parameters
+    ----------
+    labels
+        (n,) class of each labelled cell, -1 where there is none.
+    seed
+        Of the order of the cells.
+
+    Returns
+    -------
+    Rows of the cells of each fold.
+    """
+    known = labels >= 0
+    n_labels = np.bincount(labels[known], minlength=1)
+    if known.all() or n_labels.max() < FOLDS:
+        return []
+    asked = np.flatnonzero(known & (n_labels > 1)[labels])
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():  # a class with fewer labels than folds is in some of them only
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        return [asked[fold] for _, fold in folds.split(asked, labels[asked])]
+
+
+def found_share(graph: csr_matrix, labels: np.ndarray, n_classes: int, seed: int = 0) -> float | None:
+    """Share of held-out labels that label spreading finds, by the rule of succession: (found + 1) / (asked + 2).
+
+    Each fold of `held_out` is hidden in turn. The rule keeps a few labels, all found, from counting as certainty.
+
+    Parameters
+    ----------
+    graph
+        (n, n) symmetric weights.
+    labels
+        (n,) class of each labelled cell, -1 where there is none.
+    n_classes
+        Number of classes.
+    seed
+        Of the folds.
+
+    Returns
+    -------
+    A share in (0, 1), or ``None`` if fewer than 20 labels can be held out.
+
+    References
+    ----------
+    Laplace 1814, Essai philosophique sur les probabilites.
+    """
+    folds = held_out(labels, seed)
+    n_asked = sum(map(len, folds))
+    if n_asked < MIN_ASKED:
+        return None
+    n_found = 0
+    for out in folds:
+        rest = labels.copy()
+        rest[out] = -1
+        n_found += (classify(graph, rest, n_classes)[out] == labels[out]).sum()
+    return float((n_found + 1) / (n_asked + 2))
+
+
+def shrunken(part: np.ndarray, labels: np.ndarray, n_classes: int) -> dict[int, int]:
+    """Classes that got less than a tenth of the cells that their share of the labels lets one expect.
+
+    Parameters
+    ----------
+    part
+        (n,) part of each cell, at least 0.
+    labels
+        (n,) class of each labelled cell, -1 where there is none.
+    n_classes
+        Number of classes; they are the first parts.
+
+    Returns
+    -------
+    Number of cells of each such class.
+    """
+    known = labels[labels >= 0]
+    expected = np.bincount(known, minlength=n_classes) * len(part) / max(len(known), 1)
+    size = np.bincount(part, minlength=n_classes)
+    return {k: int(size[k]) for k in range(n_classes) if size[k] < SHRUNKEN * expected[k]}

@@ -1,0 +1,71 @@
+"""N2D ("not too deep"): clusters by Gaussian mixtures on the UMAP layout of a latent space.
+
+Use it for images and other data that are not counts.
+"""
+
+import warnings
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.mixture import GaussianMixture
+from sklearn.preprocessing import OneHotEncoder
+
+from mixvi.cluster.leiden import by_size
+
+N_NEIGHBORS = 15  # scanpy's default
+N_DIMENSIONS = 10  # of the layout; the paper takes one a class, and its image sets have ten classes
+MIN_DISTANCE = 0.0  # of UMAP, by the paper: dense islands are easier to tell apart
+MIN_CELLS = N_DIMENSIONS + 2  # UMAP starts from that many eigenvectors of the graph, and one more
+SIZES = (0.75, 1.0, 1.25, 1.5) * 3  # components of the twelve mixtures, in wanted clusters: some fewer to some more
+RIDGE = 1e-4  # added to the variances of a component, for islands that are flat in some dimension
+K_MEANS_STARTS = 10  # scikit-learn's former default; the rows that k-means sees are few
+
+
+def n2d(latent: np.ndarray, n_clusters: int, seed: int = 0) -> np.ndarray:
+    """Clusters that twelve Gaussian mixtures on one UMAP layout agree on.
+
+    N2D fits a single mixture, which depends on its start. Here k-means on the components that each cell is in finds
+    the consensus of twelve (Wu 2015).
+
+    Parameters
+    ----------
+    latent
+        (n, d) latent means, of at least 12 cells.
+    n_clusters
+        Number of clusters; of few cells, some may stay empty.
+    seed
+        Of the layout, the mixtures and k-means.
+
+    Returns
+    -------
+    (n,) cluster of each cell; 0 is the largest.
+
+    References
+    ----------
+    McConville, Santos-Rodriguez, Piechocki and Craddock 2021, N2D: (not too) deep clustering via clustering the local
+    manifold of an autoencoded embedding, ICPR.
+    Wu, Liu, Xiong, Cao and Chen 2015, K-means-based consensus clustering: a unified view, IEEE TKDE.
+    """
+    if len(latent) < MIN_CELLS:
+        raise ValueError(f"N2D got {len(latent)} cells and needs at least {MIN_CELLS}; use Leiden communities instead.")
+    layout, rng = _layout(latent, seed), np.random.RandomState(seed)
+    sizes = np.ceil(np.multiply(SIZES, n_clusters)).astype(int).clip(max=len(layout))
+    mixtures = [GaussianMixture(k, reg_covar=RIDGE, random_state=rng) for k in sizes]
+    said = np.column_stack([mixture.fit_predict(layout) for mixture in mixtures])  # (n, 12)
+    said, row, size = np.unique(said, axis=0, return_inverse=True, return_counts=True)  # many cells have the same row
+    members = OneHotEncoder(sparse_output=False).fit_transform(said)
+    kmeans = KMeans(min(n_clusters, len(said)), n_init=K_MEANS_STARTS, random_state=seed)
+    return by_size(kmeans.fit_predict(members, sample_weight=size)[row.ravel()])
+
+
+def _layout(latent: np.ndarray, seed: int) -> np.ndarray:
+    """UMAP layout (n, 10) of scanpy's neighbour graph of a latent space (n, d)."""
+    import anndata as ad  # scanpy's interface; both are slow to import
+    import scanpy as sc
+
+    cells = ad.AnnData(np.asarray(latent, dtype=np.float32))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)  # umap's word on its own seed and threads
+        sc.pp.neighbors(cells, n_neighbors=min(N_NEIGHBORS, len(latent) - 1), use_rep="X", random_state=seed)
+        sc.tl.umap(cells, min_dist=MIN_DISTANCE, n_components=N_DIMENSIONS, random_state=seed)
+    return cells.obsm["X_umap"].astype(np.float64)

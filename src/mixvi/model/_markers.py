@@ -1,0 +1,50 @@
+"""Marker genes of the clusters of a model."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from mixvi.cluster.count_splitting import split_counts
+from mixvi.cluster.markers import markers
+from mixvi.data import CellsDataset
+from mixvi.train import Clusters, observe
+
+if TYPE_CHECKING:
+    from mixvi.model._gmvae import GMVAE
+
+
+def marker_table(model: "GMVAE", clusters: Clusters, n_clusters: int, versus: str) -> pd.DataFrame:
+    """See `GMVAE.markers`."""
+    if versus not in ("both", "rest", "sibling"):
+        raise ValueError(f"versus={versus!r} is not known; it is 'both', 'rest' or 'sibling'.")
+    if not len(clusters.overdispersion):
+        raise ValueError(f"Markers are tested on counts, and the likelihood is {model.likelihood_!r}.")
+    if n_clusters < 2:
+        raise ValueError("There is one cluster, and so nothing to compare it with; ask for more by n_clusters.")
+    manager = model._registered(None)
+    observed = observe(model.module, CellsDataset(manager, model.device, resident=False), clusters.rows)
+    halves = split_counts(observed.counts, clusters.overdispersion, seed=clusters.seed)
+    tree, below, tables = clusters.tree, clusters.tree.leaves(), []
+    groups, names = clusters.groups(n_clusters), model._names(n_clusters)
+    sisters = {sorted_(below[a]): below[b] for pair in tree.pairs for a, b in (pair, pair[::-1])}
+    for name, group in zip(names, groups, strict=True):
+        mine = np.isin(clusters.part, group)
+        others = {"rest": ~mine & (clusters.part >= 0), "sibling": np.isin(clusters.part, sisters[sorted_(group)])}
+        for kind, other in others.items():
+            if versus not in ("both", kind):
+                continue
+            found = markers(
+                halves, np.flatnonzero(mine), np.flatnonzero(other), observed.stratum, detected=observed.counts
+            )
+            table = pd.DataFrame(found._asdict())
+            table.insert(0, "gene", model.get_var_names().astype(str))
+            table.insert(0, "versus", kind)
+            table.insert(0, "cluster", name)
+            tables.append(table.sort_values(["p", "log2_fold_change"], ascending=[True, False], kind="stable"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def sorted_(leaves: list[int]) -> tuple[int, ...]:
+    """Leaves as a key."""
+    return tuple(sorted(leaves))

@@ -1,0 +1,152 @@
+"""The tree over the clusters of a GMVAE, with names: printed, as a table, and cut at any number."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from mixvi.train import Clusters
+
+
+class Split(NamedTuple):
+    """One split of the tree. The worth is in nats for each cell of the smaller side."""
+
+    left: str  # the larger side
+    right: str
+    cells_left: int
+    cells_right: int
+    worth: float  # gain in log-likelihood of held-out counts by two profiles instead of one; nan without counts
+    error: float  # its standard error
+    kind: str  # "gap", "grade" (cells stand between both sides) or "noise" (no gain beyond chance); "" without counts
+    between: float  # cells half-way between both sides, for each cell of the smaller side
+    connectivity: float  # edges of the neighbour graph between both sides, over those expected by chance
+    kept: bool  # whether the two sides are different clusters where the tree is cut by default
+
+
+class ClusterTree:
+    """Named tree over clusters. ``print(tree)`` draws it; ``tree.table`` has one row for each split, the top one first.
+
+    A cluster has the name that `GMVAE.predict` gives it. Above, the names of a node's clusters are joined by "+".
+    Below, the larger part of cluster "3" is "3.0", the smaller one "3.1", and so on.
+    """
+
+    def __init__(self, clusters: Clusters, names: list[str]):
+        self.clusters, tree = clusters, clusters.tree
+        n_leaves = tree.n_leaves
+        self.names: list[str] = [""] * (2 * n_leaves - 1)  # of each node
+        below = tree.leaves()
+        groups = clusters.groups(len(names))
+        for node, leaves in enumerate(below):
+            if sorted(leaves) in groups:
+                self.names[node] = names[groups.index(sorted(leaves))]
+        n_joins = n_leaves - len(names)
+        for j in range(n_joins - 1, -1, -1):  # below the cut, from the top
+            for i, child in enumerate(self._children(n_leaves + j)):
+                self.names[child] = f"{self.names[n_leaves + j]}.{i}"
+        for j in range(n_joins, n_leaves - 1):
+            parts = [self.names[child] for child in self._children(n_leaves + j)]
+            self.names[n_leaves + j] = "+".join(sorted("+".join(parts).split("+"), key=names.index))
+        self._n_kept = len(names) - 1
+
+    def _children(self, node: int) -> list[int]:
+        """Both nodes below, the one of more cells first."""
+        j = node - self.clusters.tree.n_leaves
+        pair, cells = self.clusters.tree.pairs[j], self.clusters.tree.cells[j]
+        return [int(pair[i]) for i in np.argsort(-cells, kind="stable")]
+
+    @property
+    def splits(self) -> list[Split]:
+        """Every split, the top one first."""
+        tree, found = self.clusters.tree, []
+        for j in range(tree.n_leaves - 2, -1, -1):
+            order = np.argsort(-tree.cells[j], kind="stable")
+            sides = [self.names[tree.pairs[j][i]] for i in order]
+            cells = [int(tree.cells[j][i]) for i in order]
+            numbers = (float(values[j]) for values in (tree.between, tree.connectivity))
+            found.append(
+                Split(
+                    *sides,
+                    *cells,
+                    float(tree.worth[j]),
+                    float(tree.error[j]),
+                    str(tree.kind[j]),
+                    *numbers,
+                    kept=j >= tree.n_leaves - 1 - self._n_kept,
+                )  # fmt: skip
+            )
+        return found
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row for each split, with the columns of `Split`."""
+        return pd.DataFrame(self.splits, columns=Split._fields)
+
+    def cut(self, n_clusters: int) -> pd.Series:
+        """Which of so many clusters (0, 1, ...) each leaf is in, by the leaf's name.
+
+        Raises
+        ------
+        ValueError
+            If the tree has fewer leaves.
+        """
+        groups = self.clusters.groups(n_clusters)
+        of = {leaf: i for i, leaves in enumerate(groups) for leaf in leaves}
+        return pd.Series({self.names[leaf]: of[leaf] for leaf in range(self.clusters.tree.n_leaves)})
+
+    def node(self, name: str) -> int:
+        """Number of the node of this name.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        if name not in self.names:
+            raise ValueError(f"{name!r} is no cluster of this tree; there are {self.names}.")
+        return self.names.index(name)
+
+    def below(self, name: str, n_clusters: int | None = None) -> dict[str, list[int]]:
+        """The clusters inside a node, by name, with their leaves.
+
+        ``None`` makes all splits that are supported, or the top one; see `GMVAE.subclusters`.
+        """
+        tree, leaves = self.clusters.tree, self.clusters.tree.leaves()
+        node = self.node(name)
+        inside = [j for j in range(tree.n_leaves - 1) if set(leaves[tree.n_leaves + j]) <= set(leaves[node])]
+        if n_clusters is None:
+            supported = [len(inside) - i for i, j in enumerate(inside) if tree.supported[j]]
+            n_clusters = max([2, *(n + 1 for n in supported)])
+        if not 2 <= n_clusters <= len(inside) + 1:
+            raise ValueError(
+                f"Cluster {name!r} can be split into {'2 to ' if inside else ''}{len(inside) + 1} parts; "
+                f"n_clusters={n_clusters}."
+            )
+        live = [node]
+        for j in inside[::-1][: n_clusters - 1]:
+            live.remove(tree.n_leaves + j)
+            live += self._children(tree.n_leaves + j)
+        return {self.names[part]: leaves[part] for part in live}
+
+    def __str__(self) -> str:
+        tree = self.clusters.tree
+        worth = "" if np.isnan(tree.min_worth) else f"; a split is kept if it is worth {tree.min_worth:.3g} nats a cell"
+        lines = [f"{self._n_kept + 1} clusters of {len(self.clusters.rows):,} cells{worth}"]
+        self._draw(2 * tree.n_leaves - 2, "", lines)
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _draw(self, node: int, indent: str, lines: list[str]) -> None:
+        tree = self.clusters.tree
+        j = node - tree.n_leaves
+        kept = j >= tree.n_leaves - 1 - self._n_kept
+        if j < 0 or not (kept or tree.supported[j]):
+            return
+        what = f"connectivity {tree.connectivity[j]:.2g}"
+        if not np.isnan(tree.worth[j]):
+            what = f"{tree.worth[j]:.3g} +- {tree.error[j]:.2g} nats, {tree.kind[j]}"
+        cells = dict(zip(tree.pairs[j].tolist(), tree.cells[j].tolist(), strict=True))
+        for child in self._children(node):
+            name = self.names[child] if kept and "+" not in self.names[child] else self.names[child]
+            lines.append(f"{indent}|- {name} ({cells[child]:,} cells; split: {what}{'' if kept else ', not kept'})")
+            self._draw(child, indent + "|  ", lines)

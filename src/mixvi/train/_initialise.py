@@ -1,0 +1,183 @@
+"""How the components of a mixture are initialised: one function for each named choice of ``init``."""
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from mixvi.cluster.agglomerate import agglomerate
+from mixvi.cluster.count_splitting import Halves, split_counts
+from mixvi.cluster.evidence import Evidence
+from mixvi.cluster.graph import count_views, shared_neighbors
+from mixvi.cluster.label_spreading import classify, found_share
+from mixvi.cluster.leiden import by_size
+from mixvi.cluster.partition import Partition, find_partition, mean_graph, neighbor_shares
+from mixvi.data import CellsDataset
+from mixvi.module._elbo import Cells, ELBOModule
+from mixvi.module.rows import dense
+from mixvi.train._clusters import Clusters
+from mixvi.train._observe import Observed, ask, observe
+
+logger = logging.getLogger(__name__)
+
+Init = str | np.ndarray | Callable[[np.ndarray], np.ndarray] | None
+
+
+class Wanted(NamedTuple):
+    """What the user asked for."""
+
+    init: Init = "leiden"  # a name, one part for each cell (n,), or a function of the latent means
+    n_clusters: int | None = None
+    min_worth: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the choice, for files."""
+        if isinstance(self.init, str):
+            return self.init
+        return "array" if isinstance(self.init, np.ndarray) else getattr(self.init, "__name__", "function")
+
+
+class Task(NamedTuple):
+    """The cells that are to be partitioned, and what is known of them."""
+
+    module: ELBOModule
+    dataset: CellsDataset
+    rows: np.ndarray  # (m,) rising row numbers
+    observed: Observed
+    halves: Halves | None  # of their counts
+    evidence: Evidence | None
+    views: dict[str, np.ndarray]  # (m, d) each: what graphs are made of
+    seed: int
+
+    def values(self) -> torch.Tensor:
+        """What encoders see of the cells, less what conditions add, (m, g), on the module's device."""
+        encoder = self.module.encoder
+        (found,) = ask(
+            self.module, self.dataset, self.rows, lambda cells: (encoder.discounted(dense(cells.seen), cells.c),)
+        )
+        return found.to(next(self.module.parameters()).device)
+
+
+class Found(NamedTuple):
+    """A partition, and what training goes on from."""
+
+    partition: Partition
+    accuracy: float = np.nan  # share of held-out labels that were found
+    trunk: dict[str, torch.Tensor] | None = None  # hidden layers of a net that learned the classes
+
+
+def initialise(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, wanted: Wanted, seed: int):
+    """Find the leaves; gives `Clusters`, the moments of their components, and hidden layers to go on from, or None."""
+    observed = observe(module, dataset, rows)
+    halves = evidence = None
+    views = {"latent": observed.loc.numpy()}
+    if observed.counts is not None:
+        halves = split_counts(observed.counts, observed.overdispersion, seed=seed)
+        evidence = Evidence(halves, observed.overdispersion, observed.stratum)
+        (latent,) = ask(module, dataset, rows, lambda cells: (module.encode(cells).loc,), halves.seen)
+        views = {"latent": latent.numpy()}
+        if not module.layout.n_conditions:  # else they would show the conditions
+            views |= count_views(halves.seen, seed)
+    task = Task(module, dataset, rows, observed, halves, evidence, views, seed)
+    found = _by_labels(task, wanted) if module.layout.n_labels else _CHOICES.get(wanted.init, _given)(task, wanted)
+    partition, n_classes = found.partition, module.layout.n_labels
+    clusters = Clusters(
+        wanted.name, rows, partition.part, partition.shares.astype(np.float16), partition.tree, n_classes,
+        partition.weights, np.bincount(partition.part[partition.part >= 0], minlength=partition.tree.n_leaves),
+        found.accuracy, observed.overdispersion, seed, found.trunk is not None,
+    )  # fmt: skip
+    return clusters, _moments(partition, observed), found.trunk
+
+
+def _leiden(task: Task, wanted: Wanted) -> Found:
+    return Found(find_partition(task.views, task.evidence, wanted.n_clusters, wanted.min_worth, task.seed))
+
+
+def _n2d(task: Task, wanted: Wanted) -> Found:
+    from mixvi.cluster.n2d import n2d
+
+    return _fixed(task, n2d(task.views["latent"], wanted.n_clusters, task.seed), evidence=task.evidence)
+
+
+def _imsat(task: Task, wanted: Wanted) -> Found:
+    from mixvi.cluster.imsat import imsat
+
+    logger.info("Training four information-maximising nets: some minutes.")
+    shares = imsat(task.values(), wanted.n_clusters, task.module.encoder.trunk.bare, task.seed)
+    return _fixed(task, shares.argmax(1), shares)
+
+
+def _given(task: Task, wanted: Wanted) -> Found:
+    if callable(wanted.init):
+        part = np.asarray(wanted.init(task.observed.loc.numpy()))
+        if part.shape != (len(task.rows),):
+            raise ValueError(
+                f"init={wanted.name} gave an array of shape {part.shape}; it must give one part for each of the "
+                f"{len(task.rows)} latent means it is called with."
+            )
+    else:
+        part = wanted.init[task.rows]
+    return _fixed(task, part)
+
+
+def _fixed(task: Task, part: np.ndarray, shares: np.ndarray | None = None, evidence: Evidence | None = None) -> Found:
+    """A partition from elsewhere: its parts are the leaves, and all of them are clusters.
+
+    Evidence needs parts that were found without a look at held-out counts.
+    """
+    part = by_size(part) if shares is None else part
+    graph = shared_neighbors(task.views["latent"])
+    if shares is None:
+        shares = neighbor_shares(part, graph)
+    tree = agglomerate(part, graph, evidence, infer=False, seed=task.seed)
+    return Found(Partition(part, shares, graph, tree, {"latent": 1.0}))
+
+
+def _by_labels(task: Task, wanted: Wanted) -> Found:
+    """Label spreading over the graph, or nets that learn from the labels and from what spreading makes of them."""
+    labels, n_classes = task.observed.labels, task.module.layout.n_labels
+    graph, weights = mean_graph(task.views, task.evidence, task.seed)
+    communities = None
+    if (wanted.n_clusters or 0) > n_classes:
+        found = find_partition(task.views, task.evidence, wanted.n_clusters, seed=task.seed)
+        communities = found.tree.cut(wanted.n_clusters)[found.part]
+    part = classify(graph, labels, n_classes, communities)
+    n_parts = max(part.max(initial=0) + 1, n_classes)
+    shares, trunk, known = neighbor_shares(part, graph, n_parts), None, labels >= 0
+    if wanted.init == "vat":
+        from mixvi.cluster.vat import learn_classes
+
+        learned = learn_classes(
+            task.values(), labels, part, n_parts, task.module.encoder.trunk.bare,
+            is_count=task.evidence is not None, guess_of=lambda some: classify(graph, some, n_classes), seed=task.seed,
+        )  # fmt: skip
+        part, shares, trunk, accuracy = learned.shares.argmax(1), learned.shares, learned.state, learned.accuracy
+    else:
+        accuracy = found_share(graph, labels, n_classes, task.seed)
+    part[known], shares[known] = labels[known], np.eye(n_parts)[labels[known]]
+    tree = agglomerate(part, graph, task.evidence, infer=False, seed=task.seed)
+    return Found(Partition(part, shares, graph, tree, weights), np.nan if accuracy is None else accuracy, trunk)
+
+
+_CHOICES = {"leiden": _leiden, "n2d": _n2d, "imsat": _imsat}
+
+
+def _moments(partition: Partition, observed: Observed) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean (K, d), total spread (K, d) and share (K,) of the parts: the M-step of a mixture.
+
+    A class of which no cell is known stands for all cells.
+    """
+    parts = [torch.as_tensor(partition.part == k) for k in range(partition.shares.shape[1])]
+    parts = [cells if cells.any() else ~cells for cells in parts]
+    loc, variance = observed.loc, observed.variance
+    spread = [(loc[cells].var(0, correction=0) + variance[cells].mean(0)).sqrt() for cells in parts]
+    mean, weight = [loc[cells].mean(0) for cells in parts], [cells.float().mean() for cells in parts]
+    return torch.stack(mean), torch.stack(spread), torch.stack(weight)
+
+
+def encode(module: ELBOModule) -> Callable[[Cells], tuple[torch.Tensor, ...]]:
+    """Log responsibilities (n, K) and label (n,) of cells."""
+    return lambda cells: (module.prior.log_responsibilities(module.encode(cells), cells), cells.label)

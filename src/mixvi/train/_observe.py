@@ -1,0 +1,88 @@
+"""What a module makes of cells, one block after the other, while it is trained."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix, vstack
+from scvi import REGISTRY_KEYS
+from torch import Tensor
+
+from mixvi.cluster.count_splitting import overdispersion
+from mixvi.data import CellsDataset
+from mixvi.module._elbo import Cells, ELBOModule
+from mixvi.module.rows import csr, dense, is_sparse
+
+Question = Callable[[Cells], tuple[Tensor, ...]]
+
+BATCH_SIZE = 1024  # where nothing is learned from cells
+
+
+@torch.no_grad()
+def ask(
+    module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, of: Question, x: csr_matrix | None = None
+) -> list[Tensor]:
+    """What ``of`` says of each of the rows (m,), on the CPU; ``x`` (m, g) takes the place of their values."""
+    was_training = module.training
+    module.eval()
+    said = [[value.cpu() for value in of(cells)] for cells in stream(module, dataset, rows, x)]
+    module.train(was_training)
+    return [torch.cat(values) for values in zip(*said, strict=True)]
+
+
+def stream(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, x: csr_matrix | None = None) -> Iterator[Cells]:
+    """The cells of these rows, so many at a time, with their own values or others."""
+    size = dataset.block_size(BATCH_SIZE)
+    for start in range(0, len(rows), size):
+        block = dataset[rows[start : start + size]]
+        if x is not None:
+            block[REGISTRY_KEYS.X_KEY] = _tensor(x[start : start + size], block[REGISTRY_KEYS.X_KEY])
+        yield from module.read(block).split(BATCH_SIZE)
+
+
+class Observed(NamedTuple):
+    """What is known of m training cells once the latent space has taken shape."""
+
+    loc: Tensor  # (m, d) posterior means
+    variance: Tensor  # (m, d)
+    labels: np.ndarray  # (m,) class, -1 where unlabelled
+    stratum: np.ndarray | None  # (m,) number of the combination of batch and categorical covariates
+    counts: csr_matrix | None  # (m, g), where the likelihood is one of counts
+    overdispersion: np.ndarray  # (g,) 1 / theta of each gene around the means that the module expects; or empty
+
+
+def observe(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray) -> Observed:
+    """Read the cells of these rows once."""
+    is_count, counts, codes = module.likelihood.support == "count", [], []
+    sums = torch.zeros(3, module.layout.n_genes, dtype=torch.float64)
+
+    def of(cells: Cells) -> tuple[Tensor, ...]:
+        qz = module.encode(cells)
+        if is_count:
+            x, mu = dense(cells.x), module.decode(qz.loc, cells).mean
+            sums.add_(torch.stack([(x - mu).square().sum(0), mu.sum(0), mu.square().sum(0)]).cpu())
+            counts.append(_scipy(cells.x))
+        layout = module.layout
+        codes.append(cells.c[:, : layout.batch_levels + sum(layout.covariate_levels)].bool().cpu())
+        return qz.loc, qz.scale**2, cells.label
+
+    loc, variance, label = ask(module, dataset, rows, of)
+    code = torch.cat(codes)
+    stratum = np.unique(code.numpy(), axis=0, return_inverse=True)[1].ravel() if code.shape[1] else None
+    alpha = overdispersion(*sums.numpy()) if is_count else np.zeros(0)
+    return Observed(loc, variance, label.numpy(), stratum, vstack(counts, "csr") if is_count else None, alpha)
+
+
+def _scipy(x: Tensor) -> csr_matrix:
+    if not is_sparse(x):
+        return csr_matrix(x.cpu().numpy())
+    parts = (part.cpu().numpy() for part in (x.values(), x.col_indices(), x.crow_indices()))
+    return csr_matrix(tuple(parts), x.shape)
+
+
+def _tensor(x: csr_matrix, like: Tensor) -> Tensor:
+    if not is_sparse(like):
+        return torch.from_numpy(x.toarray()).to(like)
+    offset, gene = (torch.from_numpy(part).to(like.crow_indices()) for part in (x.indptr, x.indices))
+    return csr(offset, gene, torch.from_numpy(x.data).to(like.values()), x.shape[1])

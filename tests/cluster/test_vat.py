@@ -1,0 +1,316 @@
+"""Nets that small changes do not mislead, and how they choose between labels alone and a guess."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import entropy
+from sklearn.datasets import make_blobs
+from torch import nn
+from torch.nn.functional import log_softmax
+
+from mixvi.cluster import vat
+from mixvi.cluster.label_spreading import held_out
+from mixvi.cluster.vat import RADIUS, Net, adversarial, cross_fit, learn_classes, probabilities, trained
+
+
+class Features(nn.Sequential):
+    """One hidden layer."""
+
+    n_out = 16
+
+    def __init__(self):
+        super().__init__(nn.Linear(5, self.n_out), nn.BatchNorm1d(self.n_out), nn.ReLU(), nn.Dropout(0.1))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A tenth of the steps, for what does not depend on their number."""
+    monkeypatch.setattr(vat, "MIN_STEPS", 50)
+
+
+@pytest.fixture(scope="module")
+def two():
+    """Two blobs (400, 5), the blob of each cell, and labels for one cell in twenty."""
+    x, y = make_blobs(400, 5, centers=2, cluster_std=1.5, random_state=1)
+    return torch.from_numpy(x).float(), y, np.where(np.arange(400) % 20, -1, y)
+
+
+UNKNOWN = np.full(400, -1)
+
+
+def test_the_change_is_the_worst_of_its_length():
+    """Of a linear map onto two classes, the worst change is along the difference of their weights."""
+    torch.manual_seed(0)
+    net, x = nn.Linear(5, 2).double(), torch.randn(40, 5, dtype=torch.float64)
+    apart = torch.cdist(x, x).fill_diagonal_(torch.inf).amin(1, keepdim=True)
+    along = net.weight[0] - net.weight[1]
+    p = log_softmax(net(x), -1)
+    both = [log_softmax(net(x + sign * RADIUS * apart * along / along.norm()), -1) for sign in (1, -1)]
+    divergence = torch.stack([(p.exp() * (p - q)).sum(-1) for q in both])
+    found = adversarial(lambda x: log_softmax(net(x), -1), net, x)
+    assert 0.99 * divergence.amin(0).mean() < found <= divergence.amax(0).mean() * (1 + 1e-9)
+
+
+def test_its_gradient_is_that_of_the_changed_cells_alone():
+    """p(y | x) is held fixed: with respect to the bias, the gradient of the mean KL is the mean of q - p."""
+    torch.manual_seed(0)
+    net, x, seen = nn.Linear(5, 3).double(), torch.randn(30, 5, dtype=torch.float64), []
+
+    def log_p(cells):
+        seen.append(log_softmax(net(cells), -1))
+        return seen[-1]
+
+    adversarial(log_p, net, x).backward()
+    p, _, q = (log.detach().exp() for log in seen)
+    torch.testing.assert_close(net.bias.grad, (q - p).mean(0))
+    assert net.bias.grad.abs().max() > 0
+
+
+def test_running_means_take_no_note_and_nothing_drops_out():
+    net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    adversarial(lambda x: log_softmax(net(x), -1), net, torch.randn(20, 5))
+    torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+    alike = torch.zeros(20, 5)  # without dropout nothing differs, and changes have no length
+    assert adversarial(lambda x: log_softmax(net(x), -1), net, alike) == 0
+    assert net[2].p == 0.5
+    net(torch.randn(20, 5))
+    assert not torch.equal(net[1].running_mean, before["1.running_mean"])
+
+
+def test_running_means_are_kept_even_where_the_net_fails():
+    net = nn.Sequential(nn.BatchNorm1d(5), nn.Dropout(0.5))
+
+    def fails(x):
+        raise RuntimeError("in the net")
+
+    with pytest.raises(RuntimeError, match="in the net"):
+        adversarial(fails, net, torch.randn(20, 5))
+    assert net[0].track_running_stats
+    assert net[1].p == 0.5
+
+
+def test_labels_and_guess_are_learned_and_nothing_else_is_touched(two):
+    x, y, labels = two
+    wrong = np.where(np.arange(400) % 10 == 3, 1 - y, y)  # a tenth of the guess
+    torch.manual_seed(3)
+    stream = torch.get_rng_state()
+    shares, state = cross_fit(x, labels, wrong, 2, hidden=Features, is_count=False)
+    assert torch.equal(torch.get_rng_state(), stream)
+    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
+    assert (shares.argmax(1) == y).mean() > 0.97
+    assert {name: value.shape for name, value in state.items()} == {
+        name: value.shape for name, value in Features().state_dict().items()
+    }
+
+
+def test_the_same_seed_gives_the_same_bits(two, quick):
+    x, y, labels = two
+    torch.manual_seed(1)
+    first, second, other = (cross_fit(x, labels, y, 2, hidden=Features, is_count=True, seed=s)[0] for s in (5, 5, 6))
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_one_label_a_class_is_enough_beside_a_rough_guess(two, quick):
+    """A guess that is wrong for a fifth of the cells is corrected, as it is not learned by heart."""
+    x, y, _ = two
+    labels, rng = UNKNOWN.copy(), np.random.default_rng(0)
+    labels[[np.flatnonzero(y == k)[0] for k in (0, 1)]] = 0, 1
+    rough = np.where(rng.random(400) < 0.2, 1 - y, y)
+    shares, _ = cross_fit(x, labels, rough, 2, hidden=Features, is_count=True)
+    assert (rough == y).mean() < 0.85
+    assert (shares.argmax(1) == y).mean() > 0.95
+
+
+def test_nets_are_sure_of_single_cells_but_not_of_counts(two, monkeypatch):
+    x, _, labels = two
+
+    def shares(is_count):
+        return cross_fit(x, labels, UNKNOWN, 2, hidden=Features, is_count=is_count)[0]
+
+    sure, counted = shares(False), shares(True)
+    monkeypatch.setattr(vat, "ENTROPY", 0.0)
+    np.testing.assert_array_equal(counted, shares(False))
+    assert entropy(sure, axis=1).mean() < 0.8 * entropy(counted, axis=1).mean()
+
+
+class Constant(nn.Module):
+    """Puts every cell into one class."""
+
+    def __init__(self, k):
+        super().__init__()
+        self.hidden, self.log_p = nn.Identity(), torch.eye(2)[k].log()
+
+    def forward(self, cells):
+        return self.log_p.expand(len(cells), 2)
+
+
+def test_nets_speak_of_cells_whose_guess_they_have_not_seen(two, monkeypatch):
+    x, y, labels = two
+    seen = []
+
+    def net(*args):
+        seen.append(args[-1].keywords)  # of the loss
+        return Constant(len(seen) - 1)
+
+    monkeypatch.setattr(vat, "trained", net)
+    shares, _ = cross_fit(x, labels, y, 2, hidden=Features, is_count=True)
+    hidden = np.stack([each["guess"] < 0 for each in seen], axis=1)
+    np.testing.assert_array_equal(shares, hidden)
+    np.testing.assert_array_equal(hidden.sum(0), 200)
+    for each in seen:
+        np.testing.assert_array_equal(each["labels"], labels)
+        np.testing.assert_array_equal(each["guess"][each["guess"] >= 0], y[each["guess"] >= 0])
+    seen.clear()
+    shares, _ = cross_fit(x, labels, UNKNOWN, 2, hidden=Features, is_count=True)
+    assert len(seen) == 1
+    np.testing.assert_array_equal(shares[:, 0], 1)
+
+
+@pytest.mark.parametrize(
+    ("n", "share", "n_steps"), [(400, 1.0, 500), (25_600, 1.0, 2000), (25_600, 0.3, 600), (100_000, 0.3, 1410)]
+)
+def test_a_trial_takes_a_share_of_the_steps(monkeypatch, n, share, n_steps):
+    taken = []
+    monkeypatch.setattr(vat, "trained", lambda x, k, hidden, rng, n_steps, loss: taken.append(n_steps) or Constant(0))
+    labels = np.full(n, -1)
+    cross_fit(torch.zeros(n, 1), labels, labels, 2, hidden=Features, is_count=True, share=share)
+    assert taken == [n_steps]
+
+
+def test_a_net_is_the_mean_of_its_last_steps():
+    """Weights that move by Adam's rate in each step, down a constant slope: 0.001 in the first half, then less and
+    less, so that they have gone 0.75 n steps in the end and the mean lags behind by little."""
+    x, n_steps = torch.randn(50, 5), 200
+    start = []
+
+    def hidden():
+        features = nn.Linear(5, 3)
+        features.n_out = 3
+        start.append(features.weight.detach().clone())
+        return features
+
+    net = trained(x, 2, hidden, np.random.default_rng(0), n_steps, lambda net: net.hidden.weight.sum())
+    moved = (start[0] - net.hidden.weight.detach()) / vat.LEARNING_RATE
+    rates = np.minimum(1, 2 - 2 * np.arange(n_steps) / n_steps)
+    mean, place = None, 0.0
+    for step, rate in enumerate(rates):
+        place += rate
+        kept = min(1 - 1 / (0.1 * n_steps), (step + 1) / (step + 10))
+        mean = place if step == 0 else kept * mean + (1 - kept) * place
+    torch.testing.assert_close(moved, torch.full((3, 5), mean), rtol=1e-3, atol=0)
+    assert 0.95 * rates.sum() < mean < rates.sum()
+    assert not net.training
+
+
+def test_batch_norms_know_the_mean_of_all_cells(two):
+    x, _, _ = two
+    net = trained(x, 2, Features, np.random.default_rng(0), 20, lambda net: -net(x)[:, 0].mean())
+    torch.testing.assert_close(net.hidden[1].running_mean, net.hidden[0](x).mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_probabilities_are_those_of_the_net_in_any_number_of_batches(two, monkeypatch):
+    x, _, _ = two
+    net = Net(Features(), 3).eval()
+    monkeypatch.setattr(vat, "BATCH_SIZE", 70)
+    np.testing.assert_allclose(probabilities(net, x), net(x).detach().exp().numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("n_with", "n_without", "n_new", "is_guided"),
+    [(3, 2, 0, True), (3, 3, 0, True), (2, 3, 0, False), (0, 4, 0, False), (1, None, 1, True)],
+)
+def test_held_out_labels_choose_whether_to_use_the_guess(two, monkeypatch, n_with, n_without, n_new, is_guided):
+    """Of four held-out labels; nets without the guess are not tried if there are parts beyond the classes."""
+    x, y, labels = two
+    guess, tried, n_found = y.copy(), [], {True: n_with, False: n_without}
+    guess[5 : 5 + n_new] = 2
+    (out, *_), blind = held_out(labels), np.where(np.arange(400) < 9, -1, y)
+
+    def net(x, labels, guess, n_parts, *, share=1.0, **_):
+        tried.append((labels, guess, n_parts, share))
+        part = y.copy()
+        if share < 1:
+            missed = out[n_found[bool((guess >= 0).any())] :]
+            part[missed] = 1 - y[missed]
+        return np.eye(n_parts, dtype=np.float32)[part], {"guided": (guess >= 0).any()}
+
+    def guess_of(rest):
+        np.testing.assert_array_equal(np.flatnonzero(rest != labels), out)
+        return blind
+
+    monkeypatch.setattr(vat, "cross_fit", net)
+    learned = learn_classes(x, labels, guess, 2, Features, is_count=True, guess_of=guess_of)
+    assert learned.accuracy == max(n_with, n_without or 0) / 4
+    assert learned.state == {"guided": is_guided}
+    assert len(tried) == (2 if n_new else 3)
+    for rest, source, _, share in tried[:-1]:
+        assert share == vat.TRIAL
+        assert (rest[out] == -1).all()
+        np.testing.assert_array_equal(source, blind if (source >= 0).any() else UNKNOWN)
+    final_labels, source, n_parts, share = tried[-1]
+    assert share == 1.0
+    assert n_parts == 2 + n_new
+    np.testing.assert_array_equal(final_labels, labels)
+    np.testing.assert_array_equal(source, guess if is_guided else UNKNOWN)
+
+
+def test_a_guess_that_is_not_made_anew_keeps_still_about_held_out_cells(two, monkeypatch):
+    x, y, labels = two
+    sources = []
+
+    def net(x, labels, guess, n_parts, **_):
+        sources.append(guess)
+        return np.eye(n_parts, dtype=np.float32)[y], {}
+
+    monkeypatch.setattr(vat, "cross_fit", net)
+    learn_classes(x, labels, y, 2, Features, is_count=True)
+    np.testing.assert_array_equal(np.flatnonzero(sources[0] < 0), held_out(labels)[0])
+    np.testing.assert_array_equal(sources[-1], y)
+
+
+def test_without_labels_to_hold_out_the_guess_is_used(two, monkeypatch):
+    x, y, labels = two
+    asked = []
+
+    def net(x, labels, guess, n_parts, *, share=1.0, **_):
+        asked.append((guess, share))
+        return np.eye(n_parts, dtype=np.float32)[y], {}
+
+    monkeypatch.setattr(vat, "cross_fit", net)
+    for few in (UNKNOWN, np.where(np.arange(400) < 41, labels, -1), y):  # none, three, and all
+        learned = learn_classes(x, few, y, 2, Features, is_count=True)
+        assert learned.accuracy is None
+        np.testing.assert_array_equal(learned.shares, np.eye(2)[y])
+    assert len(asked) == 3
+    for guess, share in asked:
+        np.testing.assert_array_equal(guess, y)
+        assert share == 1.0
+
+
+def test_the_only_label_of_a_class_is_not_held_out_and_an_empty_part_keeps_its_cells(two, monkeypatch):
+    x, y, labels = two
+    rare, guess, asked = labels.copy(), y.copy(), []
+    rare[1] = 2
+    guess[[1, 2, 3]] = 2
+    guess[4:7] = 3
+    guess[7:9] = -1
+
+    def net(x, labels, guess, n_parts, **_):
+        asked.append(labels)
+        return np.eye(n_parts, dtype=np.float32)[y], {}
+
+    monkeypatch.setattr(vat, "cross_fit", net)
+    shares = learn_classes(x, rare, guess, 3, Features, is_count=True).shares
+    assert all((seen == 2).sum() == 1 for seen in asked)
+    np.testing.assert_array_equal(shares.argmax(1), np.where(guess < 2, y, guess))
+
+
+def test_more_labels_than_needed_and_a_useless_guess(two, quick):
+    """With a fifth of the labels, nets do without a guess that is wrong throughout."""
+    x, y, _ = two
+    labels = np.where(np.arange(400) % 5, -1, y)
+    learned = learn_classes(x, labels, 1 - y, 2, Features, is_count=True, guess_of=lambda rest: 1 - y)
+    assert learned.accuracy > 0.9
+    assert (learned.shares.argmax(1) == y).mean() > 0.95
