@@ -51,7 +51,7 @@ def main(
 
 Seed = Annotated[int, typer.Option(help="Seed of everything that is random.")]
 Epochs = Annotated[
-    int | None, typer.Option(help="Passes over the cells.", show_default="400, fewer above 20,000 cells")
+    int | None, typer.Option(help="Passes over the cells.", show_default="400, gmvae 100, fewer above 20,000 cells")
 ]
 Figures = Annotated[Path | None, typer.Option(help="Folder for a UMAP and the training curve as PNG.")]
 
@@ -59,7 +59,7 @@ Figures = Annotated[Path | None, typer.Option(help="Folder for a UMAP and the tr
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("mixvi-demo"),
-    max_epochs: Annotated[int, typer.Option(help="Passes over the cells; half of a model's default.")] = 200,
+    max_epochs: Epochs = None,
     seed: Seed = 0,
 ) -> None:
     """Cluster 700 real blood cells, which come with the package, and look at the result."""
@@ -152,6 +152,8 @@ def _train(cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int |
         finally:
             scvi.settings.logging_dir = logging_dir
     model.annotate(key_added=key, clustering=None if cls.__name__ == "GMVAE" else "leiden")
+    if cls.__name__ == "GMVAE" and model.clusters_ is not None:
+        typer.echo(model.tree)
     sizes = adata.obs[key].value_counts()
     sizes = sizes[sizes > 0]
     typer.echo(

@@ -105,16 +105,17 @@ def test_new_parts_are_the_communities_that_lack_most_labels(n_classes, parts):
     """
     sizes, n_labels = [30, 60, 60, 50], [0, 19, 3, 8]
     communities = np.repeat(np.arange(4), sizes)
-    labels = np.where(
-        np.arange(200) - np.repeat(np.cumsum([0, *sizes[:-1]]), sizes) < np.repeat(n_labels, sizes), 0, -1
-    )
+    rank = np.concatenate([np.arange(size) for size in sizes])
+    labels = np.where(rank < np.repeat(n_labels, sizes), 0, -1)
     part = classify(csr_matrix(np.ones((200, 200))), labels, n_classes, communities)
     np.testing.assert_array_equal(part, np.where(labels == 0, 0, np.array(parts)[communities]))
 
 
 def test_without_labels_the_first_communities_are_new_parts(blobs):
     graph, y = blobs
-    np.testing.assert_array_equal(classify(graph, np.full(300, -1), 2, y), np.where(y < 2, 2 + by_size(y), -1))
+    part = classify(graph, np.full(300, -1), 2, y)
+    np.testing.assert_array_equal(part[y < 2], 2 + by_size(y[y < 2]))
+    np.testing.assert_array_equal(part[y >= 2], -1)
 
 
 @pytest.mark.filterwarnings("error")

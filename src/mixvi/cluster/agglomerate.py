@@ -1,8 +1,9 @@
 """A tree over clusters: they are joined pair by pair until one is left, and each join says what the split is worth.
 
-With counts, the order is by evidence. First the pair joins whose split is worth least on held-out counts, until each
-split is worth enough: these are the default clusters. From there the pair joins that loses least likelihood. Without
-counts, the pair joins that has the most edges of the neighbour graph for its sizes.
+With counts, evidence decides. To find the default clusters, the pair joins whose split is worth least on held-out
+counts, until each split is supported and worth enough. The tree then joins the pair that loses least likelihood, first
+inside the default clusters and then among them. Without counts, the pair joins that has the most edges of the neighbour
+graph for its sizes.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.stats import t
 
-from mixvi.cluster.evidence import LEVEL, Evidence, Group
+from mixvi.cluster.evidence import LEVEL, Evidence, Gain, Group
 
 MIN_SHARE = 0.1  # of what clusters say of an average cell: gives as many as Leiden at resolution 1, see docs/choices.md
 GRADE = 0.25  # cells half-way for each of the smaller side: half of what an even line has
@@ -25,7 +26,7 @@ class Tree(NamedTuple):
     cells: np.ndarray  # (K - 1, 2) how many cells they have
     worth: np.ndarray  # (K - 1,) what the split is worth: nats for each cell of the smaller side; nan without counts
     error: np.ndarray  # (K - 1,) standard error of it
-    between: np.ndarray  # (K - 1,) cells half-way between, for each cell of the smaller side; nan without counts
+    between: np.ndarray  # (K - 1,) cells half-way between, for each of the smaller side; nan where not supported
     connectivity: np.ndarray  # (K - 1,) edges between both sides over those expected by chance
     n_default: int  # clusters whose splits are all worth it
     min_worth: float  # nats that are worth it; nan without counts
@@ -111,13 +112,24 @@ def agglomerate(
         joining.until(lambda a, b: -joining.connectivity(a, b))
     else:
         if infer:
-            joining.until(joining.lower, stop=0.0)
-            if min_worth is None:
-                min_worth = MIN_SHARE * evidence.information([joining.groups[node] for node in joining.live])
-            joining.until(joining.worth, stop=min_worth)
+            home, min_worth = _default_clusters(joining, min_worth)
+            joining = _Joining(part, graph, evidence)
+            joining.until(lambda a, b: joining.loss(a, b) if home[joining.leaf(a)] == home[joining.leaf(b)] else np.inf)
         n_default = len(joining.live)
         joining.until(joining.loss)
     return joining.tree(n_default if infer else joining.k, np.nan if min_worth is None else min_worth, seed)
+
+
+def _default_clusters(joining: "_Joining", min_worth: float | None) -> tuple[np.ndarray, float]:
+    """Join until every split is supported and worth enough: the cluster (K,) of each leaf, and what is enough."""
+    joining.until(joining.lower, stop=0.0)
+    if min_worth is None:
+        min_worth = MIN_SHARE * joining.evidence.information([joining.groups[node] for node in joining.live])
+    joining.until(joining.worth, stop=min_worth)
+    home = np.arange(2 * joining.k - 1)
+    for j in range(len(joining.pairs) - 1, -1, -1):
+        home[list(joining.pairs[j])] = home[joining.k + j]
+    return home[: joining.k], min_worth
 
 
 class _Joining:
@@ -130,6 +142,7 @@ class _Joining:
         self.live, self.pairs = list(range(self.k)), []
         self.size = np.asarray(member.sum(1)).ravel().astype(int).tolist()
         self.groups: list[Group] = []
+        self.gains: dict[tuple[int, int], Gain] = {}
         if evidence is not None:
             self.groups = [evidence.group(np.flatnonzero(part == k)) for k in range(self.k)]
         n_nodes = 2 * self.k - 1
@@ -138,15 +151,25 @@ class _Joining:
         self.n_ends = max(self.edges.sum(), 1e-300)
         self.ends = self.edges[: self.k].sum(1).tolist()  # edge ends of each node
 
+    def leaf(self, node: int) -> int:
+        """One of the leaves below a node."""
+        while node >= self.k:
+            node = self.pairs[node - self.k][0]
+        return node
+
     def connectivity(self, a: int, b: int) -> float:
         return self.edges[a, b] * self.n_ends / max(self.ends[a] * self.ends[b], 1e-300)
 
+    def gain(self, a: int, b: int) -> Gain:
+        if (a, b) not in self.gains:
+            self.gains[a, b] = self.evidence.gain(self.groups[a], self.groups[b])
+        return self.gains[a, b]
+
     def lower(self, a: int, b: int) -> float:
-        gain = self.evidence.gain(self.groups[a], self.groups[b])
-        return gain.lower(min(self.size[a], self.size[b]), max(self.k - 1, 1))
+        return self.gain(a, b).lower(min(self.size[a], self.size[b]), max(self.k - 1, 1))
 
     def worth(self, a: int, b: int) -> float:
-        return self.evidence.gain(self.groups[a], self.groups[b]).worth
+        return self.gain(a, b).worth
 
     def loss(self, a: int, b: int) -> float:
         return self.evidence.loss(self.groups[a], self.groups[b])
@@ -177,8 +200,9 @@ class _Joining:
         for a, b in self.pairs:
             worth = error = between = np.nan
             if self.groups:
-                worth, error = self.evidence.gain(self.groups[a], self.groups[b])
-                between = self.evidence.between(self.groups[a], self.groups[b], seed)
+                worth, error = self.gain(a, b)
+                if self.lower(a, b) > 0:
+                    between = self.evidence.between(self.groups[a], self.groups[b], seed)
             rows.append((worth, error, between, self.connectivity(a, b)))
         pairs = np.array(self.pairs, dtype=int).reshape(-1, 2)
         values = np.array(rows, dtype=float).reshape(-1, 4).T

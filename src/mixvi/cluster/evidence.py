@@ -26,6 +26,7 @@ class Group(NamedTuple):
     seen: np.ndarray  # (s, g) pooled counts of the part that finds clusters
     size: np.ndarray  # (s,) cells
     held_out: list[csr_matrix]  # s matrices, the other part of each cell's counts
+    totals: list[np.ndarray]  # their rows' sums
 
     @property
     def n_cells(self) -> int:
@@ -35,7 +36,8 @@ class Group(NamedTuple):
     def join(self, other: "Group") -> "Group":
         """Both groups as one."""
         held_out = [vstack(pair, format="csr") for pair in zip(self.held_out, other.held_out, strict=True)]
-        return Group(self.seen + other.seen, self.size + other.size, held_out)
+        totals = [np.concatenate(pair) for pair in zip(self.totals, other.totals, strict=True)]
+        return Group(self.seen + other.seen, self.size + other.size, held_out, totals)
 
 
 class Gain(NamedTuple):
@@ -77,15 +79,16 @@ class Evidence:
         by_stratum = [cells[self.stratum[cells] == s] for s in range(self.n_strata)]
         seen = np.stack([np.asarray(self.halves.seen[rows].sum(0), dtype=float).ravel() for rows in by_stratum])
         size = np.array([len(rows) for rows in by_stratum])
-        return Group(seen, size, [self.halves.held_out[rows] for rows in by_stratum])
+        held_out = [self.halves.held_out[rows] for rows in by_stratum]
+        return Group(seen, size, held_out, [np.asarray(part.sum(1), dtype=float).ravel() for part in held_out])
 
     def profile(self, seen: np.ndarray) -> np.ndarray:
         """Mean profile (s, g) of pooled counts; rows sum to 1."""
         return (seen + self.prior * self.base) / (seen.sum(-1, keepdims=True) + self.prior)
 
-    def weight(self, both: Group) -> np.ndarray:
-        """Poisson variance of each gene over its negative binomial one, at the mean count of these cells, (s, g)."""
-        mean = both.seen / (np.maximum(both.size[:, None], 1) * (1 - self.halves.share))
+    def weight(self, seen: np.ndarray, size: np.ndarray) -> np.ndarray:
+        """Poisson variance of each gene over its negative binomial one, at the mean count of so many cells, (s, g)."""
+        mean = seen / (np.maximum(size[:, None], 1) * (1 - self.halves.share))
         return 1 / (1 + self.overdispersion * mean)
 
     def loss(self, a: Group, b: Group) -> float:
@@ -96,13 +99,12 @@ class Evidence:
         for group in (a, b):
             expected = np.maximum(shared * group.seen.sum(-1, keepdims=True), 1e-300)
             lost = lost + xlogy(group.seen, group.seen / expected)
-        weight = self.weight(Group(both, a.size + b.size, []))
-        return float((weight * lost).sum())
+        return float((self.weight(both, a.size + b.size) * lost).sum())
 
     def gain(self, a: Group, b: Group) -> Gain:
         """Gain of a profile for each group over a joint one, on held-out counts; below 0 where the groups are alike."""
-        both = Group(a.seen + b.seen, a.size + b.size, [])
-        joint, weight = self.profile(both.seen), self.weight(both)
+        both = a.seen + b.seen
+        joint, weight = self.profile(both), self.weight(both, a.size + b.size)
         gains = [self._against(group, joint, weight) for group in (a, b)]
         smaller = max(min(map(len, gains)), 1)
         variance = sum(values.var(ddof=1) * len(values) for values in gains if len(values) > 1)
@@ -110,7 +112,7 @@ class Evidence:
 
     def information(self, groups: list[Group]) -> float:
         """What groups say of an average cell: held-out gain of their profiles over that of all cells, nats a cell."""
-        common, weight = self.profile(self.all.seen), self.weight(self.all)
+        common, weight = self.profile(self.all.seen), self.weight(self.all.seen, self.all.size)
         return sum(self._against(group, common, weight).sum() for group in groups) / self.all.n_cells
 
     def between(self, a: Group, b: Group, seed: int = 0) -> float:
@@ -122,11 +124,11 @@ class Evidence:
         """
         p_a, p_b = self.profile(a.seen), self.profile(b.seen)
         both = a.join(b)
-        weight, way = self.weight(both), np.log(p_b / p_a)
+        weight, way = self.weight(both.seen, both.size), np.log(p_b / p_a)
         log_p = []
         for s, held_out in enumerate(both.held_out):
             level = [(weight[s] * p_a[s] * np.exp(x * way[s])).sum() for x in GRID]
-            log_p.append(np.outer(held_out @ (weight[s] * way[s]), GRID) - np.outer(_totals(held_out), level))
+            log_p.append(np.outer(held_out @ (weight[s] * way[s]), GRID) - np.outer(both.totals[s], level))
         log_p = np.concatenate(log_p)
         if len(log_p) > MAX_CELLS:
             log_p = log_p[np.random.default_rng(seed).choice(len(log_p), MAX_CELLS, replace=False)]
@@ -140,9 +142,5 @@ class Evidence:
         """Gain (n,) of each held-out cell, at full depth, by the group's own profile in place of another (s, g)."""
         own = self.profile(group.seen)
         slope, level = weight * np.log(own / other), (weight * (own - other)).sum(-1)
-        gains = [held @ slope[s] - level[s] * _totals(held) for s, held in enumerate(group.held_out)]
+        gains = [held @ slope[s] - level[s] * group.totals[s] for s, held in enumerate(group.held_out)]
         return np.concatenate(gains) / self.halves.share
-
-
-def _totals(counts: csr_matrix) -> np.ndarray:
-    return np.asarray(counts.sum(1), dtype=float).ravel()

@@ -38,7 +38,7 @@ def spread(graph: csr_matrix, labels: np.ndarray, n_classes: int) -> np.ndarray:
 
     References
     ----------
-    Zhou, Bousquet, Lal, Weston and Schoelkopf 2004, Learning with local and global consistency, NeurIPS, equation 4.
+    Zhou, Bousquet, Lal, Weston and Schoelkopf 2004, Learning with local and global consistency, NeurIPS.
     """
     shares, n_labels = np.zeros((len(labels), n_classes)), (labels >= 0).sum()
     if n_labels == 0:

@@ -11,7 +11,7 @@ from mixvi.cluster.graph import shared_neighbors
 from mixvi.cluster.leiden import leiden
 
 FINE = 4.0  # resolution of the leaves: two or three times as many as at 1, small enough to be joined anew
-MAX_LEAVES = 64  # that a tree starts from, unless more clusters are wanted
+MAX_LEAVES = 64  # that a tree starts from, unless more clusters are wanted; and at most the root of the cells' number
 
 
 class Partition(NamedTuple):
@@ -76,7 +76,7 @@ def leaves(graph: csr_matrix, n_clusters: int | None = None, seed: int = 0) -> n
     while part.max() + 1 < min(wanted, n) and resolution < 1e6:
         resolution *= 2
         part = leiden(graph, resolution, seed)
-    most = max(MAX_LEAVES, wanted)
+    most = max(min(MAX_LEAVES, int(n**0.5)), wanted)
     if part.max() + 1 > most:
         part = agglomerate(part, graph, infer=False).cut(most)[part]
     return part

@@ -89,6 +89,9 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
     mixvi.module.GMVAEModule : the maths
     """
 
+    # of four rates and up to 400 epochs, the fewest epochs that reach the best held-out bound (docs/choices.md)
+    _max_epochs, _learning_rate = 100, 4e-3
+
     def __init__(
         self,
         adata: AnnData | None = None,

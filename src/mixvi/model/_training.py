@@ -25,13 +25,14 @@ from mixvi.train import Interruption, MixturePhases, MixviPlan, fit_full_batch
 
 logger = logging.getLogger(__name__)
 
-MAX_EPOCHS, MAX_VISITS = 400, 8_000_000  # of small data; above 20,000 cells the number of cells visited is fixed
+MAX_CELLS = 20_000  # more are visited less often, so that their number times that of epochs stays the same
 MAX_FULL_BATCH, MAX_EPOCHS_FULL_BATCH = 200_000_000, 500  # values (8 bytes each), rounds of 20 iterations
 
 
 class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
     """Abstract: `train`."""
 
+    _max_epochs, _learning_rate = 400, 1e-3  # by default; those of scvi-tools
     _training_plan_cls = MixviPlan
     _data_splitter_cls = CellsSplitter
 
@@ -66,7 +67,8 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         Parameters
         ----------
         max_epochs
-            Passes over the training cells; ``None`` takes 400, or fewer above 20,000 cells: 8 million cells in all.
+            Passes over the training cells. ``None`` takes 400, and 100 for a GMVAE, whose learning rate is higher.
+            Above 20,000 cells it is fewer, so that as many cells are visited in all.
         accelerator, devices
             Where to run, as in Lightning; ``"auto"`` takes a CUDA GPU if there is one, and never MPS by itself.
         train_size, validation_size, shuffle_set_split
@@ -118,14 +120,15 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
             return self._train_full_batch(max_epochs, accelerator, devices, plan_kwargs, **kwargs)
         batch_size = batch_size or settings.batch_size
         if max_epochs is None:
-            max_epochs = get_max_epochs_heuristic(self.adata.n_obs, MAX_EPOCHS, MAX_VISITS // MAX_EPOCHS)
+            max_epochs = get_max_epochs_heuristic(self.adata.n_obs, self._max_epochs, MAX_CELLS)
         steps_an_epoch = max(int((train_size or 0.9) * self.adata.n_obs / batch_size), 1)
         plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size}
         plan_kwargs.setdefault("fresh", not self.is_trained_)
+        plan_kwargs.setdefault("lr", self._learning_rate)
         plan_kwargs |= {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("gradient_clip_")}
         kwargs["datasplitter_kwargs"] = {"data_path": data_path, **(kwargs.get("datasplitter_kwargs") or {})}
         by_steps = plan_kwargs.get("n_steps_kl_warmup")
-        warmup = None if by_steps or self.is_trained_ else max(max_epochs // MAX_EPOCHS, 1)
+        warmup = None if by_steps or self.is_trained_ else max(max_epochs // 400, 1)
         plan_kwargs.setdefault("n_epochs_kl_warmup", warmup)
         unsettled = plan_kwargs["n_epochs_kl_warmup"] or math.ceil((by_steps or 0) / steps_an_epoch)
         callbacks = list(kwargs.pop("callbacks", None) or [])

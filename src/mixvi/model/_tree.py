@@ -131,22 +131,24 @@ class ClusterTree:
         tree = self.clusters.tree
         worth = "" if np.isnan(tree.min_worth) else f"; a split is kept if it is worth {tree.min_worth:.3g} nats a cell"
         lines = [f"{self._n_kept + 1} clusters of {len(self.clusters.rows):,} cells{worth}"]
-        self._draw(2 * tree.n_leaves - 2, "", lines)
+        self._draw(2 * tree.n_leaves - 2, "", len(self.clusters.rows), lines)
         return "\n".join(lines)
 
     __repr__ = __str__
 
-    def _draw(self, node: int, indent: str, lines: list[str]) -> None:
-        tree = self.clusters.tree
-        j = node - tree.n_leaves
+    def _draw(self, node: int, indent: str, n_cells: int, lines: list[str]) -> None:
+        """One line for a node and for each node below that is a cluster or a supported part of one."""
+        tree, j = self.clusters.tree, node - self.clusters.tree.n_leaves
         kept = j >= tree.n_leaves - 1 - self._n_kept
-        if j < 0 or not (kept or tree.supported[j]):
-            return
-        what = f"connectivity {tree.connectivity[j]:.2g}"
-        if not np.isnan(tree.worth[j]):
-            what = f"{tree.worth[j]:.3g} +- {tree.error[j]:.2g} nats, {tree.kind[j]}"
-        cells = dict(zip(tree.pairs[j].tolist(), tree.cells[j].tolist(), strict=True))
-        for child in self._children(node):
-            name = self.names[child] if kept and "+" not in self.names[child] else self.names[child]
-            lines.append(f"{indent}|- {name} ({cells[child]:,} cells; split: {what}{'' if kept else ', not kept'})")
-            self._draw(child, indent + "|  ", lines)
+        is_end = j < 0 or not (kept or tree.supported[j])
+        what = ""
+        if not is_end:
+            what = f" splits by connectivity {tree.connectivity[j]:.2g}"
+            if not np.isnan(tree.worth[j]):
+                what = f" splits: {tree.worth[j]:.3g} +- {tree.error[j]:.2g} nats, a {tree.kind[j]}"
+            what += "" if kept else ", not kept"
+        lines.append(f"{indent}{self.names[node]} ({n_cells:,} cells){what}")
+        if not is_end:
+            cells = dict(zip(tree.pairs[j].tolist(), tree.cells[j].tolist(), strict=True))
+            for child in self._children(node):
+                self._draw(child, indent + "  ", cells[child], lines)
