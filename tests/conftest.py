@@ -10,7 +10,8 @@ import scvi
 import torch
 from sklearn.datasets import make_blobs
 
-from mixvi import cluster, datasets
+from mixvi import datasets
+from mixvi.cluster import shared_neighbors
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 DATA_DIR = Path(os.environ.get("MIXVI_DATA_DIR", Path(__file__).parents[2] / "shared" / "data"))
@@ -53,4 +54,4 @@ def _real_data(request, monkeypatch):
 def four_blobs():
     """The neighbour graph (300, 300) of four blobs that lie apart, and the blob of each cell."""
     x, y = make_blobs(300, 5, centers=4, cluster_std=0.8, random_state=1)
-    return cluster.neighbor_graph(x), y
+    return shared_neighbors(x), y

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from mixvi.train import _captured, _compiled
 from mixvi.train._captured import can_capture
 from mixvi.train._losses import objective_of
-from mixvi.train._smooth import smoothness
+from mixvi.train._smoothness import smoothness
 from tests.model.helpers import build, fitted
 
 WAIT = {

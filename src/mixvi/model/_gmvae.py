@@ -64,7 +64,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         How strongly cells are held to the component they started in while all is trained together, in nats; 0 leaves
         that to the bound.
     min_worth
-        Nats that a split must be worth on held-out counts, for each cell of its smaller side. ``None`` takes a twentieth
+        Nats that a split must be worth on held-out counts, for each cell of its smaller side. ``None`` takes a tenth
         of what all clusters together say of an average cell. Not used where ``n_clusters`` is given.
     registry
         Used by ``load``.

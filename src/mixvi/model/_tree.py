@@ -11,6 +11,7 @@ from mixvi.train import Clusters
 class Split(NamedTuple):
     """One split of the tree. The worth is in nats for each cell of the smaller side."""
 
+    node: str  # what is split
     left: str  # the larger side
     right: str
     cells_left: int
@@ -63,17 +64,10 @@ class ClusterTree:
             sides = [self.names[tree.pairs[j][i]] for i in order]
             cells = [int(tree.cells[j][i]) for i in order]
             numbers = (float(values[j]) for values in (tree.between, tree.connectivity))
-            found.append(
-                Split(
-                    *sides,
-                    *cells,
-                    float(tree.worth[j]),
-                    float(tree.error[j]),
-                    str(tree.kind[j]),
-                    *numbers,
-                    kept=j >= tree.n_leaves - 1 - self._n_kept,
-                )  # fmt: skip
-            )
+            node = self.names[tree.n_leaves + j]
+            kept = j >= tree.n_leaves - 1 - self._n_kept
+            evidence = float(tree.worth[j]), float(tree.error[j]), str(tree.kind[j])
+            found.append(Split(node, *sides, *cells, *evidence, *numbers, kept))
         return found
 
     @property

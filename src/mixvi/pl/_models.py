@@ -9,13 +9,11 @@ import pandas as pd
 import scanpy as sc
 from anndata import AnnData
 from matplotlib.axes import Axes
-from scipy.cluster.hierarchy import dendrogram
 
 from mixvi.data import check_names, check_present
 from mixvi.pl._figure import check_given, finish
 
 if TYPE_CHECKING:
-    from mixvi.cluster import MergeTree
     from mixvi.model._base import LatentModel
     from mixvi.model._gmvae import GMVAE
 
@@ -126,40 +124,15 @@ def training(model: "LatentModel", show: bool | None = None, save: Path | None =
     return axes
 
 
-def merge_tree(tree: "MergeTree", ax: Axes | None = None, show: bool | None = None, save: Path | None = None) -> Axes:
-    """Which clusters belong together: those joined nearest to their names hang together most.
-
-    Parameters
-    ----------
-    tree
-        From ``model.merge_tree()``.
-    ax
-        Where to draw; ``None`` makes a figure.
-    show, save
-        As in `umap`.
-    """
-    check_given(tree, "linkage", "what model.merge_tree() gives")
-    if ax is None:
-        width = 4.5 + 0.09 * max(map(len, tree.names))
-        _, ax = plt.subplots(figsize=(width, 1 + 0.25 * len(tree.names)), layout="constrained")
-    if len(tree.names) > 1:
-        dendrogram(tree.linkage, labels=tree.names, orientation="left", ax=ax, color_threshold=0)
-    ax.set(xlabel="1 / (1 + edges over expected)", title="merge tree")
-    ax.set_ylabel("cluster")
-    ax.yaxis.set_label_position("right")  # beside the names
-    finish(show, save, ax)
-    return ax
-
-
 def weights(model: "GMVAE", ax: Axes | None = None, show: bool | None = None, save: Path | None = None) -> Axes:
-    """Share of the cells in each cluster (bars), and the weight of its component in the prior (dots).
+    """Share of the cells in each cluster (bars), and the weight of its components in the prior (dots).
 
     Parameters
     ----------
     model
         A trained GMVAE.
     ax, show, save
-        As in `merge_tree`.
+        As in `umap`.
     """
     check_given(model, "cluster_names", "a trained GMVAE")
     names = model.cluster_names
@@ -167,8 +140,9 @@ def weights(model: "GMVAE", ax: Axes | None = None, show: bool | None = None, sa
         _, ax = plt.subplots(figsize=(1.5 + 0.35 * len(names), 3), layout="constrained")
     share = pd.Series(model.predict()).value_counts(normalize=True).reindex(names, fill_value=0)
     ax.bar(names, share, color="0.75", label="cells")
-    prior = model.module.prior.log_weights().exp()[: len(names)]
-    ax.plot(names, prior.detach().cpu(), "o", ms=5, color="C0", label="weight")
+    prior = model.module.prior.log_weights().exp().detach().cpu()
+    prior = [float(prior[model._component_index(name)].sum()) for name in names]
+    ax.plot(names, prior, "o", ms=5, color="C0", label="weight")
     ax.set(xlabel="cluster", ylabel="share")
     ax.tick_params(axis="x", rotation=0 if max(map(len, names)) < 4 else 90)
     ax.legend(frameon=False)
@@ -195,7 +169,7 @@ def confusion(
     key
         The ``key_added`` of that call.
     ax, show, save
-        As in `merge_tree`.
+        As in `umap`.
 
     Raises
     ------
