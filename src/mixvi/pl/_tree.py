@@ -27,7 +27,8 @@ def tree(
 ) -> Axes:
     """Draw the tree over the clusters, each with its size and its best marker genes.
 
-    A split stands at its worth, in nats for each cell of its smaller side, or left of it to have room for those below. A solid line is a gap, a dashed one a grade
+    A split stands at its worth, in nats for each cell of its smaller side, or left of it where those below need the
+    room. A solid line is a gap, a dashed one a grade
     (cells stand between both sides), a dotted one noise. Without counts a split stands at the inverse of its
     connectivity.
 
