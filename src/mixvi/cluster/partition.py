@@ -11,6 +11,7 @@ from mixvi.cluster.graph import shared_neighbors
 from mixvi.cluster.leiden import leiden
 
 FINE = 4.0  # resolution of the leaves: two or three times as many as at 1, small enough to be joined anew
+MAX_CELLS = 10_000  # that say how good a view is; more would not change it
 MAX_LEAVES = 64  # that a tree starts from, unless more clusters are wanted; and at most the root of the cells' number
 
 
@@ -56,14 +57,15 @@ def mean_graph(
     views: dict[str, np.ndarray], evidence: Evidence | None, seed: int
 ) -> tuple[csr_matrix, dict[str, float]]:
     """Mean of the views' graphs (n, n), and the weight of each: what its communities say of held-out counts."""
-    graphs = {name: shared_neighbors(view) for name, view in views.items()}
-    worth = dict.fromkeys(graphs, 1.0)
-    if evidence is not None and len(graphs) > 1:
-        worth = {name: _information(graph, evidence, seed) for name, graph in graphs.items()}
+    worth = dict.fromkeys(views, 1.0)
+    if evidence is not None and len(views) > 1:
+        n = len(evidence.stratum)
+        some = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_CELLS])
+        worth = {name: _information(view, some, evidence, seed) for name, view in views.items()}
         if not any(worth.values()):
-            worth = dict.fromkeys(graphs, 1.0)  # nothing to be told apart, whichever view is asked
-    weights = {name: value / sum(worth.values()) for name, value in worth.items()}
-    return sum(weights[name] * graph for name, graph in graphs.items()), weights
+            worth = dict.fromkeys(views, 1.0)  # nothing to be told apart, whichever view is asked
+    weights = {name: float(value / sum(worth.values())) for name, value in worth.items()}
+    return sum(weights[name] * shared_neighbors(view) for name, view in views.items() if weights[name]), weights
 
 
 def leaves(graph: csr_matrix, n_clusters: int | None = None, seed: int = 0) -> np.ndarray:
@@ -95,6 +97,8 @@ def neighbor_shares(part: np.ndarray, graph: csr_matrix, n_parts: int | None = N
     return shares / np.maximum(shares.sum(1, keepdims=True), 1e-300)
 
 
-def _information(graph: csr_matrix, evidence: Evidence, seed: int) -> float:
-    part = leiden(graph, seed=seed)
-    return max(evidence.information([evidence.group(np.flatnonzero(part == k)) for k in range(part.max() + 1)]), 0.0)
+def _information(view: np.ndarray, some: np.ndarray, evidence: Evidence, seed: int) -> float:
+    """What the communities of a view say of held-out counts, by some of its cells; 0 if nothing."""
+    part = leiden(shared_neighbors(view[some]), seed=seed)
+    groups = [evidence.group(some[part == k]) for k in range(part.max() + 1)]
+    return max(evidence.information(groups), 0.0)

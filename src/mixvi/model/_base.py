@@ -212,7 +212,8 @@ class LatentModel(DescribedModel):
         ``.obs["mixvi_confidence"]``              GMVAE: the largest of them
         ``.obs["mixvi_entropy"]``                 GMVAE: their entropy, in nats
         ``.varm["PCs_mixvi"]``                    linear AE and VAE: principal axes (g, d)
-        ``.uns["mixvi"]``                         model, version, settings, setup, likelihood; clusters, temperature
+        ``.uns["mixvi"]``                         model, version, settings, setup, likelihood; GMVAE: clusters,
+                                                  temperature, ``"tree"`` and ``"markers"``, the best 50 of each cluster
         ========================================  ==================================================================
 
         In names of probabilities ``/`` becomes ``|``, as files cannot hold it.
@@ -260,7 +261,8 @@ class LatentModel(DescribedModel):
             target.obsm[key] = values
         if (axes := self._axes()) is not None:
             target.varm[f"PCs_{key_added}"] = axes
-        target.uns[key_added] = self._settings() | ({"leiden_resolution": resolution} if clustering else {})
+        found = {"leiden_resolution": resolution} if clustering else self._tables(n_clusters)
+        target.uns[key_added] = self._settings() | found
 
     # For the final classes.
 
@@ -273,6 +275,10 @@ class LatentModel(DescribedModel):
         self, adata: AnnData | None, indices, batch_size: int | None, n_clusters: int | None
     ) -> pd.DataFrame | None:
         """Cluster probabilities (n, K), columns named as the clusters; ``None`` for a model without clusters."""
+
+    @abstractmethod
+    def _tables(self, n_clusters: int | None) -> dict[str, pd.DataFrame]:
+        """Tables for ``.uns``, by name."""
 
     @abstractmethod
     def _axes(self) -> np.ndarray | None:

@@ -27,6 +27,8 @@ from mixvi.train import Clusters, MixturePhases
 
 logger = logging.getLogger(__name__)
 
+N_MARKERS = 50  # of each cluster and comparison that `annotate` writes; `markers` gives all genes
+
 
 class GMVAE(ConditionalMixin, EvidenceMixin):
     """Gaussian-mixture variational autoencoder: the components of its prior are the clusters.
@@ -331,6 +333,16 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         n_clusters = n_clusters or self.n_clusters
         groups = self._clusters().groups(n_clusters)
         return pd.DataFrame(np.stack([p[:, group].sum(1) for group in groups], 1), names, self._names(n_clusters))
+
+    def _tables(self, n_clusters: int | None) -> dict[str, pd.DataFrame]:
+        if self.clusters_ is None:
+            return {}
+        tables = {"tree": self.tree.table}
+        n_clusters = n_clusters or self.n_clusters
+        if n_clusters > 1 and len(self.clusters_["overdispersion"]) and self.adata is not None:
+            markers = self.markers(n_clusters).groupby(["cluster", "versus"], sort=False)
+            tables["markers"] = markers.head(N_MARKERS).reset_index(drop=True)
+        return tables
 
     def _component_index(self, component: int | str) -> list[int]:
         names = self.cluster_names

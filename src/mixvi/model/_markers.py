@@ -8,7 +8,7 @@ import pandas as pd
 from mixvi.cluster.count_splitting import split_counts
 from mixvi.cluster.markers import markers
 from mixvi.data import CellsDataset
-from mixvi.train import Clusters, observe
+from mixvi.train import Clusters, read_counts
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
@@ -23,8 +23,9 @@ def marker_table(model: "GMVAE", clusters: Clusters, n_clusters: int, versus: st
     if n_clusters < 2:
         raise ValueError("There is one cluster, and so nothing to compare it with; ask for more by n_clusters.")
     manager = model._registered(None)
-    observed = observe(model.module, CellsDataset(manager, model.device, resident=False), clusters.rows)
-    halves = split_counts(observed.counts, clusters.overdispersion, seed=clusters.seed)
+    dataset = CellsDataset(manager, model.device, resident=False)
+    counts, stratum = read_counts(model.module, dataset, clusters.rows)
+    halves = split_counts(counts, clusters.overdispersion, seed=clusters.seed)
     tree, below, tables = clusters.tree, clusters.tree.leaves(), []
     groups, names = clusters.groups(n_clusters), model._names(n_clusters)
     sisters = {sorted_(below[a]): below[b] for pair in tree.pairs for a, b in (pair, pair[::-1])}
@@ -34,9 +35,7 @@ def marker_table(model: "GMVAE", clusters: Clusters, n_clusters: int, versus: st
         for kind, other in others.items():
             if versus not in ("both", kind):
                 continue
-            found = markers(
-                halves, np.flatnonzero(mine), np.flatnonzero(other), observed.stratum, detected=observed.counts
-            )
+            found = markers(halves, np.flatnonzero(mine), np.flatnonzero(other), stratum, detected=counts)
             table = pd.DataFrame(found._asdict())
             table.insert(0, "gene", model.get_var_names().astype(str))
             table.insert(0, "versus", kind)

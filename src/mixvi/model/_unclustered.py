@@ -13,6 +13,9 @@ class UnclusteredMixin(LatentModel):
         if n_clusters is not None:
             raise ValueError(f"n_clusters={n_clusters} was asked of {type(self).__name__}; use mixvi.GMVAE.")
 
+    def _tables(self, n_clusters) -> dict:
+        return {}
+
     def _component_index(self, component) -> int:
         raise ValueError(
             f"component={component!r} was asked of {type(self).__name__}, which has none; use mixvi.GMVAE."

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mixvi.cluster.agglomerate import agglomerate
-from mixvi.cluster.count_splitting import Halves, split_counts
+from mixvi.cluster.count_splitting import split_counts
 from mixvi.cluster.evidence import Evidence
 from mixvi.cluster.graph import count_views, shared_neighbors
 from mixvi.cluster.label_spreading import classify, found_share
@@ -18,7 +18,7 @@ from mixvi.data import CellsDataset
 from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.rows import dense
 from mixvi.train._clusters import Clusters
-from mixvi.train._observe import Observed, ask, observe
+from mixvi.train._observe import ask, estimate_overdispersion, read_counts
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,9 @@ class Task(NamedTuple):
     module: ELBOModule
     dataset: CellsDataset
     rows: np.ndarray  # (m,) rising row numbers
-    observed: Observed
-    halves: Halves | None  # of their counts
+    loc: torch.Tensor  # (m, d) posterior means
+    variance: torch.Tensor  # (m, d)
+    labels: np.ndarray  # (m,) class, -1 where unlabelled
     evidence: Evidence | None
     views: dict[str, np.ndarray]  # (m, d) each: what graphs are made of
     seed: int
@@ -71,25 +72,26 @@ class Found(NamedTuple):
 
 def initialise(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, wanted: Wanted, seed: int):
     """Find the leaves; gives `Clusters`, the moments of their components, and hidden layers to go on from, or None."""
-    observed = observe(module, dataset, rows)
-    halves = evidence = None
-    views = {"latent": observed.loc.numpy()}
-    if observed.counts is not None:
-        halves = split_counts(observed.counts, observed.overdispersion, seed=seed)
-        evidence = Evidence(halves, observed.overdispersion, observed.stratum)
-        (latent,) = ask(module, dataset, rows, lambda cells: (module.encode(cells).loc,), halves.seen)
+    loc, variance, label = ask(module, dataset, rows, _posterior(module))
+    views, evidence, alpha = {"latent": loc.numpy()}, None, np.zeros(0)
+    if module.likelihood.support == "count":
+        counts, stratum = read_counts(module, dataset, rows)
+        alpha = estimate_overdispersion(module, dataset, rows)
+        halves = split_counts(counts, alpha, seed=seed)
+        evidence = Evidence(halves, alpha, stratum)
+        latent, *_ = ask(module, dataset, rows, _posterior(module), halves.seen)
         views = {"latent": latent.numpy()}
         if not module.layout.n_conditions:  # else they would show the conditions
             views |= count_views(halves.seen, seed)
-    task = Task(module, dataset, rows, observed, halves, evidence, views, seed)
+    task = Task(module, dataset, rows, loc, variance, label.numpy(), evidence, views, seed)
     found = _by_labels(task, wanted) if module.layout.n_labels else _CHOICES.get(wanted.init, _given)(task, wanted)
     partition, n_classes = found.partition, module.layout.n_labels
     clusters = Clusters(
         wanted.name, rows, partition.part, partition.shares.astype(np.float16), partition.tree, n_classes,
         partition.weights, np.bincount(partition.part[partition.part >= 0], minlength=partition.tree.n_leaves),
-        found.accuracy, observed.overdispersion, seed, found.trunk is not None,
+        found.accuracy, alpha, seed, found.trunk is not None,
     )  # fmt: skip
-    return clusters, _moments(partition, observed), found.trunk
+    return clusters, _moments(partition, loc, variance), found.trunk
 
 
 def _leiden(task: Task, wanted: Wanted) -> Found:
@@ -112,7 +114,7 @@ def _imsat(task: Task, wanted: Wanted) -> Found:
 
 def _given(task: Task, wanted: Wanted) -> Found:
     if callable(wanted.init):
-        part = np.asarray(wanted.init(task.observed.loc.numpy()))
+        part = np.asarray(wanted.init(task.loc.numpy()))
         if part.shape != (len(task.rows),):
             raise ValueError(
                 f"init={wanted.name} gave an array of shape {part.shape}; it must give one part for each of the "
@@ -138,7 +140,7 @@ def _fixed(task: Task, part: np.ndarray, shares: np.ndarray | None = None, evide
 
 def _by_labels(task: Task, wanted: Wanted) -> Found:
     """Label spreading over the graph, or nets that learn from the labels and from what spreading makes of them."""
-    labels, n_classes = task.observed.labels, task.module.layout.n_labels
+    labels, n_classes = task.labels, task.module.layout.n_labels
     graph, weights = mean_graph(task.views, task.evidence, task.seed)
     communities = None
     if (wanted.n_clusters or 0) > n_classes:
@@ -165,19 +167,25 @@ def _by_labels(task: Task, wanted: Wanted) -> Found:
 _CHOICES = {"leiden": _leiden, "n2d": _n2d, "imsat": _imsat}
 
 
-def _moments(partition: Partition, observed: Observed) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _moments(
+    partition: Partition, loc: torch.Tensor, variance: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Mean (K, d), total spread (K, d) and share (K,) of the parts: the M-step of a mixture.
 
     A class of which no cell is known stands for all cells.
     """
     parts = [torch.as_tensor(partition.part == k) for k in range(partition.shares.shape[1])]
     parts = [cells if cells.any() else ~cells for cells in parts]
-    loc, variance = observed.loc, observed.variance
     spread = [(loc[cells].var(0, correction=0) + variance[cells].mean(0)).sqrt() for cells in parts]
     mean, weight = [loc[cells].mean(0) for cells in parts], [cells.float().mean() for cells in parts]
     return torch.stack(mean), torch.stack(spread), torch.stack(weight)
 
 
-def encode(module: ELBOModule) -> Callable[[Cells], tuple[torch.Tensor, ...]]:
-    """Log responsibilities (n, K) and label (n,) of cells."""
-    return lambda cells: (module.prior.log_responsibilities(module.encode(cells), cells), cells.label)
+def _posterior(module: ELBOModule) -> Callable[[Cells], tuple[torch.Tensor, ...]]:
+    """Mean and variance (n, d) of q(z | x, c), and label (n,) of cells."""
+
+    def of(cells: Cells) -> tuple[torch.Tensor, ...]:
+        qz = module.encode(cells)
+        return qz.loc, qz.scale**2, cells.label
+
+    return of

@@ -1,6 +1,7 @@
 """Phases of a mixture as a callback: pretrain, initialise, guide, and calibrate when training ends."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from scvi import settings
 
 from mixvi.cluster.calibration import cluster_probabilities, share_right, temperature
 from mixvi.cluster.count_splitting import split_counts
+from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.train._clusters import Clusters
 from mixvi.train._guide import Guide
-from mixvi.train._initialise import Wanted, encode, initialise
-from mixvi.train._observe import ask, observe
+from mixvi.train._initialise import Wanted, initialise
+from mixvi.train._observe import ask, read_counts
 from mixvi.train._plan import MixviPlan
 
 logger = logging.getLogger(__name__)
@@ -103,7 +105,7 @@ class MixturePhases(Callback):
         module, prior = plan.module, plan.module.prior
         prior.temperature.fill_(1.0)
         dataset, rows = trainer.datamodule.cells(), self.clusters.rows
-        log_r, labels = (found.numpy() for found in ask(module, dataset, rows, encode(module)))
+        log_r, labels = (found.numpy() for found in ask(module, dataset, rows, _responsibilities(module)))
         k = self.clusters.tree.n_leaves
         self.clusters = self.clusters._replace(size=np.exp(log_r[:, :k]).sum(0))
         group = self._group(self.clusters)
@@ -157,7 +159,9 @@ class MixturePhases(Callback):
         if module.layout.n_labels:
             held_out = data.some_rows(data.val_idx, MAX_CALIBRATION, clusters.seed)
             if len(held_out) >= MIN_LABELS:
-                log_p, label = (found.numpy() for found in ask(module, data.cells(), held_out, encode(module)))
+                log_p, label = (
+                    found.numpy() for found in ask(module, data.cells(), held_out, _responsibilities(module))
+                )
                 log_p, label = log_p[label >= 0, : log_r.shape[1]], label[label >= 0]
                 if len(label) >= MIN_LABELS:
                     return ((log_p.argmax(1) == label).sum() + 1) / (len(label) + 2), log_p  # the rule of succession
@@ -167,15 +171,20 @@ class MixturePhases(Callback):
             return np.nan, log_r
         some = np.sort(np.random.default_rng(clusters.seed).permutation(len(clusters.rows))[:MAX_CALIBRATION])
         rows = clusters.rows[some]
-        counts = observe(module, data.cells(), rows).counts
+        counts = read_counts(module, data.cells(), rows).x
         halves = split_counts(counts, clusters.overdispersion, 0.5, clusters.seed + 1)
         guesses = [
             cluster_probabilities(
-                ask(module, data.cells(), rows, encode(module), half)[0].numpy()[:, : len(group)], group
+                ask(module, data.cells(), rows, _responsibilities(module), half)[0].numpy()[:, : len(group)], group
             ).argmax(1)
             for half in (halves.seen, halves.held_out)
         ]
         return share_right(*guesses), log_r[some]
+
+
+def _responsibilities(module: ELBOModule) -> Callable[[Cells], tuple[torch.Tensor, ...]]:
+    """Log responsibilities (n, K) and label (n,) of cells."""
+    return lambda cells: (module.prior.log_responsibilities(module.encode(cells), cells), cells.label)
 
 
 def _hold(plan: MixviPlan, still: bool) -> None:

@@ -41,37 +41,36 @@ def stream(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, x: csr_m
         yield from module.read(block).split(BATCH_SIZE)
 
 
-class Observed(NamedTuple):
-    """What is known of m training cells once the latent space has taken shape."""
+class Counts(NamedTuple):
+    """Counts of m cells, and which of them may be compared."""
 
-    loc: Tensor  # (m, d) posterior means
-    variance: Tensor  # (m, d)
-    labels: np.ndarray  # (m,) class, -1 where unlabelled
+    x: csr_matrix  # (m, g)
     stratum: np.ndarray | None  # (m,) number of the combination of batch and categorical covariates
-    counts: csr_matrix | None  # (m, g), where the likelihood is one of counts
-    overdispersion: np.ndarray  # (g,) 1 / theta of each gene around the means that the module expects; or empty
 
 
-def observe(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray) -> Observed:
-    """Read the cells of these rows once."""
-    is_count, counts, codes = module.likelihood.support == "count", [], []
+def read_counts(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray) -> Counts:
+    """The registered counts of these rows (m,)."""
+    layout = module.layout
+    n_codes = layout.batch_levels + sum(layout.covariate_levels)
+    counts, codes = [], []
+    for cells in stream(module, dataset, rows):
+        counts.append(_scipy(cells.x))
+        codes.append(cells.c[:, :n_codes].bool().cpu().numpy())
+    stratum = np.unique(np.concatenate(codes), axis=0, return_inverse=True)[1].ravel() if n_codes else None
+    return Counts(vstack(counts, "csr"), stratum)
+
+
+def estimate_overdispersion(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray) -> np.ndarray:
+    """1 / theta (g,) of each gene, around the means that the module expects of these cells."""
     sums = torch.zeros(3, module.layout.n_genes, dtype=torch.float64)
 
-    def of(cells: Cells) -> tuple[Tensor, ...]:
-        qz = module.encode(cells)
-        if is_count:
-            x, mu = dense(cells.x), module.decode(qz.loc, cells).mean
-            sums.add_(torch.stack([(x - mu).square().sum(0), mu.sum(0), mu.square().sum(0)]).cpu())
-            counts.append(_scipy(cells.x))
-        layout = module.layout
-        codes.append(cells.c[:, : layout.batch_levels + sum(layout.covariate_levels)].bool().cpu())
-        return qz.loc, qz.scale**2, cells.label
+    def add(cells: Cells) -> tuple[Tensor, ...]:
+        x, mu = dense(cells.x), module.decode(module.encode(cells).loc, cells).mean
+        sums.add_(torch.stack([(x - mu).square().sum(0), mu.sum(0), mu.square().sum(0)]).cpu())
+        return (cells.label,)
 
-    loc, variance, label = ask(module, dataset, rows, of)
-    code = torch.cat(codes)
-    stratum = np.unique(code.numpy(), axis=0, return_inverse=True)[1].ravel() if code.shape[1] else None
-    alpha = overdispersion(*sums.numpy()) if is_count else np.zeros(0)
-    return Observed(loc, variance, label.numpy(), stratum, vstack(counts, "csr") if is_count else None, alpha)
+    ask(module, dataset, rows, add)
+    return overdispersion(*sums.numpy())
 
 
 def _scipy(x: Tensor) -> csr_matrix:
