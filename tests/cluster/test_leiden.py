@@ -5,7 +5,8 @@ import random
 import igraph
 import numpy as np
 import pytest
-from scipy.sparse import block_diag, csr_matrix
+from scipy.linalg import block_diag
+from scipy.sparse import csr_matrix
 from sklearn.metrics import adjusted_rand_score
 
 from mixvi.cluster.leiden import by_size, leiden
@@ -22,7 +23,7 @@ def test_parts_are_renamed_by_their_size():
 
 def test_cliques_are_communities():
     sizes = (4, 8, 6)
-    part = leiden(csr_matrix(block_diag([np.ones((k, k)) - np.eye(k) for k in sizes])))
+    part = leiden(csr_matrix(block_diag(*(np.ones((k, k)) - np.eye(k) for k in sizes))))
     np.testing.assert_array_equal(part, np.repeat([2, 0, 1], sizes))
 
 

@@ -166,12 +166,13 @@ def test_training_takes_an_epoch_at_least(max_epochs, counts):
 
 @pytest.mark.parametrize(("wrong", "said"), [
     ({"batch_size": "64"}, "batch_size='64'; it must be a whole number"), ({"batch_size": 0}, "batch_size=0; it must"),
-    ({"plan_kwargs": {"guidence": 1.0}}, "plan_kwargs got 'guidence', .*did you mean guidance"),
-    ({"plan_config": {"zzz": 1}}, "plan_kwargs got 'zzz', which it does not know; there are .*'guidance'"),
+    ({"plan_kwargs": {"n_epoch_pretrain": 1}}, "plan_kwargs got 'n_epoch_pretrain', .*did you mean n_epochs_pretrain"),
+    ({"plan_config": {"zzz": 1}}, "plan_kwargs got 'zzz', which it does not know; there are .*'n_epochs_pretrain'"),
     ({"plan_kwargs": {"batch_size": 64}}, r"plan_kwargs got \['batch_size'\], which .* pass train\(batch_size=...\)"),
-    ({"guidence": 1.0}, r"train\(\) got 'guidence', .*did you mean plan_kwargs={'guidance': ...}"),
+    ({"weight_decai": 1.0}, r"train\(\) got 'weight_decai', .*did you mean plan_kwargs={'weight_decay': ...}"),
     ({"data_pth": "stream"}, "did you mean data_path"), ({"trainer_config": {"zzz": 4}}, r"train\(\) got 'zzz'"),
-    ({"plan_kwargs": {"guidance": np.nan}}, "plan_kwargs got guidance=nan; it must be a number of at least 0"),
+    ({"plan_kwargs": {"guidance": 1.0}}, "plan_kwargs got 'guidance', which it does not know"),  # GMVAE(guidance=...)
+    ({"plan_kwargs": {"weight_decay": np.nan}}, "plan_kwargs got weight_decay=nan; it must be a number of at least 0"),
     ({"plan_kwargs": {"lr": "1e-3"}}, "plan_kwargs got lr='1e-3'; it must be a number of at least 0"),
     ({"plan_kwargs": {"max_kl_weight": -1}}, "plan_kwargs got max_kl_weight=-1; it must be a number"),
     ({"plan_kwargs": {"n_epochs_kl_warmup": 2.5}}, "plan_kwargs got n_epochs_kl_warmup=2.5; it must be a whole"),

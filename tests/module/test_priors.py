@@ -175,7 +175,7 @@ def test_a_component_that_is_off_takes_nothing(qz, cells):
 
 
 @pytest.mark.parametrize("hierarchical", [False, True])
-def test_placed_components_are_where_they_were_put_and_keep_their_names(qz, cells, hierarchical):
+def test_placed_components_are_where_they_were_put_and_others_are_off(qz, cells, hierarchical):
     layout = Layout(G, n_continuous=Q)
     prior = HierarchicalMixture(layout, K, D, Hidden(8), 1.0) if hierarchical else GaussianMixture(K, D)
     prior = prior.double().eval()
@@ -185,22 +185,21 @@ def test_placed_components_are_where_they_were_put_and_keep_their_names(qz, cell
     torch.testing.assert_close(pz.loc.broadcast_to(N, K, D)[0], loc)
     torch.testing.assert_close(pz.scale.broadcast_to(N, K, D)[0], scale)
     torch.testing.assert_close(prior.log_weights().exp(), weight.double())
-    before, order = prior.responsibilities(qz, cells), torch.tensor([2, 0, 1])
-    prior.reorder(order)
-    torch.testing.assert_close(prior.responsibilities(qz, cells), before[:, order])
+    assert prior.placed
+    prior.place(loc[:2], scale[:2], weight[:2].double())
+    assert prior.active.tolist() == [True, True, False]
+    assert (prior.responsibilities(qz, cells)[:, 2] == 0).all()
+    torch.testing.assert_close(prior.log_weights().exp()[:2], weight[:2].double() / 0.8)
 
 
-@pytest.mark.parametrize("drop", [False, True])
-@pytest.mark.parametrize("kind", [GaussianMixture, HierarchicalMixture])
-def test_components_are_sorted_by_their_cells_after_those_of_the_classes(kind, drop):
-    """Component 0 is a class without a cell, 1 and 3 have cells, 2 has none."""
-    prior = kind(4, D) if kind is GaussianMixture else kind(Layout(30), 4, D, Hidden(8, 1, 0.0))
-    prior.place(torch.arange(4.0)[:, None].expand(4, D), torch.ones(4, D), torch.full((4,), 0.25))
-    assert prior.sort(torch.tensor([3, 1, 3, 3]), n_classes=1, drop=drop) == 1
-    assert prior.active.sum() == (3 if drop else 4)
-    means = prior.loc[:, 0] if kind is GaussianMixture else prior.loc.bias.unflatten(0, (-1, D))[:, 0]
-    assert means[:4].tolist()[:3] == [0, 3, 1]
-    assert prior.log_weights().exp()[: prior.active.sum()].sum().item() == pytest.approx(1)
+@torch.no_grad()
+def test_probabilities_are_responsibilities_at_a_temperature(qz, cells):
+    prior = scrambled(GaussianMixture(K, D))
+    r = prior.responsibilities(qz, cells)
+    torch.testing.assert_close(prior.probabilities(qz, cells), r)  # at first it is 1
+    prior.temperature.fill_(2.0)
+    torch.testing.assert_close(prior.probabilities(qz, cells), r.sqrt() / r.sqrt().sum(-1, keepdim=True))
+    torch.testing.assert_close(prior.responsibilities(qz, cells), r)
 
 
 def test_dirichlet_density_up_to_its_constant():

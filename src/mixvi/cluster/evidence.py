@@ -69,8 +69,8 @@ class Evidence:
         self.halves, self.overdispersion = halves, overdispersion
         self.stratum = np.zeros(n, int) if stratum is None else stratum
         self.n_strata = int(self.stratum.max(initial=0)) + 1
-        self.prior = n_genes / 2  # pseudo-counts of Jeffreys' prior, half a count a gene
         self.all = self.group(np.arange(n))
+        self.prior = self.all.seen.any(0).sum() / 2  # pseudo-counts of Jeffreys' prior, half a count a gene that occurs
         total = self.all.seen.sum(-1, keepdims=True)
         self.base = (self.all.seen + 1e-9) / (total + 1e-9 * n_genes)  # (s, g) where the prior puts them
 

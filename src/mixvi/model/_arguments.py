@@ -22,6 +22,9 @@ PLAN = {
     for name, parameter in inspect.signature(plan).parameters.items()
     if name not in ("module", "plan_kwargs", "loss_kwargs", *OF_TRAIN)
 }
+PLAN["n_epochs_pretrain"] = inspect.Parameter(  # which train() hands on to the phases of a mixture
+    "n_epochs_pretrain", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=int | None
+)
 TRAINER = {
     name
     for taker in (UnsupervisedTrainingMixin.train, Trainer, LightningTrainer)

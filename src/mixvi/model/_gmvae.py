@@ -139,12 +139,12 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
 
     @property
     def cluster_names(self) -> list[str]:
-        """Cluster names: labelled classes first, then ``"0"``, ``"1"``, ... from the largest down."""
+        """Names of the clusters, labelled classes first, then ``"0"``, ``"1"``, ... from the largest down."""
         return self._names(self.n_clusters)
 
     @property
     def tree(self) -> ClusterTree:
-        """The tree over all components: print it, see ``tree.table``, or draw it with `mixvi.pl.tree`."""
+        """The tree over all components, to print, to read as ``tree.table``, or to draw with `mixvi.pl.tree`."""
         return ClusterTree(self._clusters(), self.cluster_names)
 
     def predict(

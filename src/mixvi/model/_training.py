@@ -107,8 +107,8 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
                 raise ValueError(f"{name}={value!r}; it must be a whole number, 1 or more, or None for the default.")
         check_trainer(merge_kwargs(kwargs.get("trainer_config"), kwargs, name="trainer"))
         plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
-        n_epochs_pretrain = plan_kwargs.pop("n_epochs_pretrain", None)
         check_plan(plan_kwargs)
+        n_epochs_pretrain = plan_kwargs.pop("n_epochs_pretrain", None)
         if data_path not in ("auto", "resident", "stream"):
             raise ValueError(f"data_path={data_path!r} is not known; it is 'auto', 'resident' or 'stream'.")
         if early_stopping and (train_size == 1 or validation_size == 0):

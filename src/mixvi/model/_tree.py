@@ -44,9 +44,9 @@ class ClusterTree:
         for j in range(n_joins - 1, -1, -1):  # below the cut, from the top
             for i, child in enumerate(self._children(n_leaves + j)):
                 self.names[child] = f"{self.names[n_leaves + j]}.{i}"
-        for j in range(n_joins, n_leaves - 1):
-            parts = [self.names[child] for child in self._children(n_leaves + j)]
-            self.names[n_leaves + j] = "+".join(sorted("+".join(parts).split("+"), key=names.index))
+        for node in range(n_leaves + n_joins, 2 * n_leaves - 1):  # above the cut
+            inside = [name for name, leaves in zip(names, groups, strict=True) if set(leaves) <= set(below[node])]
+            self.names[node] = "+".join(inside)
         self._n_kept = len(names) - 1
 
     def _children(self, node: int) -> list[int]:

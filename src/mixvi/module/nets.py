@@ -55,8 +55,8 @@ class Trunk(nn.Module):
         """Whether there is no hidden layer."""
         return not self.layers
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Shared features of a cell."""
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        """Shared features of a cell; a trunk that sees no conditions needs none."""
         for layer in self.layers:
             x = layer(x, c)
         if not self.n_conditions:
@@ -86,7 +86,7 @@ class Layer(nn.Module):
         self.norm = nn.BatchNorm1d(n_out, momentum=0.01, eps=0.001)
         self.dropout = nn.Dropout(dropout_rate)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
         """(..., n, n_in) -> (..., n, n_out)."""
         h = linear(x, self.weight, self.bias)
         if self.condition is not None:

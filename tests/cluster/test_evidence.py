@@ -1,0 +1,197 @@
+"""Held-out gains against log-likelihoods by hand, and what they say of populations that are one or two."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix, hstack
+from scipy.stats import multinomial, t
+
+from mixvi.cluster.count_splitting import Halves, split_counts
+from mixvi.cluster.evidence import LEVEL, Evidence, Gain
+from tests.cluster.populations import draw, evidence_of, profiles
+
+N, G = 200, 60
+
+
+def groups(evidence, part):
+    return [evidence.group(np.flatnonzero(part == k)) for k in range(part.max() + 1)]
+
+
+def profile(halves, cells):
+    """Shares of genes in the pooled counts of cells, with half a count a gene, put where the counts of all cells are."""
+    n_genes = halves.seen.shape[1]
+    pooled, everything = (np.asarray(halves.seen[rows].sum(0)).ravel() for rows in (cells, slice(None)))
+    return (pooled + n_genes / 2 * everything / everything.sum()) / (pooled.sum() + n_genes / 2)
+
+
+@pytest.fixture
+def two(rng):
+    """Counts of two populations and which one each cell is of."""
+    y = np.arange(N) % 3 // 2
+    return draw(rng, 50 * profiles(rng, 2, G, 0.3)[y]), y
+
+
+def test_a_gain_is_that_of_held_out_multinomial_counts(two):
+    counts, y = two
+    halves = split_counts(counts, np.zeros(G))
+    found = Evidence(halves, np.zeros(G)).gain(*groups(Evidence(halves, np.zeros(G)), y))
+    held_out = halves.held_out.toarray().astype(int)
+    joint = profile(halves, np.arange(N))
+    gains = []
+    for k in (0, 1):
+        own, rows = profile(halves, y == k), held_out[y == k]
+        by_own, by_joint = (multinomial.logpmf(rows, rows.sum(1), p) for p in (own, joint))
+        gains.append((by_own - by_joint) / halves.share)
+    smaller = min(map(len, gains))
+    assert found.worth == pytest.approx(sum(map(np.sum, gains)) / smaller, rel=1e-6)
+    assert found.error == pytest.approx(sum(len(x) * x.var(ddof=1) for x in gains) ** 0.5 / smaller, rel=1e-6)
+
+
+def test_counts_that_vary_more_are_weighed_less(two, rng):
+    """Quasi-likelihood: each gene's Poisson term, times Poisson variance over negative binomial variance."""
+    counts, y = two
+    alpha = rng.exponential(size=G)
+    halves = split_counts(counts, alpha)
+    evidence = Evidence(halves, alpha)
+    found = evidence.gain(*groups(evidence, y))
+    mean = np.asarray(halves.seen.mean(0)).ravel() / (1 - halves.share)  # of whole counts
+    weight, joint, total = mean / (mean + alpha * mean**2), profile(halves, np.arange(N)), 0.0
+    for k in (0, 1):
+        own = profile(halves, y == k)
+        for x in halves.held_out[y == k].toarray():
+            expected, expected_joint = x.sum() * own, x.sum() * joint
+            total += (weight * (x * np.log(expected / expected_joint) - expected + expected_joint)).sum()
+    assert found.worth == pytest.approx(total / halves.share / (y == 1).sum(), rel=1e-6)
+
+
+def test_a_lower_bound_is_that_of_a_t_test():
+    gain = Gain(3.0, 1.5)
+    assert gain.lower(10, 7) == pytest.approx(3.0 - t.isf(LEVEL / 7, 9) * 1.5)
+    assert gain.lower(1, 7) == -np.inf  # one cell has no variance
+
+
+@pytest.mark.parametrize("theta", [np.inf, 2.0, 0.5])
+@pytest.mark.parametrize("varying", [False, True])
+def test_halves_of_one_population_are_worth_less_than_nothing(theta, varying):
+    """On average over 60 draws; and hardly ever is it above 0 beyond chance, also where library sizes vary tenfold."""
+    worth, n_beyond = [], 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        size = 60 * 10 ** rng.uniform(-0.5, 0.5, (N, 1)) if varying else np.full((N, 1), 60.0)
+        evidence = evidence_of(draw(rng, size * profiles(rng, 1, G), theta), theta, seed=seed)
+        gain = evidence.gain(*groups(evidence, rng.integers(2, size=N)))
+        worth.append(gain.worth)
+        n_beyond += gain.lower(N // 2, 1) > 0
+    assert np.mean(worth) + 3 * np.std(worth) / 60**0.5 < 0
+    assert n_beyond <= 6  # of 60 at level 0.05: three are expected, seven or more come in 3 of 100 such tests
+
+
+@pytest.mark.parametrize("theta", [np.inf, 2.0, 0.5])
+def test_two_populations_are_worth_it(rng, theta):
+    y = np.arange(N) % 4 // 3
+    size = 60 * 10 ** rng.uniform(-0.5, 0.5, (N, 1))
+    evidence = evidence_of(draw(rng, size * profiles(rng, 2, G)[y], theta), theta)
+    assert evidence.gain(*groups(evidence, y)).lower(50, 63) > 0
+    assert evidence.information(groups(evidence, y)) > 0.1
+    assert evidence.information([evidence.all]) == pytest.approx(0, abs=1e-9)
+    evidence = evidence_of(draw(rng, size * profiles(rng, 1, G), theta), theta)
+    assert evidence.information(groups(evidence, y)) < 0
+
+
+def test_differences_between_strata_are_worth_nothing_within_them(rng):
+    """Groups that are batches but for a tenth of their cells; then groups that are populations in both batches."""
+    batch, y = np.arange(2 * N) % 2, np.arange(2 * N) // 2 % 2
+    mixed = np.where(rng.random(2 * N) < 0.1, 1 - batch, batch)
+    of_batch, of_population = profiles(rng, 2, G), profiles(rng, 2, G)
+    mean = of_batch[batch] * of_population[y]
+    counts = draw(rng, 60 * mean / mean.sum(1, keepdims=True))
+    without, within = evidence_of(counts), evidence_of(counts, stratum=batch)
+    assert without.gain(*groups(without, mixed)).lower(N, 1) > 0
+    assert within.gain(*groups(within, mixed)).worth < 0
+    assert within.gain(*groups(within, y)).lower(N, 1) > 0
+    apart = within.gain(*groups(within, batch))  # no stratum has cells of both: nothing can be compared
+    assert apart.worth == pytest.approx(0, abs=1e-9)
+
+
+def test_strata_count_one_by_one(rng):
+    """The gain over both is the sum of the gains in each stratum by itself."""
+    stratum, y = np.arange(N) % 2, np.arange(N) // 2 % 2
+    halves = split_counts(draw(rng, 50 * profiles(rng, 2, G)[y]), np.zeros(G))
+    both = Evidence(halves, np.zeros(G), stratum)
+    total = 0.0
+    for s in (0, 1):
+        rows = stratum == s
+        one = Evidence(Halves(halves.seen[rows], halves.held_out[rows], halves.share), np.zeros(G))
+        one.prior = both.prior  # a gene that occurs in one stratum only counts in both
+        total += one.gain(*groups(one, y[rows])).worth * (N // 4)
+    assert both.gain(*groups(both, y)).worth == pytest.approx(total / (N // 2), rel=1e-6)
+
+
+def test_a_loss_is_that_of_pooled_multinomial_counts(two):
+    counts, y = two
+    evidence = evidence_of(counts)
+    seen = evidence.halves.seen.toarray().astype(int)
+    pooled = [seen[y == k].sum(0) for k in (0, 1)]
+    shared = sum(pooled) / seen.sum()
+    expected = sum(
+        multinomial.logpmf(x, x.sum(), x / x.sum()) - multinomial.logpmf(x, x.sum(), shared) for x in pooled
+    )
+    assert evidence.loss(*groups(evidence, y)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("theta", [np.inf, 0.5])
+def test_a_loss_is_never_negative(rng, theta):
+    evidence = evidence_of(draw(rng, 5 * profiles(rng, 1, G).repeat(N, 0), theta), theta, stratum=np.arange(N) % 3)
+    part = rng.integers(20, size=N)
+    parts = groups(evidence, part)
+    assert min(evidence.loss(a, b) for i, a in enumerate(parts) for b in parts[i + 1 :]) >= 0
+    twice = evidence.group(np.r_[np.flatnonzero(part == 0), np.flatnonzero(part == 0)])
+    assert evidence.loss(parts[0], twice) == pytest.approx(0, abs=1e-9)  # of the same shares
+
+
+def test_joined_groups_are_the_group_of_both(two):
+    counts, y = two
+    evidence = evidence_of(counts, stratum=np.arange(N) % 2)
+    joined = groups(evidence, y)[0].join(groups(evidence, y)[1])
+    np.testing.assert_allclose(joined.seen, evidence.all.seen)
+    np.testing.assert_array_equal(joined.size, evidence.all.size)
+    assert joined.n_cells == N
+    for s in (0, 1):
+        assert joined.held_out[s].sum() == evidence.all.held_out[s].sum() == joined.totals[s].sum()
+    assert evidence.information([joined]) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("theta", [np.inf, 2.0])
+def test_no_cell_is_between_two_populations_and_some_are_on_a_line(rng, theta):
+    ends = np.log(profiles(rng, 2, G, 0.5))
+    y = np.arange(N) % 2
+
+    def between(place):
+        p = np.exp((1 - place)[:, None] * ends[0] + place[:, None] * ends[1])
+        evidence = evidence_of(draw(rng, 300 * p / p.sum(1, keepdims=True), theta), theta)
+        return evidence.between(*groups(evidence, (place > 0.5).astype(int)))
+
+    assert between(y.astype(float)) < 0.1
+    assert between(rng.random(N)) >= 0.25
+    third = np.where(np.arange(N) % 3 == 2, 0.5, y)  # as many in the middle as at each end
+    assert between(third) > between(y.astype(float)) + 0.25
+
+
+def test_many_cells_are_looked_at_in_part(rng, monkeypatch):
+    ends, y = profiles(rng, 3, G), np.arange(N) % 3
+    evidence, y = evidence_of(draw(rng, 300 * np.array([ends[0], ends[1], (ends[0] * ends[1]) ** 0.5])[y])), y % 2
+    whole = evidence.between(*groups(evidence, y))
+    monkeypatch.setattr("mixvi.cluster.evidence.MAX_CELLS", N // 2)
+    some, again, other = (evidence.between(*groups(evidence, y), seed) for seed in (0, 0, 1))
+    assert some == again != other
+    assert some == pytest.approx(whole, abs=0.2)
+
+
+def test_genes_without_counts_say_nothing(two):
+    counts, y = two
+    halves = split_counts(counts, np.zeros(G))
+    none = csr_matrix((N, 20 * G))
+    wide = Halves(*(hstack([part, none], format="csr") for part in halves[:2]), halves.share)
+    narrow, padded = Evidence(halves, np.zeros(G)), Evidence(wide, np.zeros(21 * G))
+    assert padded.loss(*groups(padded, y)) == pytest.approx(narrow.loss(*groups(narrow, y)), rel=1e-6)
+    gains = [evidence.gain(*groups(evidence, y)) for evidence in (narrow, padded)]
+    np.testing.assert_allclose(gains[1], gains[0], rtol=1e-5)
