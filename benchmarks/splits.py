@@ -122,7 +122,7 @@ def collect(path, tasks, run):
         row = {"task": task, "seed": seed} | run(*arguments, seed)
         print(row, flush=True)
         pd.DataFrame([row]).to_csv(path, mode="a", header=not path.exists(), index=False)
-    return pd.read_csv(path)
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["task", "seed"])
 
 
 def main():

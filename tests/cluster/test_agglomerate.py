@@ -6,7 +6,7 @@ from scipy.linalg import block_diag
 from scipy.sparse import csr_matrix
 from scipy.stats import t
 
-from mixvi.cluster.agglomerate import Tree, agglomerate
+from mixvi.cluster.agglomerate import MIN_SHARE, Tree, agglomerate
 from mixvi.cluster.evidence import LEVEL
 from mixvi.cluster.graph import shared_neighbors
 from tests.cluster.populations import draw, evidence_of, profiles
@@ -71,6 +71,14 @@ def test_one_part_is_a_tree():
     check(agglomerate(np.array([0, 1]), csr_matrix((2, 2))), np.array([0, 1]))
 
 
+def test_parts_without_a_cell_are_leaves_too(three):
+    evidence, graph, y, _ = three
+    for given in (None, evidence):
+        tree = agglomerate(y, graph, given, infer=False, n_parts=5)
+        check(tree, y)
+        assert (tree.n_leaves, tree.n_default) == (5, 5)
+
+
 def test_without_counts_parts_join_that_touch_most():
     sizes = (6, 5, 4, 4)
     graph = block_diag(*(np.ones((k, k)) - np.eye(k) for k in sizes))
@@ -128,7 +136,7 @@ def test_default_clusters_are_the_populations(three):
     losses = {(a, b): evidence.loss(groups[a], groups[b]) for a in range(3) for b in range(a)}
     first = [set(y[np.isin(part, tree.leaves()[node])]) for node in tree.pairs[3]]
     assert set.union(*first) == set(min(losses, key=losses.get))
-    assert tree.min_worth == pytest.approx(0.1 * evidence.information(groups))
+    assert tree.min_worth == pytest.approx(MIN_SHARE * evidence.information(groups))
 
 
 def test_worth_and_support_are_those_of_the_evidence(three):
@@ -161,7 +169,7 @@ def test_parts_of_one_population_are_one_cluster(seed):
 
 
 def test_a_line_is_cut_in_grades(rng):
-    ends, place = np.log(profiles(rng, 2, G, 0.5)), rng.random(N)
+    ends, place = np.log(profiles(rng, 2, G, 0.5)), rng.random(2000)
     p = np.exp((1 - place)[:, None] * ends[0] + place[:, None] * ends[1])
     evidence = evidence_of(draw(rng, 300 * p / p.sum(1, keepdims=True)))
     part = np.minimum((place * 2).astype(int), 1)
@@ -172,11 +180,11 @@ def test_a_line_is_cut_in_grades(rng):
 def test_kinds_are_those_of_the_table():
     nan, k = np.full(4, np.nan), 4
     tree = Tree(
-        np.arange(8).reshape(4, 2), np.full((4, 2), 50), np.array([5.0, 5, 1, np.nan]), np.ones(4),
+        np.arange(8).reshape(4, 2), np.full((4, 2), 50), np.array([5.0, 5, 2, np.nan]), np.ones(4),
         np.array([0.24, 0.26, 0.0, np.nan]), nan, k, 1.0,
     )  # fmt: skip
     assert tree.kind.tolist() == ["gap", "grade", "noise", ""]
-    assert tree.supported.tolist() == [True, True, False, False]
+    assert tree.supported.tolist() == [True, True, False, False]  # 2 errors are enough for one split, not for four
 
 
 def test_joins_inside_default_clusters_come_first(rng):

@@ -17,7 +17,7 @@ def groups(evidence, part):
 
 
 def profile(halves, cells):
-    """Shares of genes in the pooled counts of cells, with half a count a gene, put where the counts of all cells are."""
+    """Shares of genes in the pooled counts of cells, and half a count a gene, put where the counts of all cells are."""
     n_genes = halves.seen.shape[1]
     pooled, everything = (np.asarray(halves.seen[rows].sum(0)).ravel() for rows in (cells, slice(None)))
     return (pooled + n_genes / 2 * everything / everything.sum()) / (pooled.sum() + n_genes / 2)
@@ -132,9 +132,7 @@ def test_a_loss_is_that_of_pooled_multinomial_counts(two):
     seen = evidence.halves.seen.toarray().astype(int)
     pooled = [seen[y == k].sum(0) for k in (0, 1)]
     shared = sum(pooled) / seen.sum()
-    expected = sum(
-        multinomial.logpmf(x, x.sum(), x / x.sum()) - multinomial.logpmf(x, x.sum(), shared) for x in pooled
-    )
+    expected = sum(multinomial.logpmf(x, x.sum(), x / x.sum()) - multinomial.logpmf(x, x.sum(), shared) for x in pooled)
     assert evidence.loss(*groups(evidence, y)) == pytest.approx(expected, rel=1e-6)
 
 

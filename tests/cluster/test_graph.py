@@ -13,7 +13,6 @@ from sklearn.decomposition import PCA
 from mixvi import datasets
 from mixvi.cluster import find_partition
 from mixvi.cluster.graph import THETA, count_views, nearest, pearson_residuals, principal_components, shared_neighbors
-
 from tests.cluster.populations import draw, profiles
 
 

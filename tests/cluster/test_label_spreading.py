@@ -8,7 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from mixvi.cluster import label_spreading
 from mixvi.cluster.graph import shared_neighbors
-from mixvi.cluster.label_spreading import ALPHA, FOLDS, classify, found_share, held_out, shrunken, spread
+from mixvi.cluster.label_spreading import ALPHA, FOLDS, classify, found_share, held_out, spread
 from mixvi.cluster.leiden import by_size
 
 
@@ -161,15 +161,3 @@ def test_held_out_labels_do_not_find_themselves(monkeypatch):
     monkeypatch.setattr(label_spreading, "classify", nothing)
     assert found_share(csr_matrix((100, 100)), labels, 2) == 1 / 52
     np.testing.assert_array_equal(np.sort(np.concatenate(asked)), np.arange(50))
-
-
-def test_classes_that_shrink_are_named():
-    """Of 300 cells, 30 have labels: 15, 12 and 3, so 30 cells are expected in the last class."""
-    labels = np.full(300, -1)
-    labels[:30] = np.repeat([0, 1, 2], [15, 12, 3])
-    part = np.repeat([0, 1, 2, 3], [150, 97, 3, 50])
-    assert shrunken(part, labels, 3) == {}
-    part[247] = 3
-    assert shrunken(part, labels, 3) == {2: 2}
-    assert shrunken(part, np.full(300, -1), 0) == {}
-    assert shrunken(part, np.where(labels == 2, -1, labels), 3) == {}  # no label, no cell expected

@@ -1,17 +1,16 @@
 """GMVAE: components are clusters."""
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
 import scvi
-from scipy.sparse import csr_matrix
 from sklearn.metrics import adjusted_rand_score
 
 import mixvi
 from mixvi import datasets
-from mixvi.consensus import Placed
-from tests.model.helpers import QUICK, fitted
+from tests.model.helpers import QUICK, build, fitted
 
 
 @pytest.mark.parametrize(("kind", "seed"), [*(("real", seed) for seed in range(5)), ("count", 0)])
@@ -34,7 +33,9 @@ def test_a_small_population_survives(n_clusters):
     cells = cells[np.delete(np.arange(cells.n_obs), rare[37:])].copy()
     model = fitted("GMVAE", cells, train={"max_epochs": 20}, n_clusters=n_clusters, n_hidden=128, n_latent=10)
     table = pd.crosstab(cells.obs["cluster"], model.predict())
-    assert table.shape == (4, 4)
+    assert table.shape == (4, model.n_clusters)
+    assert model.n_clusters == 4 if n_clusters else model.n_clusters >= 4  # other blobs may be split
+    assert table.max().sum() / len(cells) > 0.98
     own = table.loc["blob 2"]
     assert own.max() >= 33
     assert table[own.idxmax()].sum() <= 41
@@ -63,7 +64,7 @@ def blobs():
 
 @pytest.fixture
 def model(blobs):
-    return fitted("GMVAE", blobs, train={"max_epochs": 120, "plan_kwargs": {"lr": 5e-3}})
+    return fitted("GMVAE", blobs, train={"max_epochs": 120})
 
 
 def test_annotate_writes_clusters_and_how_sure_they_are(model, blobs):
@@ -106,9 +107,9 @@ def test_a_component_is_chosen_by_the_name_of_its_cluster(model):
 
 
 def test_clusters_that_are_there_are_stable():
-    train = {"max_epochs": 120, "plan_kwargs": {"lr": 5e-3}}
+    train = {"max_epochs": 120}
     model = fitted("GMVAE", datasets.blobs(300, 30, n_clusters=3, kind="count"), train=train)
-    found = model.cluster_stability(2, accelerator="cpu", plan_kwargs={"lr": 5e-3})
+    found = model.cluster_stability(2, accelerator="cpu")
     assert list(found.index) == model.cluster_names
     assert found["cells"].sum() == 300
     assert found["mean"].min() > 0.9
@@ -125,16 +126,8 @@ def test_stability_refuses_another_registration(model, blobs):
         model.cluster_stability(1)
 
 
-def test_the_merge_tree_has_the_clusters_for_leaves(model):
-    tree = model.merge_tree()
-    assert tree.names == model.cluster_names
-    assert tree.linkage.shape == (2, 4)
-    ax = mixvi.pl.merge_tree(tree, show=False)
-    assert sorted(label.get_text() for label in ax.get_yticklabels()) == ["0", "1", "2"]
-
-
 def test_an_open_number_of_clusters_is_found(blobs):
-    model = fitted("GMVAE", blobs, train={"max_epochs": 120, "plan_kwargs": {"lr": 5e-3}}, n_clusters=None)
+    model = fitted("GMVAE", blobs, train={"max_epochs": 120}, n_clusters=None)
     assert 3 <= model.n_clusters <= 64
     found = pd.crosstab(model.predict(), blobs.obs["cluster"])  # it may split a blob, and mixes none
     assert found.max(axis=1).sum() / 300 > 0.95
@@ -148,15 +141,16 @@ def test_a_wrong_number_of_clusters_is_an_error(blobs):
             mixvi.GMVAE(blobs, n_clusters=wrong)
 
 
-def test_labelled_classes_keep_their_names(blobs):
+@pytest.mark.parametrize(("init", "right"), [("leiden", 0.8), ("vat", 0.95)])
+def test_labelled_classes_keep_their_names(blobs, init, right):
     blobs.obs["known"] = blobs.obs["cluster"].astype(str).where(np.arange(300) % 5 == 0, "?")
     mixvi.GMVAE.setup_anndata(blobs, labels_key="known", unlabeled_category="?")
-    model = mixvi.GMVAE(blobs)
-    model.train(**(QUICK | {"max_epochs": 120, "plan_kwargs": {"lr": 5e-3}}))
+    model = mixvi.GMVAE(blobs, init=init)
+    model.train(**(QUICK | {"max_epochs": 120}))
     assert set(model.cluster_names) == {"blob 0", "blob 1", "blob 2"}
     assert "label_train" in model.history
     unlabelled = blobs.obs["known"] == "?"
-    assert (model.predict()[unlabelled] == blobs.obs["cluster"][unlabelled]).mean() > 0.95
+    assert (model.predict()[unlabelled] == blobs.obs["cluster"][unlabelled]).mean() > right
     assert (model.predict(blobs[:, :].copy()) == model.predict()).all()
     new = datasets.blobs(60, 30, n_clusters=3, n_conditions=2, kind="count", seed=0)
     assert model.predict(new).shape == (60,)  # without a column of labels
@@ -166,24 +160,6 @@ def test_known_classes_and_new_clusters_stand_side_by_side(blobs):
     blobs.obs["known"] = np.where((blobs.obs["cluster"] == "blob 0") & (np.arange(300) % 2 == 0), "0", "?")
     model = fitted("GMVAE", blobs, {"labels_key": "known", "unlabeled_category": "?"}, n_clusters=3)
     assert model.cluster_names == ["0", "new 0", "1"]
-
-
-def test_classes_that_hardly_any_cell_is_in_are_said(blobs, monkeypatch, caplog):
-    name = np.where(blobs.obs["cluster"] == "blob 0", "a", np.where(np.arange(300) // 20 % 2, "b", "c"))
-    blobs.obs["known"] = np.where(np.arange(300) % 20, "?", name)
-    train = {"max_epochs": 4, "plan_kwargs": {"guidance": 0.0}}
-    asked = []
-    monkeypatch.setattr("mixvi.train._parts.shrunken", lambda *said: asked.append(said) or {1: 2})
-    caplog.set_level("INFO", "mixvi")
-    model = fitted("GMVAE", blobs, {"labels_key": "known", "unlabeled_category": "?"}, train, n_clusters=None)
-    known = blobs.obs["known"] != "?"
-    moved = (model.predict() != blobs.obs["known"])[known].sum()
-    assert moved
-    assert f"{moved} of 15 labelled cells are likelier in another cluster than their class." in caplog.text
-    assert "Hardly any cells, for their labels, are in the classes {'b': 2}" in caplog.text
-    ((part, labels, n_classes),) = asked
-    assert (len(part), n_classes) == (300, len(set(name)))
-    np.testing.assert_array_equal(labels >= 0, np.arange(300) % 20 == 0)
 
 
 @pytest.mark.parametrize("hierarchical", [False, True])
@@ -208,23 +184,6 @@ def test_labels_of_any_kind(blobs):
         assert fitted("GMVAE", blobs, setup, n_clusters=None).cluster_names == names
 
 
-@pytest.mark.parametrize("n_clusters", [4, None])
-def test_clusters_without_a_cell_are_said_and_dropped_if_their_number_was_open(blobs, n_clusters, monkeypatch, caplog):
-    def place(latent, *_):  # three of the parts are a few cells among those of the fourth
-        part = np.minimum(np.arange(len(latent)) % 50, 3)
-        return Placed(part, csr_matrix((len(latent),) * 2), [])
-
-    monkeypatch.setattr("mixvi.train._parts.place", place)
-    plan = {"plan_kwargs": {"guidance": 0.0, "lr": 1e-9}}
-    model = fitted("GMVAE", blobs, train={"max_epochs": 2} | plan, n_clusters=n_clusters)
-    n_used = len(set(model.predict()))
-    assert n_used < 4
-    assert model.n_clusters == (n_clusters or n_used)
-    assert model.cluster_names == [str(k) for k in range(model.n_clusters)]
-    said = "." if n_clusters else ", which were dropped."
-    assert f"Clusters without a cell: {4 - n_used}{said}" in caplog.text
-
-
 def test_a_class_without_a_training_cell_keeps_its_component(blobs):
     blobs.obs["known"] = ["rare" if i == 0 else "a" if i % 2 else "?" for i in range(300)]
     train = {"datasplitter_kwargs": {"external_indexing": [np.arange(1, 300), np.array([0]), np.array([])]}}
@@ -239,3 +198,149 @@ def test_names_with_slashes_survive_a_file(blobs, tmp_path):
     model.annotate()
     blobs.write_h5ad(tmp_path / "cells.h5ad")
     assert set(blobs.obs["mixvi"].cat.categories) == {"blob/0", "blob/1", "blob/2"}
+
+
+def test_a_cluster_is_as_probable_as_all_its_components(model):
+    p = model._component_probabilities(None, None, None)
+    leaves = model.tree.clusters.tree.leaves()
+    for n_clusters in (1, 2, 5, model.tree.clusters.tree.n_leaves):
+        table = model.predict(soft=True, n_clusters=n_clusters)
+        assert table.shape == (300, n_clusters)
+        np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-5)
+        sums = np.stack([p[:, sorted(leaves[node])].sum(1) for node in model.tree.clusters.tree.nodes(n_clusters)], 1)
+        columns = table.to_numpy().T.tolist()
+        assert sorted(columns) == sorted(sums.T.tolist())  # to the last bit
+        labels = table.columns.to_numpy()[table.to_numpy().argmax(1)]
+        np.testing.assert_array_equal(model.predict(n_clusters=n_clusters), labels)
+
+
+def test_cuts_are_nested(model):
+    groups = model._clusters().groups
+    n_leaves = model.tree.clusters.tree.n_leaves
+    for n in range(2, n_leaves + 1):
+        coarse, fine = map(set, (map(frozenset, groups(n - 1)), map(frozenset, groups(n))))
+        assert len(coarse - fine) == 1  # one cluster was split in two
+        ((parent,), parts) = coarse - fine, fine - coarse
+        assert frozenset.union(*parts) == parent
+    for wrong in (n_leaves + 1, -1):
+        with pytest.raises(ValueError, match=f"n_clusters={wrong}; this tree can be cut into 1 to {n_leaves}"):
+            model.predict(n_clusters=wrong)
+
+
+def test_a_number_asked_for_before_is_a_cut_of_the_same_fit(blobs):
+    train = {"max_epochs": 60}
+    free = fitted("GMVAE", blobs, train=train, n_clusters=None)
+    for k in (2, 5):
+        asked = fitted("GMVAE", blobs, train=train, n_clusters=k)
+        for (name, then), now in zip(free.module.state_dict().items(), asked.module.state_dict().values(), strict=True):
+            if name != "prior.temperature":  # which calibrates the clusters where the model cuts
+                np.testing.assert_array_equal(then, now, err_msg=name)
+        asked.module.prior.temperature.copy_(free.module.prior.temperature)
+        np.testing.assert_array_equal(asked.predict(), free.predict(n_clusters=k))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_population_is_one_cluster(seed):
+    rng = np.random.default_rng(seed)
+    mean = rng.exponential(3.0, 40) * rng.uniform(0.5, 2, (400, 1))
+    cells = ad.AnnData(rng.poisson(mean).astype(np.float32))
+    model = fitted("GMVAE", cells, train={"max_epochs": 40}, seed=seed, n_clusters=None)
+    assert model.n_clusters == 1
+    assert (model.predict() == "0").all()
+    with pytest.raises(ValueError, match="There is one cluster, and so nothing to compare"):
+        model.markers()
+
+
+def test_a_saved_model_knows_all_of_it(model, blobs, tmp_path):
+    model.save(tmp_path / "model")
+    again = mixvi.GMVAE.load(tmp_path / "model", adata=blobs, accelerator="cpu")
+    assert str(again.tree) == str(model.tree)
+    pd.testing.assert_frame_equal(again.tree.table, model.tree.table)
+    pd.testing.assert_frame_equal(again.predict(soft=True), model.predict(soft=True), rtol=1e-5)
+    pd.testing.assert_frame_equal(again.predict(soft=True, n_clusters=5), model.predict(soft=True, n_clusters=5))
+    pd.testing.assert_frame_equal(again.markers(), model.markers())
+    strong = build("GMVAE", blobs, guidance=7.0, min_worth=3.0, init="cluster")
+    strong.save(tmp_path / "strong")
+    again = mixvi.GMVAE.load(tmp_path / "strong", adata=blobs, accelerator="cpu")
+    assert (again._guidance, again._min_worth, again._init is not None) == (7.0, 3.0, True)
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    ({"init": "leidn"}, "init='leidn' is not known; .*did you mean 'leiden'"),
+    ({"init": "clustr"}, "did you mean 'cluster'"),
+    ({"init": np.zeros(7)}, "init gives parts to 7 cells; it must give one to each of 300"),
+    ({"init": [None] * 300}, "init gives parts to 0 cells"),
+    ({"init": "vat"}, "init='vat' learns from labels, and there are none"),
+    ({"init": "n2d", "n_clusters": None}, "init='n2d' cannot infer the number of clusters"),
+    ({"init": "imsat", "n_clusters": None}, "init='imsat' cannot infer the number of clusters"),
+    ({"guidance": -1.0}, "guidance=-1.0; it must be a number of nats, 0 or more"),
+    ({"guidance": None}, "guidance=None; it must"), ({"guidance": "5"}, "guidance='5'; it must"),
+    ({"guidance": np.nan}, "guidance=nan; it must"), ({"min_worth": np.inf}, "min_worth=inf; it must"),
+    ({"min_worth": -0.1}, "min_worth=-0.1; it must"),
+    ({"n_clusters": 0}, "n_clusters=0; it must be a whole number between 1 and 300"),
+    ({"n_clusters": 2.5}, "n_clusters=2.5; it must"), ({"n_clusters": 301}, "n_clusters=301; it must"),
+])  # fmt: skip
+def test_settings_that_cannot_be_are_errors(wrong, said, blobs):
+    with pytest.raises(ValueError, match=said):
+        build("GMVAE", blobs, **wrong)
+
+
+def test_labels_do_not_go_with_other_starts(blobs):
+    for init in ("n2d", "imsat", "cluster"):
+        with pytest.raises(ValueError, match="makes no use of labels; with labels_key it is 'leiden' or 'vat'"):
+            build("GMVAE", blobs, {"labels_key": "cluster"}, init=init)
+
+
+def test_splits_must_be_worth_what_is_asked(blobs):
+    train = {"max_epochs": 20}
+    assert fitted("GMVAE", blobs, train=train, n_clusters=None, min_worth=1e6).n_clusters == 1
+    assert fitted("GMVAE", blobs, train=train, n_clusters=None, min_worth=0.0).n_clusters >= 3
+
+
+def test_subclusters_look_inside_a_cluster(model, blobs):
+    parts = model.subclusters("0", 3)
+    assert (parts.index == blobs.obs_names[model.predict() == "0"]).all()
+    assert parts.nunique() <= 3
+    assert all(name.startswith("0.") for name in parts.unique())
+    two = model.subclusters("0", 2)
+    assert set(two) <= {"0.0", "0.1"}
+    assert (pd.crosstab(two, parts) > 0).sum().max() <= 2
+    top = model.subclusters("+".join(model.cluster_names), 3)
+    assert set(top) == set(model.cluster_names)
+    few = blobs[:50].copy()
+    pd.testing.assert_series_equal(model.subclusters("0", 2, adata=few), two[two.index.isin(few.obs_names)])
+    with pytest.raises(ValueError, match="'zzz' is no cluster of this tree"):
+        model.subclusters("zzz")
+    with pytest.raises(ValueError, match="n_clusters=1"):
+        model.subclusters("0", 1)
+
+
+def test_markers_are_genes_that_differ(model, blobs):
+    table = model.markers()
+    assert list(table.columns) == [
+        "cluster", "versus", "gene", "log2_fold_change", "detection", "detection_other", "p", "q"
+    ]  # fmt: skip
+    assert len(table) == 3 * 2 * 30
+    assert set(table["versus"]) == {"rest", "sibling"}
+    assert table["p"].between(0, 1).all()
+    assert (table["q"] >= table["p"] - 1e-12).all()
+    for (name, versus), found in table.groupby(["cluster", "versus"]):
+        assert name in model.cluster_names
+        assert found["p"].is_monotonic_increasing
+        assert (model.markers(versus=versus).query("cluster == @name")["p"].to_numpy() == found["p"].to_numpy()).all()
+    sure = table.query("versus == 'rest' and q < 0.001")
+    assert len(sure) > 5
+    label = model.predict()
+    share = blobs.X / blobs.X.sum(1, keepdims=True)
+    for row in sure.itertuples():  # in the whole counts, it goes the same way
+        values = share[:, blobs.var_names == row.gene]
+        assert (values[label == row.cluster].mean() > values[label != row.cluster].mean()) == (row.log2_fold_change > 0)
+    assert set(model.markers(n_clusters=2)["cluster"]) == {"0", "1"}
+    with pytest.raises(ValueError, match="versus='all' is not known"):
+        model.markers(versus="all")
+
+
+def test_markers_are_of_counts():
+    real = datasets.blobs(120, 10, n_clusters=3)
+    with pytest.raises(ValueError, match="Markers are tested on counts, and the likelihood is 'normal'"):
+        fitted("GMVAE", real).markers()

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import Callback
 
 import mixvi
+from mixvi.cluster.vat import Learned
 from mixvi.module import VAEModule
-from mixvi.train._smooth import Learned
 from tests.model.helpers import build
 
 
@@ -56,14 +56,14 @@ def test_a_falling_learning_rate_goes_on_where_it_was(counts, tmp_path, monkeypa
     """In the same model, and with more epochs to come, it does not rise again."""
     monkeypatch.setattr(scvi.settings, "logging_dir", tmp_path)
 
-    def learned(evidence, graph, n_classes, trunk, *_):
-        return Learned(np.full((len(evidence.labels), n_classes), 1 / n_classes), trunk.bare().state_dict()), None
+    def learned(x, labels, guess, n_classes, hidden, **_):
+        return Learned(np.full((len(labels), n_classes), 1 / n_classes), hidden().state_dict(), None)
 
-    monkeypatch.setattr("mixvi.train._parts.learn_classes", learned)
+    monkeypatch.setattr("mixvi.cluster.vat.learn_classes", learned)
     counts.obs["label"] = np.where(np.arange(120) % 3, "?", counts.obs["cluster"].astype(str))
     setup = {"labels_key": "label", "unlabeled_category": "?"}
     quiet = {"enable_progress_bar": False, "accelerator": "cpu"}
-    model, other = (build("GMVAE", counts, setup, n_clusters=None) for _ in range(2))
+    model, other = (build("GMVAE", counts, setup, n_clusters=None, init="vat") for _ in range(2))
     with pytest.raises(KeyboardInterrupt):
         model.train(10, callbacks=[Press(signal.SIGINT, 7)], **quiet)
 

@@ -15,7 +15,7 @@ from scipy.stats import t
 
 from mixvi.cluster.evidence import LEVEL, Evidence, Gain, Group
 
-MIN_SHARE = 0.1  # of what clusters say of an average cell: gives as many as Leiden at resolution 1, see docs/choices.md
+MIN_SHARE = 0.05  # of what clusters say of an average cell: gives as many as PCA and Leiden at resolution 1
 GRADE = 0.25  # cells half-way for each of the smaller side: half of what an even line has
 
 
@@ -24,7 +24,8 @@ class Tree(NamedTuple):
 
     pairs: np.ndarray  # (K - 1, 2) nodes that are joined
     cells: np.ndarray  # (K - 1, 2) how many cells they have
-    worth: np.ndarray  # (K - 1,) what the split is worth: nats for each cell of the smaller side; nan without counts
+    worth: np.ndarray  # (K - 1,) what the split is worth: nats for each cell of the smaller side; nan without counts,
+    # or where the two sides are in different batches
     error: np.ndarray  # (K - 1,) standard error of it
     between: np.ndarray  # (K - 1,) cells half-way between, for each of the smaller side; nan where not supported
     connectivity: np.ndarray  # (K - 1,) edges between both sides over those expected by chance
@@ -86,6 +87,7 @@ def agglomerate(
     min_worth: float | None = None,
     infer: bool = True,
     seed: int = 0,
+    n_parts: int | None = None,
 ) -> Tree:
     """Build the tree over the K parts of a partition.
 
@@ -98,14 +100,16 @@ def agglomerate(
     evidence
         Of the same cells; ``None`` joins by the graph alone.
     min_worth
-        Nats that a split must be worth, beyond chance, for each cell of its smaller side. ``None`` takes a tenth
+        Nats that a split must be worth, beyond chance, for each cell of its smaller side. ``None`` takes a twentieth
         (``MIN_SHARE``) of what all supported clusters together say of an average cell.
     infer
         Whether the number of default clusters is inferred; else they are the K parts.
     seed
         Of the cells that are looked at where there are many.
+    n_parts
+        Number of parts K where the last ones may have no cell; ``None`` takes those that have.
     """
-    joining = _Joining(part, graph, evidence)
+    joining = _Joining(part, graph, evidence, n_parts)
     if evidence is None:
         joining.until(lambda a, b: -joining.connectivity(a, b), stop=-1.0)
         n_default = len(joining.live)
@@ -113,7 +117,7 @@ def agglomerate(
     else:
         if infer:
             home, min_worth = _default_clusters(joining, min_worth)
-            joining = _Joining(part, graph, evidence)
+            joining = _Joining(part, graph, evidence, n_parts)
             joining.until(lambda a, b: joining.loss(a, b) if home[joining.leaf(a)] == home[joining.leaf(b)] else np.inf)
         n_default = len(joining.live)
         joining.until(joining.loss)
@@ -135,8 +139,8 @@ def _default_clusters(joining: "_Joining", min_worth: float | None) -> tuple[np.
 class _Joining:
     """Nodes that are joined pair by pair."""
 
-    def __init__(self, part: np.ndarray, graph: csr_matrix, evidence: Evidence | None):
-        self.k, self.evidence = int(part.max(initial=0)) + 1, evidence
+    def __init__(self, part: np.ndarray, graph: csr_matrix, evidence: Evidence | None, n_parts: int | None = None):
+        self.k, self.evidence = int(n_parts or part.max(initial=0) + 1), evidence
         rows = np.flatnonzero(part >= 0)
         member = csr_matrix((np.ones(len(rows)), (part[rows], rows)), (self.k, len(part)))
         self.live, self.pairs = list(range(self.k)), []
@@ -165,11 +169,16 @@ class _Joining:
             self.gains[a, b] = self.evidence.gain(self.groups[a], self.groups[b])
         return self.gains[a, b]
 
+    def comparable(self, a: int, b: int) -> bool:
+        return self.evidence.comparable(self.groups[a], self.groups[b])
+
     def lower(self, a: int, b: int) -> float:
+        if not self.comparable(a, b):  # types of different batches: one where the graph joins them beyond chance
+            return -np.inf if self.connectivity(a, b) > 1 else np.inf
         return self.gain(a, b).lower(min(self.size[a], self.size[b]), max(self.k - 1, 1))
 
     def worth(self, a: int, b: int) -> float:
-        return self.gain(a, b).worth
+        return self.gain(a, b).worth if self.comparable(a, b) else np.inf
 
     def loss(self, a: int, b: int) -> float:
         return self.evidence.loss(self.groups[a], self.groups[b])
@@ -199,7 +208,7 @@ class _Joining:
         rows = []
         for a, b in self.pairs:
             worth = error = between = np.nan
-            if self.groups:
+            if self.groups and self.comparable(a, b):
                 worth, error = self.gain(a, b)
                 if self.lower(a, b) > 0:
                     between = self.evidence.between(self.groups[a], self.groups[b], seed)

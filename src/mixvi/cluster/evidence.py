@@ -17,6 +17,7 @@ from mixvi.cluster.count_splitting import Halves
 LEVEL = 0.05  # chance that any split of pure noise in a tree is called real
 GRID = np.linspace(-1, 2, 61)  # positions along the line through two profiles, which are at 0 and 1
 EM_STEPS = 200  # of the distribution over this grid
+ENOUGH = 10  # cells of both groups in the same strata: with fewer, a t test says little
 MAX_CELLS = 10_000  # cells that this distribution is estimated from
 
 
@@ -91,8 +92,17 @@ class Evidence:
         mean = seen / (np.maximum(size[:, None], 1) * (1 - self.halves.share))
         return 1 / (1 + self.overdispersion * mean)
 
+    def comparable(self, a: Group, b: Group) -> bool:
+        """Whether so many cells of both are in the same strata that these can be compared."""
+        return np.minimum(a.size, b.size).sum() >= min(a.n_cells, b.n_cells, ENOUGH)
+
     def loss(self, a: Group, b: Group) -> float:
-        """Log-likelihood of the counts that found the groups, in nats, that is lost when both share one profile."""
+        """Log-likelihood of the counts that found the groups, in nats, that is lost when both share one profile.
+
+        Groups that cannot be compared within strata are compared across them.
+        """
+        if not self.comparable(a, b):
+            a, b = (Group(group.seen.sum(0)[None], group.size.sum()[None], [], []) for group in (a, b))
         both = a.seen + b.seen
         shared = both / np.maximum(both.sum(-1, keepdims=True), 1)
         lost = 0.0

@@ -14,7 +14,6 @@ TOLERANCE = 1e-6  # last change per label; leaves an error of about 1e-4 in the 
 MAX_ITER = 10_000  # a safeguard: the change falls by ALPHA in each iteration, below TOLERANCE in about 1,000
 FOLDS = 5  # the usual choice for cross-validation: each fold keeps four fifths of the labels
 MIN_ASKED = 20  # with fewer labels, the standard error of the share found may exceed 0.11
-SHRUNKEN = 0.1  # a class may be labelled more often than others, but hardly ten times as often
 
 
 def spread(graph: csr_matrix, labels: np.ndarray, n_classes: int) -> np.ndarray:
@@ -158,25 +157,3 @@ def found_share(graph: csr_matrix, labels: np.ndarray, n_classes: int, seed: int
         rest[out] = -1
         n_found += (classify(graph, rest, n_classes)[out] == labels[out]).sum()
     return float((n_found + 1) / (n_asked + 2))
-
-
-def shrunken(part: np.ndarray, labels: np.ndarray, n_classes: int) -> dict[int, int]:
-    """Classes that got less than a tenth of the cells that their share of the labels lets one expect.
-
-    Parameters
-    ----------
-    part
-        (n,) part of each cell, at least 0.
-    labels
-        (n,) class of each labelled cell, -1 where there is none.
-    n_classes
-        Number of classes; they are the first parts.
-
-    Returns
-    -------
-    Number of cells of each such class.
-    """
-    known = labels[labels >= 0]
-    expected = np.bincount(known, minlength=n_classes) * len(part) / max(len(known), 1)
-    size = np.bincount(part, minlength=n_classes)
-    return {k: int(size[k]) for k in range(n_classes) if size[k] < SHRUNKEN * expected[k]}

@@ -44,7 +44,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         Labelled classes become the first clusters, under their own names.
     n_clusters
         Where the tree is cut. ``None``: the classes if there are labels; else the splits that are supported by held-out
-        counts and worth at least ``min_worth``. `predict` and `annotate` cut it elsewhere without another fit.
+        counts and worth at least ``min_worth``. `predict` and ``annotate`` cut it elsewhere, without another fit.
     n_latent
         Width d of the latent space.
     n_hidden, n_layers, dropout_rate
@@ -66,8 +66,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         How strongly cells are held to the component they started in while all is trained together, in nats; 0 leaves
         that to the bound.
     min_worth
-        Nats that a split must be worth on held-out counts, for each cell of its smaller side. ``None`` takes a tenth
-        of what all clusters together say of an average cell. Not used where ``n_clusters`` is given.
+        Nats that a split must be worth on held-out counts, for each cell of its smaller side. ``None`` takes a
+        twentieth of what all clusters together say of an average cell. Not used where ``n_clusters`` is given.
     registry
         Used by ``load``.
 
@@ -145,7 +145,10 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
     @property
     def tree(self) -> ClusterTree:
         """The tree over all components, to print, to read as ``tree.table``, or to draw with `mixvi.pl.tree`."""
-        return ClusterTree(self._clusters(), self.cluster_names)
+        try:
+            return self._named_tree()
+        except (RuntimeError, ValueError) as error:
+            raise AttributeError(str(error)) from error  # `save` looks at all members and passes over these alone
 
     def predict(
         self,
@@ -206,10 +209,11 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         ValueError
             If there is no such cluster, or it cannot be split into so many parts.
         """
-        below = self.tree.below(str(cluster), n_clusters)
+        tree = self._named_tree()
+        below = tree.below(str(cluster), n_clusters)
         p = self._component_probabilities(adata, None, batch_size)  # (n, K)
         mine = np.isin(p.argmax(1), sum(below.values(), []))
-        if self.tree.names.index(str(cluster)) in self._clusters().tree.nodes(self.n_clusters):
+        if tree.node(str(cluster)) in self._clusters().tree.nodes(self.n_clusters):
             mine = self.predict(adata, batch_size=batch_size) == str(cluster)
         parts = np.stack([p[mine][:, leaves].sum(1) for leaves in below.values()], 1)
         cells = self.adata if adata is None else adata
@@ -301,6 +305,9 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
             n_epochs_pretrain, init=self._init, guidance=self._guidance, n_clusters=self.n_wanted_,
             min_worth=self._min_worth, clusters=clusters,
         )  # fmt: skip
+
+    def _named_tree(self) -> ClusterTree:
+        return ClusterTree(self._clusters(), self.cluster_names)
 
     def _clusters(self) -> Clusters:
         """What training found."""

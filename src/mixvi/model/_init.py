@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-NAMES = ("leiden", "n2d", "imsat", "vat")
+from mixvi.train import INITS
+
 OTHER = ("array", "function")  # what a saved model calls those that it does not hold
 
 Init = str | Sequence | Callable[[np.ndarray], np.ndarray] | None
@@ -23,12 +24,12 @@ def check_init(init: Init, adata: AnnData | None, n_clusters: int | None, n_labe
     """
     if init is None or callable(init) or adata is None or (isinstance(init, str) and init in OTHER):
         return init
-    if isinstance(init, str) and init not in NAMES:
+    if isinstance(init, str) and init not in INITS:
         if init not in adata.obs:
-            near = get_close_matches(init, [*NAMES, *map(str, adata.obs)], 1)
+            near = get_close_matches(init, [*INITS, *map(str, adata.obs)], 1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ValueError(
-                f"init={init!r} is not known; it is one of {list(NAMES)}, a column of .obs, an array with one part for "
+                f"init={init!r} is not known; it is one of {list(INITS)}, a column of .obs, an array with one part for "
                 f"each cell, or a function{hint}"
             )
         init = adata.obs[init]

@@ -22,6 +22,8 @@ from mixvi.train._observe import ask, estimate_overdispersion, read_counts
 
 logger = logging.getLogger(__name__)
 
+NAMES = ("leiden", "n2d", "imsat", "vat")
+
 Init = str | np.ndarray | Callable[[np.ndarray], np.ndarray] | None
 
 
@@ -84,7 +86,10 @@ def initialise(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, want
         if not module.layout.n_conditions:  # else they would show the conditions
             views |= count_views(halves.seen, seed)
     task = Task(module, dataset, rows, loc, variance, label.numpy(), evidence, views, seed)
-    found = _by_labels(task, wanted) if module.layout.n_labels else _CHOICES.get(wanted.init, _given)(task, wanted)
+    if isinstance(wanted.init, str) and wanted.init not in NAMES:
+        raise ValueError(f"init={wanted.init!r} is not saved with a model. Make the model anew with init and train it.")
+    choice = _by_labels if module.layout.n_labels else _CHOICES[wanted.init] if isinstance(wanted.init, str) else _given
+    found = choice(task, wanted)
     partition, n_classes = found.partition, module.layout.n_labels
     clusters = Clusters(
         wanted.name, rows, partition.part, partition.shares.astype(np.float16), partition.tree, n_classes,
@@ -134,7 +139,7 @@ def _fixed(task: Task, part: np.ndarray, shares: np.ndarray | None = None, evide
     graph = shared_neighbors(task.views["latent"])
     if shares is None:
         shares = neighbor_shares(part, graph)
-    tree = agglomerate(part, graph, evidence, infer=False, seed=task.seed)
+    tree = agglomerate(part, graph, evidence, infer=False, seed=task.seed, n_parts=shares.shape[1])
     return Found(Partition(part, shares, graph, tree, {"latent": 1.0}))
 
 
@@ -160,7 +165,7 @@ def _by_labels(task: Task, wanted: Wanted) -> Found:
     else:
         accuracy = found_share(graph, labels, n_classes, task.seed)
     part[known], shares[known] = labels[known], np.eye(n_parts)[labels[known]]
-    tree = agglomerate(part, graph, task.evidence, infer=False, seed=task.seed)
+    tree = agglomerate(part, graph, task.evidence, infer=False, seed=task.seed, n_parts=n_parts)
     return Found(Partition(part, shares, graph, tree, weights), np.nan if accuracy is None else accuracy, trunk)
 
 

@@ -70,12 +70,12 @@ class MixturePhases(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """For checkpoints."""
-        return {} if self.clusters is None else {"clusters": self.clusters.to_dict()}
+        return {} if self.clusters is None else {"clusters": _as_tensors(self.clusters.to_dict())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From a checkpoint."""
         if "clusters" in state_dict:
-            self.clusters = Clusters.from_dict(state_dict["clusters"])
+            self.clusters = Clusters.from_dict(_as_arrays(state_dict["clusters"]))
 
     def setup(self, trainer: Trainer, plan: MixviPlan, stage: str) -> None:
         """Let the optimizer see the components, which a run that broke off may have left still."""
@@ -108,6 +108,8 @@ class MixturePhases(Callback):
         log_r, labels = (found.numpy() for found in ask(module, dataset, rows, _responsibilities(module)))
         k = self.clusters.tree.n_leaves
         self.clusters = self.clusters._replace(size=np.exp(log_r[:, :k]).sum(0))
+        if moved := (log_r.argmax(1) != labels)[labels >= 0].sum():
+            logger.info("%d of %d labelled cells are likelier in another cluster.", moved, (labels >= 0).sum())
         group = self._group(self.clusters)
         accuracy, log_r = self._accuracy(trainer, plan, log_r[:, :k], labels, group)
         if np.isnan(accuracy):
@@ -185,6 +187,18 @@ class MixturePhases(Callback):
 def _responsibilities(module: ELBOModule) -> Callable[[Cells], tuple[torch.Tensor, ...]]:
     """Log responsibilities (n, K) and label (n,) of cells."""
     return lambda cells: (module.prior.log_responsibilities(module.encode(cells), cells), cells.label)
+
+
+def _as_tensors(values: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint may hold, which is read without pickle."""
+    convert = {dict: _as_tensors, np.ndarray: torch.from_numpy}
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+    return {name: convert.get(type(value), lambda same: same)(value) for name, value in plain.items()}
+
+
+def _as_arrays(values: dict[str, Any]) -> dict[str, Any]:
+    convert = {dict: _as_arrays, torch.Tensor: lambda tensor: tensor.cpu().numpy()}
+    return {name: convert.get(type(value), lambda same: same)(value) for name, value in values.items()}
 
 
 def _hold(plan: MixviPlan, still: bool) -> None:
