@@ -2,22 +2,21 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
-from scvi.utils import track
 from torch import Tensor
 
 from mixvi._version import __version__
 from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
-from mixvi.model._init import check_init, name_of
+from mixvi.model._init import check_init, check_n_clusters, name_of
 from mixvi.model._markers import marker_table
+from mixvi.model._stability import stability
 from mixvi.model._tree import ClusterTree
 from mixvi.module._elbo import Cells
 from mixvi.module._gmvae import GMVAEModule
@@ -113,7 +112,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
     ):
         super().__init__(adata, registry)
         layout = self._layout()
-        self.n_wanted_ = self._n_wanted(n_clusters, layout.n_labels)
+        self.n_wanted_ = check_n_clusters(n_clusters, layout.n_labels, self.registry_, self.adata)
         self._init = check_init(init, self.adata, self.n_wanted_, layout.n_labels)
         init = name_of(init)
         for name, value in (("guidance", guidance), ("min_worth", min_worth)):
@@ -272,27 +271,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         ValueError
             If ``n_seeds`` is below 1, or the AnnData was registered anew since this model was made.
         """
-        if not isinstance(n_seeds, Integral) or n_seeds < 1:
-            raise ValueError(f"n_seeds={n_seeds!r}; it must be a whole number, 1 or more.")
-        if self._get_most_recent_anndata_manager(self.adata) is not self.adata_manager:
-            raise ValueError(
-                "The AnnData was registered anew since this model was made, and other models would be fitted; call "
-                f"setup_anndata with this model's arguments and make it anew: {self.registry_['setup_args']}."
-            )
-        own = pd.get_dummies(pd.Categorical(self.predict(), self.cluster_names)).to_numpy(dtype=float)  # (n, K)
-        kwargs = {"enable_progress_bar": False} | kwargs
-        found = []
-        for seed in track(range(1, n_seeds + 1), description="fits"):
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                model = type(self)(self.adata, **self.init_params_["non_kwargs"] | {"init": self._init})
-                model.train(max_epochs or len(self.history["elbo_train"]), **kwargs)
-            other = pd.get_dummies(pd.Series(model.predict())).to_numpy(dtype=float)
-            both = own.T @ other
-            found.append((both / (own.sum(0)[:, None] + other.sum(0) - both)).max(1))
-        found = np.array(found)
-        columns = {"cells": own.sum(0).astype(int), "mean": found.mean(0), "min": found.min(0)}
-        return pd.DataFrame(columns, self.cluster_names)
+        return stability(self, n_seeds, max_epochs, kwargs)
 
     def _draw_latent(self, cells: Cells, component: int | None) -> Tensor:
         return self.module.prior.sample(cells.c, component)
@@ -372,22 +351,3 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         """Names of the labelled classes."""
         labels = self.registry_["field_registries"].get(REGISTRY_KEYS.LABELS_KEY)
         return [] if labels is None else [str(name) for name in labels["state_registry"]["categorical_mapping"][:-1]]
-
-    def _n_wanted(self, n_clusters: int | None, n_labels: int) -> int | None:
-        if n_clusters is None:
-            if n_labels and self.adata is not None:
-                logger.info(
-                    "GMVAE took the classes of .obs[%r] for all clusters there are, %d; cells of other kinds would "
-                    "join the most similar class. A larger n_clusters leaves room for new clusters.",
-                    self.registry_["setup_args"]["labels_key"], n_labels,
-                )  # fmt: skip
-            return n_labels or None
-        n_cells = self.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["n_obs"]
-        least = max(n_labels, 1)
-        if not isinstance(n_clusters, int | np.integer) or not least <= n_clusters <= n_cells:
-            why = " (each labelled class is a cluster)" if n_labels else ""
-            raise ValueError(
-                f"n_clusters={n_clusters!r}; it must be a whole number between {least}{why} and {n_cells}, the number "
-                "of cells, or None to let the data say."
-            )
-        return n_clusters

@@ -1,13 +1,19 @@
-"""What ``init`` of a GMVAE may be: checked, and named for files."""
+"""What ``init`` and ``n_clusters`` of a GMVAE may be."""
 
+import logging
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scvi import REGISTRY_KEYS
 
 from mixvi.train import INITS
+
+logger = logging.getLogger(__name__)
 
 OTHER = ("array", "function")  # what a saved model calls those that it does not hold
 
@@ -47,6 +53,33 @@ def check_init(init: Init, adata: AnnData | None, n_clusters: int | None, n_labe
     if init in ("n2d", "imsat") and n_clusters is None:
         raise ValueError(f"init={init!r} cannot infer the number of clusters; pass n_clusters, or init='leiden'.")
     return init
+
+
+def check_n_clusters(n_clusters: int | None, n_labels: int, registry: dict[str, Any], adata: AnnData | None):
+    """The number of clusters that is wanted, or ``None`` to infer it; with labels that of the classes.
+
+    Raises
+    ------
+    ValueError
+        If it is not between 1, or the number of classes, and the number of cells.
+    """
+    if n_clusters is None:
+        if n_labels and adata is not None:
+            logger.info(
+                "GMVAE took the classes of .obs[%r] for all clusters there are, %d; cells of other kinds would "
+                "join the most similar class. A larger n_clusters leaves room for new clusters.",
+                registry["setup_args"]["labels_key"], n_labels,
+            )  # fmt: skip
+        return n_labels or None
+    n_cells = registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["n_obs"]
+    least = max(n_labels, 1)
+    if not isinstance(n_clusters, Integral) or not least <= n_clusters <= n_cells:
+        why = " (each labelled class is a cluster)" if n_labels else ""
+        raise ValueError(
+            f"n_clusters={n_clusters!r}; it must be a whole number between {least}{why} and {n_cells}, the number "
+            "of cells, or None to let the data say."
+        )
+    return n_clusters
 
 
 def name_of(init: Init) -> str | None:

@@ -1,0 +1,36 @@
+"""Whether models that differ by their seed alone find the same clusters."""
+
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scvi.utils import track
+
+if TYPE_CHECKING:
+    from mixvi.model._gmvae import GMVAE
+
+
+def stability(model: "GMVAE", n_seeds: int, max_epochs: int | None, train: dict[str, Any]) -> pd.DataFrame:
+    """See `GMVAE.cluster_stability`."""
+    if not isinstance(n_seeds, Integral) or n_seeds < 1:
+        raise ValueError(f"n_seeds={n_seeds!r}; it must be a whole number, 1 or more.")
+    if model._get_most_recent_anndata_manager(model.adata) is not model.adata_manager:
+        raise ValueError(
+            "The AnnData was registered anew since this model was made, and other models would be fitted; call "
+            f"setup_anndata with this model's arguments and make it anew: {model.registry_['setup_args']}."
+        )
+    own = pd.get_dummies(pd.Categorical(model.predict(), model.cluster_names)).to_numpy(dtype=float)  # (n, K)
+    train = {"enable_progress_bar": False} | train
+    found = []
+    for seed in track(range(1, n_seeds + 1), description="fits"):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            other = type(model)(model.adata, **model.init_params_["non_kwargs"] | {"init": model._init})
+            other.train(max_epochs or len(model.history["elbo_train"]), **train)
+        table = pd.get_dummies(pd.Series(other.predict())).to_numpy(dtype=float)
+        both = own.T @ table
+        found.append((both / (own.sum(0)[:, None] + table.sum(0) - both)).max(1))
+    columns = {"cells": own.sum(0).astype(int), "mean": np.mean(found, 0), "min": np.min(found, 0)}
+    return pd.DataFrame(columns, model.cluster_names)
