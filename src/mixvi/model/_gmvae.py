@@ -73,8 +73,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
     Raises
     ------
     ValueError
-        If the likelihood cannot describe the data (it says which cell and gene, and what to do), ``n_clusters`` is
-        not between 1, or the number of labelled classes, and the number of cells, or ``init`` is not known.
+        If the likelihood cannot describe the data; it says which cell and gene, and what to do. If ``n_clusters`` is
+        below 1, below the number of labelled classes, or above that of cells. If ``init`` is not known.
 
     Examples
     --------
