@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -79,7 +80,7 @@ def main():
         return work(*args.work)
     import pandas as pd
 
-    path, file = RESULTS / "job.csv", Path(f"/tmp/job-{os.getpid()}.h5ad")
+    path, file = RESULTS / "job.csv", Path(tempfile.gettempdir()) / f"job-{os.getpid()}.h5ad"
     cells = load(args.cells)
     cells.write_h5ad(file)
     rows = []

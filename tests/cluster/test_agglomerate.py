@@ -6,7 +6,7 @@ from scipy.linalg import block_diag
 from scipy.sparse import csr_matrix
 from scipy.stats import t
 
-from mixvi.cluster.agglomerate import MIN_SHARE, Tree, agglomerate
+from mixvi.cluster.agglomerate import MIN_WORTH, Tree, agglomerate
 from mixvi.cluster.evidence import LEVEL
 from mixvi.cluster.graph import shared_neighbors
 from tests.cluster.populations import draw, evidence_of, profiles
@@ -95,7 +95,6 @@ def test_without_counts_parts_join_that_touch_most():
     assert tree.n_default == 4  # no two have more edges than by chance
     assert tree.kind.tolist() == [""] * 3
     assert np.isnan(tree.worth).all()
-    assert np.isnan(tree.min_worth)
 
 
 def test_each_join_without_counts_is_of_the_most_connected_pair(rng):
@@ -131,12 +130,11 @@ def test_default_clusters_are_the_populations(three):
     assert tree.kind.tolist() == ["noise"] * 3 + ["gap"] * 2
     assert np.isnan(tree.between[:3]).all()
     assert tree.n_default - 1 <= tree.supported.sum()
-    assert tree.worth[-2:].min() > tree.min_worth > 0
+    assert tree.worth[-2:].min() > tree.min_worth == MIN_WORTH
     groups = [evidence.group(np.flatnonzero(y == k)) for k in range(3)]
     losses = {(a, b): evidence.loss(groups[a], groups[b]) for a in range(3) for b in range(a)}
     first = [set(y[np.isin(part, tree.leaves()[node])]) for node in tree.pairs[3]]
     assert set.union(*first) == set(min(losses, key=losses.get))
-    assert tree.min_worth == pytest.approx(MIN_SHARE * evidence.information(groups))
 
 
 def test_worth_and_support_are_those_of_the_evidence(three):

@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_matrix
 from scipy.stats import binom, chisquare
 
-from mixvi.cluster.count_splitting import overdispersion, split_counts
+from mixvi.cluster.count_splitting import split_counts
 from tests.cluster.populations import draw
 
 N = 40_000
@@ -68,17 +68,3 @@ def test_the_seed_decides(rng):
     first, again, other = (split_counts(counts, np.ones(20), seed=seed).held_out.toarray() for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
-
-
-@pytest.mark.parametrize("theta", [0.5, 2.0, 20.0])
-def test_overdispersion_is_that_of_the_counts(rng, theta):
-    mu = rng.uniform(2, 10, (N, 3))  # each cell has a mean of its own
-    x = draw(rng, mu, theta).toarray()
-    found = overdispersion(((x - mu) ** 2).sum(0), mu.sum(0), (mu**2).sum(0))
-    np.testing.assert_allclose(found, 1 / theta, rtol=0.15)
-
-
-def test_overdispersion_is_never_negative(rng):
-    mu, x = np.full((100, 2), 3.0), np.full((100, 2), 3.0)
-    assert (overdispersion(((x - mu) ** 2).sum(0), mu.sum(0), (mu**2).sum(0)) == 0).all()
-    assert overdispersion(*np.zeros((3, 1))) == 0  # of a gene that nothing is expected of

@@ -5,8 +5,9 @@ import pytest
 from scipy.sparse import csr_matrix, hstack
 from scipy.stats import multinomial, t
 
+from mixvi.cluster.agglomerate import MIN_WORTH
 from mixvi.cluster.count_splitting import Halves, split_counts
-from mixvi.cluster.evidence import LEVEL, Evidence, Gain
+from mixvi.cluster.evidence import LEVEL, Evidence, lower_bound
 from tests.cluster.populations import draw, evidence_of, profiles
 
 N, G = 200, 60
@@ -41,9 +42,9 @@ def test_a_gain_is_that_of_held_out_multinomial_counts(two):
         own, rows = profile(halves, y == k), held_out[y == k]
         by_own, by_joint = (multinomial.logpmf(rows, rows.sum(1), p) for p in (own, joint))
         gains.append((by_own - by_joint) / halves.share)
-    smaller = min(map(len, gains))
-    assert found.worth == pytest.approx(sum(map(np.sum, gains)) / smaller, rel=1e-6)
-    assert found.error == pytest.approx(sum(len(x) * x.var(ddof=1) for x in gains) ** 0.5 / smaller, rel=1e-6)
+    n_pairs = len(gains[0]) * len(gains[1]) / N
+    assert found.worth == pytest.approx(sum(map(np.sum, gains)) / n_pairs, rel=1e-6)
+    assert found.error == pytest.approx(sum(len(x) * x.var(ddof=1) for x in gains) ** 0.5 / n_pairs, rel=1e-6)
 
 
 def test_counts_that_vary_more_are_weighed_less(two, rng):
@@ -60,13 +61,29 @@ def test_counts_that_vary_more_are_weighed_less(two, rng):
         for x in halves.held_out[y == k].toarray():
             expected, expected_joint = x.sum() * own, x.sum() * joint
             total += (weight * (x * np.log(expected / expected_joint) - expected + expected_joint)).sum()
-    assert found.worth == pytest.approx(total / halves.share / (y == 1).sum(), rel=1e-6)
+    assert found.worth == pytest.approx(total / halves.share / ((y == 1).sum() * (y == 0).mean()), rel=1e-6)
 
 
 def test_a_lower_bound_is_that_of_a_t_test():
-    gain = Gain(3.0, 1.5)
-    assert gain.lower(10, 7) == pytest.approx(3.0 - t.isf(LEVEL / 7, 9) * 1.5)
-    assert gain.lower(1, 7) == -np.inf  # one cell has no variance
+    found = lower_bound(np.array([3.0, 3.0]), np.array([1.5, 1.5]), np.array([10, 1]), 7)
+    assert found[0] == pytest.approx(3.0 - t.isf(LEVEL / 7, 9) * 1.5)
+    assert found[1] == -np.inf  # one cell has no variance
+
+
+def test_the_worth_is_the_divergence_between_profiles_whatever_the_sizes(rng):
+    """Of populations that differ slightly; 5 % of cells are on the wrong side of a likelihood ratio at the default."""
+    share = profiles(rng, 1, G)[0]
+    other = share * np.exp(rng.normal(0, 0.25, G))
+    p = np.stack([share, other / other.sum()])
+    size = MIN_WORTH / (p[1] * np.log(p[1] / p[0])).sum()
+    way = np.log(p[1] / p[0])
+    for n in ((3000, 3000), (5500, 500)):
+        y = np.repeat([0, 1], n)
+        counts = draw(rng, size * p[y])
+        evidence = evidence_of(counts)
+        assert evidence.gain(*groups(evidence, y)).worth == pytest.approx(MIN_WORTH, rel=0.15)
+        ratio = counts @ way - size * (p[1] - p[0]).sum()
+        assert ((ratio > 0) != (y == 1)).mean() == pytest.approx(0.05, abs=0.015)
 
 
 @pytest.mark.parametrize("theta", [np.inf, 2.0, 0.5])
@@ -80,7 +97,7 @@ def test_halves_of_one_population_are_worth_less_than_nothing(theta, varying):
         evidence = evidence_of(draw(rng, size * profiles(rng, 1, G), theta), theta, seed=seed)
         gain = evidence.gain(*groups(evidence, rng.integers(2, size=N)))
         worth.append(gain.worth)
-        n_beyond += gain.lower(N // 2, 1) > 0
+        n_beyond += lower_bound(*gain, N // 2, 1) > 0
     assert np.mean(worth) + 3 * np.std(worth) / 60**0.5 < 0
     assert n_beyond <= 6  # of 60 at level 0.05: three are expected, seven or more come in 3 of 100 such tests
 
@@ -90,7 +107,7 @@ def test_two_populations_are_worth_it(rng, theta):
     y = np.arange(N) % 4 // 3
     size = 60 * 10 ** rng.uniform(-0.5, 0.5, (N, 1))
     evidence = evidence_of(draw(rng, size * profiles(rng, 2, G)[y], theta), theta)
-    assert evidence.gain(*groups(evidence, y)).lower(50, 63) > 0
+    assert lower_bound(*evidence.gain(*groups(evidence, y)), 50, 63) > 0
     assert evidence.information(groups(evidence, y)) > 0.1
     assert evidence.information([evidence.all]) == pytest.approx(0, abs=1e-9)
     evidence = evidence_of(draw(rng, size * profiles(rng, 1, G), theta), theta)
@@ -105,9 +122,9 @@ def test_differences_between_strata_are_worth_nothing_within_them(rng):
     mean = of_batch[batch] * of_population[y]
     counts = draw(rng, 60 * mean / mean.sum(1, keepdims=True))
     without, within = evidence_of(counts), evidence_of(counts, stratum=batch)
-    assert without.gain(*groups(without, mixed)).lower(N, 1) > 0
+    assert lower_bound(*without.gain(*groups(without, mixed)), N, 1) > 0
     assert within.gain(*groups(within, mixed)).worth < 0
-    assert within.gain(*groups(within, y)).lower(N, 1) > 0
+    assert lower_bound(*within.gain(*groups(within, y)), N, 1) > 0
     apart = within.gain(*groups(within, batch))  # no stratum has cells of both: nothing can be compared
     assert apart.worth == pytest.approx(0, abs=1e-9)
 
@@ -122,8 +139,8 @@ def test_strata_count_one_by_one(rng):
         rows = stratum == s
         one = Evidence(Halves(halves.seen[rows], halves.held_out[rows], halves.share), np.zeros(G))
         one.prior = both.prior  # a gene that occurs in one stratum only counts in both
-        total += one.gain(*groups(one, y[rows])).worth * (N // 4)
-    assert both.gain(*groups(both, y)).worth == pytest.approx(total / (N // 2), rel=1e-6)
+        total += one.gain(*groups(one, y[rows])).worth * (N // 8)
+    assert both.gain(*groups(both, y)).worth == pytest.approx(total / (2 * (N // 8)), rel=1e-6)
 
 
 def test_a_loss_is_that_of_pooled_multinomial_counts(two):
@@ -175,10 +192,10 @@ def test_no_cell_is_between_two_populations_and_some_are_on_a_line(rng, theta):
 
 
 def test_many_cells_are_looked_at_in_part(rng, monkeypatch):
-    ends, y = profiles(rng, 3, G), np.arange(N) % 3
+    ends, y = profiles(rng, 3, G), np.arange(10 * N) % 3
     evidence, y = evidence_of(draw(rng, 300 * np.array([ends[0], ends[1], (ends[0] * ends[1]) ** 0.5])[y])), y % 2
     whole = evidence.between(*groups(evidence, y))
-    monkeypatch.setattr("mixvi.cluster.evidence.MAX_CELLS", N // 2)
+    monkeypatch.setattr("mixvi.cluster.graph.SAMPLE", 5 * N)
     some, again, other = (evidence.between(*groups(evidence, y), seed) for seed in (0, 0, 1))
     assert some == again != other
     assert some == pytest.approx(whole, abs=0.2)

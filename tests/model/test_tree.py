@@ -77,7 +77,7 @@ def test_what_is_below(tree):
 
 def test_it_is_printed(tree):
     assert str(tree).splitlines() == [
-        "3 clusters of 125 cells; a split is kept if it is worth 2 nats a cell",
+        "3 clusters of 125 cells; any two differ significantly, by at least 2 nats a cell",
         "0+1+2 (125 cells) splits: 8 +- 1 nats, a gap",
         "  0 (70 cells) splits: 9 +- 0.5 nats, a gap, not kept",
         "    0.0 (40 cells)",
@@ -88,6 +88,6 @@ def test_it_is_printed(tree):
     ]
     assert repr(tree) == str(tree)
     nan = np.full(4, np.nan)
-    bare = tree.clusters.tree._replace(worth=nan, error=nan, between=nan, min_worth=np.nan)
+    bare = tree.clusters.tree._replace(worth=nan, error=nan, between=nan)
     lines = str(ClusterTree(tree.clusters._replace(tree=bare), ["0", "1", "2"])).splitlines()
     assert lines[:2] == ["3 clusters of 125 cells", "0+1+2 (125 cells) splits by connectivity 0.1"]

@@ -2,7 +2,8 @@
 
 from mixvi.cluster.agglomerate import Tree, agglomerate
 from mixvi.cluster.calibration import temperature
-from mixvi.cluster.count_splitting import Halves, overdispersion, split_counts
+from mixvi.cluster.count_splitting import Halves, split_counts
+from mixvi.cluster.dispersion import overdispersion
 from mixvi.cluster.evidence import Evidence
 from mixvi.cluster.graph import count_views, shared_neighbors
 from mixvi.cluster.leiden import leiden

@@ -1,9 +1,11 @@
 """A tree over clusters: they are joined pair by pair until one is left, and each join says what the split is worth.
 
-With counts, evidence decides. To find the default clusters, the pair joins whose split is worth least on held-out
-counts, until each split is supported and worth enough. The tree then joins the pair that loses least likelihood, first
-inside the default clusters and then among them. Without counts, the pair joins that has the most edges of the neighbour
-graph for its sizes.
+With counts, the default clusters come first. Among the pairs that do not differ significantly, or by too little, on
+held-out counts, the pair with the lowest worth joins, until there is no such pair. The tree then joins the pair that
+loses least log-likelihood of the other counts, first inside the default clusters and then among them.
+
+Without counts, the pair joins that has most edges of the neighbour graph for its sizes. Default clusters share no more
+edges than by chance.
 """
 
 from collections.abc import Callable
@@ -11,11 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from scipy.stats import t
+from scipy.stats import norm
 
-from mixvi.cluster.evidence import LEVEL, Evidence, Gain, Group
+from mixvi.cluster.evidence import Evidence, Gain, Group, lower_bound
 
-MIN_SHARE = 0.05  # of what clusters say of an average cell: gives as many as PCA and Leiden at resolution 1
+MIN_WORTH = 2 * norm.isf(0.05) ** 2  # 5.4 nats: of two like clusters, a cell is then assigned wrongly once in 20 times
 GRADE = 0.25  # cells half-way for each of the smaller side: half of what an even line has
 
 
@@ -24,13 +26,13 @@ class Tree(NamedTuple):
 
     pairs: np.ndarray  # (K - 1, 2) nodes that are joined
     cells: np.ndarray  # (K - 1, 2) how many cells they have
-    worth: np.ndarray  # (K - 1,) what the split is worth: nats for each cell of the smaller side; nan without counts,
-    # or where the two sides are in different batches
+    worth: np.ndarray  # (K - 1,) nats by which a cell tells its side from the other; nan without counts, or where the
+    # two sides are in different batches
     error: np.ndarray  # (K - 1,) standard error of it
     between: np.ndarray  # (K - 1,) cells half-way between, for each of the smaller side; nan where not supported
     connectivity: np.ndarray  # (K - 1,) edges between both sides over those expected by chance
-    n_default: int  # clusters whose splits are all worth it
-    min_worth: float  # nats that are worth it; nan without counts
+    n_default: int  # clusters of which any two differ
+    min_worth: float  # nats that are worth it
 
     @property
     def n_leaves(self) -> int:
@@ -40,8 +42,7 @@ class Tree(NamedTuple):
     @property
     def supported(self) -> np.ndarray:
         """(K - 1,) whether the worth is above 0 beyond chance, by a t test with Bonferroni's correction."""
-        degrees = np.maximum(self.cells.min(1, initial=2**60) - 1, 1)
-        return self.worth > t.isf(LEVEL / max(len(self.pairs), 1), degrees) * self.error
+        return lower_bound(self.worth, self.error, self.cells.min(1, initial=2**60), len(self.pairs)) > 0
 
     @property
     def kind(self) -> np.ndarray:
@@ -84,7 +85,7 @@ def agglomerate(
     part: np.ndarray,
     graph: csr_matrix,
     evidence: Evidence | None = None,
-    min_worth: float | None = None,
+    min_worth: float = MIN_WORTH,
     infer: bool = True,
     seed: int = 0,
     n_parts: int | None = None,
@@ -98,10 +99,10 @@ def agglomerate(
     graph
         (n, n) neighbour graph.
     evidence
-        Of the same cells; ``None`` joins by the graph alone.
+        Of the same cells; ``None`` joins and judges by the graph alone.
     min_worth
-        Nats that a split must be worth, beyond chance, for each cell of its smaller side. ``None`` takes a twentieth
-        (``MIN_SHARE``) of what all supported clusters together say of an average cell.
+        Nats by which any two default clusters must differ. With w nats, and as many cells on both sides, a share
+        Phi(-sqrt(w / 2)) of them is likelier on the wrong side; the default makes this 5 %.
     infer
         Whether the number of default clusters is inferred; else they are the K parts.
     seed
@@ -110,43 +111,27 @@ def agglomerate(
         Number of parts K where the last ones may have no cell; ``None`` takes those that have.
     """
     joining = _Joining(part, graph, evidence, n_parts)
-    if evidence is None:
-        joining.until(lambda a, b: -joining.connectivity(a, b), stop=-1.0)
-        n_default = len(joining.live)
-        joining.until(lambda a, b: -joining.connectivity(a, b))
-    else:
-        if infer:
-            home, min_worth = _default_clusters(joining, min_worth)
-            joining = _Joining(part, graph, evidence, n_parts)
-            joining.until(lambda a, b: joining.loss(a, b) if home[joining.leaf(a)] == home[joining.leaf(b)] else np.inf)
-        n_default = len(joining.live)
-        joining.until(joining.loss)
-    return joining.tree(n_default if infer else joining.k, np.nan if min_worth is None else min_worth, seed)
-
-
-def _default_clusters(joining: "_Joining", min_worth: float | None) -> tuple[np.ndarray, float]:
-    """Join until every split is supported and worth enough: the cluster (K,) of each leaf, and what is enough."""
-    joining.until(joining.lower, stop=0.0)
-    if min_worth is None:
-        min_worth = MIN_SHARE * joining.evidence.information([joining.groups[node] for node in joining.live])
-    joining.until(joining.worth, stop=min_worth)
-    home = np.arange(2 * joining.k - 1)
-    for j in range(len(joining.pairs) - 1, -1, -1):
-        home[list(joining.pairs[j])] = home[joining.k + j]
-    return home[: joining.k], min_worth
+    home = np.arange(joining.k)
+    if infer:
+        joining.until(lambda a, b: joining.likeness(a, b, min_worth))
+        home = joining.home()
+        joining = _Joining(part, graph, evidence, n_parts)
+    joining.until(lambda a, b: joining.loss(a, b) if home[joining.leaf(a)] == home[joining.leaf(b)] else np.inf)
+    n_default = len(joining.live)
+    joining.until(joining.loss)
+    return joining.tree(n_default, min_worth, seed)
 
 
 class _Joining:
     """Nodes that are joined pair by pair."""
 
-    def __init__(self, part: np.ndarray, graph: csr_matrix, evidence: Evidence | None, n_parts: int | None = None):
+    def __init__(self, part: np.ndarray, graph: csr_matrix, evidence: Evidence | None, n_parts: int | None):
         self.k, self.evidence = int(n_parts or part.max(initial=0) + 1), evidence
         rows = np.flatnonzero(part >= 0)
         member = csr_matrix((np.ones(len(rows)), (part[rows], rows)), (self.k, len(part)))
         self.live, self.pairs = list(range(self.k)), []
         self.size = np.asarray(member.sum(1)).ravel().astype(int).tolist()
         self.groups: list[Group] = []
-        self.gains: dict[tuple[int, int], Gain] = {}
         if evidence is not None:
             self.groups = [evidence.group(np.flatnonzero(part == k)) for k in range(self.k)]
         n_nodes = 2 * self.k - 1
@@ -161,38 +146,49 @@ class _Joining:
             node = self.pairs[node - self.k][0]
         return node
 
+    def home(self) -> np.ndarray:
+        """Node (K,) that each leaf is in by now."""
+        home = np.arange(2 * self.k - 1)
+        for j in range(len(self.pairs) - 1, -1, -1):
+            home[list(self.pairs[j])] = home[self.k + j]
+        return home[: self.k]
+
     def connectivity(self, a: int, b: int) -> float:
+        """Edges between two nodes over those that chance would put there."""
         return self.edges[a, b] * self.n_ends / max(self.ends[a] * self.ends[b], 1e-300)
 
-    def gain(self, a: int, b: int) -> Gain:
-        if (a, b) not in self.gains:
-            self.gains[a, b] = self.evidence.gain(self.groups[a], self.groups[b])
-        return self.gains[a, b]
+    def gain(self, a: int, b: int) -> Gain | None:
+        """What held-out counts say of a split, or ``None`` if they cannot compare its sides."""
+        if self.groups and self.evidence.comparable(self.groups[a], self.groups[b]):
+            return self.evidence.gain(self.groups[a], self.groups[b])
+        return None
 
-    def comparable(self, a: int, b: int) -> bool:
-        return self.evidence.comparable(self.groups[a], self.groups[b])
+    def is_significant(self, a: int, b: int, gain: Gain) -> bool:
+        """Whether the gain is above 0 beyond chance."""
+        return bool(lower_bound(*gain, min(self.size[a], self.size[b]), self.k - 1) > 0)
 
-    def lower(self, a: int, b: int) -> float:
-        if not self.comparable(a, b):  # types of different batches: one where the graph joins them beyond chance
-            return -np.inf if self.connectivity(a, b) > 1 else np.inf
-        return self.gain(a, b).lower(min(self.size[a], self.size[b]), max(self.k - 1, 1))
-
-    def worth(self, a: int, b: int) -> float:
-        return self.gain(a, b).worth if self.comparable(a, b) else np.inf
+    def likeness(self, a: int, b: int, min_worth: float) -> float:
+        """What two nodes that are one cluster differ by; infinite for two clusters."""
+        gain = self.gain(a, b)
+        if gain is None:
+            return -self.connectivity(a, b) if self.connectivity(a, b) > 1 else np.inf
+        return np.inf if self.is_significant(a, b, gain) and gain.worth >= min_worth else gain.worth
 
     def loss(self, a: int, b: int) -> float:
-        return self.evidence.loss(self.groups[a], self.groups[b])
+        """What joining two nodes costs."""
+        return self.evidence.loss(self.groups[a], self.groups[b]) if self.groups else -self.connectivity(a, b)
 
-    def until(self, score: Callable[[int, int], float], stop: float = np.inf) -> None:
-        """Join the pair with the lowest score, again and again, while it is below ``stop``."""
+    def until(self, score: Callable[[int, int], float]) -> None:
+        """Join the pair with the lowest score, again and again, while it is finite."""
         scores = {(a, b): score(a, b) for i, a in enumerate(self.live) for b in self.live[i + 1 :]}
-        while scores and min(scores.values()) < stop:
+        while scores and min(scores.values()) < np.inf:
             pair = min(scores, key=scores.get)
             new = self.join(*pair)
             scores = {other: value for other, value in scores.items() if not set(other) & set(pair)}
             scores |= {(a, new): score(a, new) for a in self.live[:-1]}
 
     def join(self, a: int, b: int) -> int:
+        """Make one node of two, and give its number."""
         new = self.k + len(self.pairs)
         self.pairs.append((a, b))
         self.live = [node for node in self.live if node not in (a, b)] + [new]
@@ -205,14 +201,13 @@ class _Joining:
         return new
 
     def tree(self, n_default: int, min_worth: float, seed: int) -> Tree:
+        """The tree, when all is one node."""
         rows = []
         for a, b in self.pairs:
-            worth = error = between = np.nan
-            if self.groups and self.comparable(a, b):
-                worth, error = self.gain(a, b)
-                if self.lower(a, b) > 0:
-                    between = self.evidence.between(self.groups[a], self.groups[b], seed)
-            rows.append((worth, error, between, self.connectivity(a, b)))
+            gain, between = self.gain(a, b), np.nan
+            if gain is not None and self.is_significant(a, b, gain):
+                between = self.evidence.between(self.groups[a], self.groups[b], seed)
+            rows.append((*(gain or (np.nan, np.nan)), between, self.connectivity(a, b)))
         pairs = np.array(self.pairs, dtype=int).reshape(-1, 2)
         values = np.array(rows, dtype=float).reshape(-1, 4).T
         return Tree(pairs, np.array(self.size)[pairs], *values, n_default, min_worth)

@@ -53,18 +53,3 @@ def split_counts(counts: csr_matrix, overdispersion: np.ndarray, share: float = 
     for part in (held_out, seen):
         part.eliminate_zeros()
     return Halves(seen, held_out, share)
-
-
-def overdispersion(squares: np.ndarray, mean: np.ndarray, mean_square: np.ndarray) -> np.ndarray:
-    """1 / theta of each gene by the method of moments, from sums over cells around the means that a model expects.
-
-    Parameters
-    ----------
-    squares, mean, mean_square
-        (g,) sums over cells of (x - mu)^2, of mu and of mu^2.
-
-    Returns
-    -------
-    (g,) at least 0.
-    """
-    return np.maximum(squares - mean, 0) / np.maximum(mean_square, 1e-12)

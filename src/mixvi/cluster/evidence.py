@@ -13,12 +13,12 @@ from scipy.special import xlogy
 from scipy.stats import t
 
 from mixvi.cluster.count_splitting import Halves
+from mixvi.cluster.graph import sample
 
 LEVEL = 0.05  # chance that any split of pure noise in a tree is called real
 GRID = np.linspace(-1, 2, 61)  # positions along the line through two profiles, which are at 0 and 1
 EM_STEPS = 200  # of the distribution over this grid
 ENOUGH = 10  # cells of both groups in the same strata: with fewer, a t test says little
-MAX_CELLS = 10_000  # cells that this distribution is estimated from
 
 
 class Group(NamedTuple):
@@ -44,12 +44,14 @@ class Group(NamedTuple):
 class Gain(NamedTuple):
     """What two profiles in place of one are worth on the held-out counts."""
 
-    worth: float  # nats at full depth, for each cell of the smaller group
+    worth: float  # nats at full depth by which a cell tells its group from the other
     error: float  # its standard error
 
-    def lower(self, n_cells: int, n_tests: int) -> float:
-        """Lower confidence bound, for a smaller group of so many cells and a family of so many tests (Bonferroni)."""
-        return self.worth - t.isf(LEVEL / n_tests, n_cells - 1) * self.error if n_cells > 1 else -np.inf
+
+def lower_bound(worth: np.ndarray, error: np.ndarray, n_cells: np.ndarray, n_tests: int) -> np.ndarray:
+    """Lower confidence bound of gains, for smaller groups of so many cells: a t test with Bonferroni's correction."""
+    bound = worth - t.isf(LEVEL / max(n_tests, 1), np.maximum(n_cells - 1, 1)) * error
+    return np.where(n_cells > 1, bound, -np.inf)
 
 
 class Evidence:
@@ -112,13 +114,17 @@ class Evidence:
         return float((self.weight(both, a.size + b.size) * lost).sum())
 
     def gain(self, a: Group, b: Group) -> Gain:
-        """Gain of a profile for each group over a joint one, on held-out counts; below 0 where the groups are alike."""
+        """Gain of a profile for each group over a joint one, on held-out counts; below 0 where the groups are alike.
+
+        It is divided by n_a n_b / (n_a + n_b), summed over strata. The worth then does not depend on the groups' sizes.
+        It estimates the Kullback-Leibler divergence of a cell's counts between the two profiles.
+        """
         both = a.seen + b.seen
         joint, weight = self.profile(both), self.weight(both, a.size + b.size)
         gains = [self._against(group, joint, weight) for group in (a, b)]
-        smaller = max(min(map(len, gains)), 1)
+        n_pairs = max((a.size * b.size / np.maximum(a.size + b.size, 1)).sum(), 0.5)
         variance = sum(values.var(ddof=1) * len(values) for values in gains if len(values) > 1)
-        return Gain(sum(values.sum() for values in gains) / smaller, variance**0.5 / smaller)
+        return Gain(sum(values.sum() for values in gains) / n_pairs, variance**0.5 / n_pairs)
 
     def information(self, groups: list[Group]) -> float:
         """What groups say of an average cell: held-out gain of their profiles over that of all cells, nats a cell."""
@@ -140,8 +146,7 @@ class Evidence:
             level = [(weight[s] * p_a[s] * np.exp(x * way[s])).sum() for x in GRID]
             log_p.append(np.outer(held_out @ (weight[s] * way[s]), GRID) - np.outer(both.totals[s], level))
         log_p = np.concatenate(log_p)
-        if len(log_p) > MAX_CELLS:
-            log_p = log_p[np.random.default_rng(seed).choice(len(log_p), MAX_CELLS, replace=False)]
+        log_p = log_p[sample(len(log_p), seed)]
         p = np.exp(log_p - log_p.max(1, keepdims=True))
         share = np.full(len(GRID), 1 / len(GRID))
         for _ in range(EM_STEPS):

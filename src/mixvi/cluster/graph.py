@@ -13,6 +13,12 @@ N_COMPONENTS = 30  # principal components of a view, within the usual 10 to 50
 N_NEIGHBORS = 15  # scanpy's default
 THETA = 100.0  # dispersion of the null model of Pearson residuals, by its authors
 ROUNDING = 1e-4  # in single precision, values that differ less are alike
+SAMPLE = 10_000  # cells that a figure on all cells is estimated from: a share is then known to within 0.005
+
+
+def sample(n: int, seed: int) -> np.ndarray:
+    """Row numbers, rising, of all of n cells or of 10,000 random ones."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:SAMPLE])
 
 
 def shared_neighbors(view: np.ndarray, n_neighbors: int = N_NEIGHBORS) -> csr_matrix:
@@ -70,15 +76,19 @@ def count_views(counts: csr_matrix, seed: int = 0) -> dict[str, np.ndarray]:
     ----------
     Lause, Berens and Kobak 2021, Analytic Pearson residuals for normalization of single-cell RNA-seq UMI data.
     """
+    views = {}
+    for name, make in (("log-normalised", log_normalised), ("residuals", pearson_residuals)):
+        if min(counts.shape) > 2 and (view := principal_components(make(counts), seed)).any():
+            views[name] = view
+    return views
+
+
+def log_normalised(counts: csr_matrix) -> np.ndarray:
+    """log(1 + x m / l) of counts x, for a cell's total l and its median m over cells, (n, g)."""
     total = np.asarray(counts.sum(1), dtype=np.float64).ravel()
     log = csr_matrix(diags(np.median(total) / np.maximum(total, 1)) @ counts, dtype=np.float32)
     log.data = np.log1p(log.data)
-    views = {}
-    for name, make in (("log-normalised", log.toarray), ("residuals", lambda: pearson_residuals(counts))):
-        values = make()
-        if min(values.shape) > 2 and np.ptp(values, axis=0).max() > ROUNDING:
-            views[name] = principal_components(values, seed)
-    return views
+    return log.toarray()
 
 
 def pearson_residuals(counts: csr_matrix) -> np.ndarray:
@@ -93,6 +103,8 @@ def pearson_residuals(counts: csr_matrix) -> np.ndarray:
 
 
 def principal_components(values: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Up to 30 principal components (n, p) of values (n, g)."""
+    """Up to 30 principal components (n, p) of values (n, g); a column of zeros if all cells are alike."""
+    if np.ptp(values, axis=0).max() <= ROUNDING:
+        return np.zeros((len(values), 1))
     n_components = min(N_COMPONENTS, *values.shape)
     return PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(values)

@@ -5,13 +5,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from mixvi.cluster.agglomerate import Tree, agglomerate
+from mixvi.cluster.agglomerate import MIN_WORTH, Tree, agglomerate
 from mixvi.cluster.evidence import Evidence
-from mixvi.cluster.graph import shared_neighbors
+from mixvi.cluster.graph import sample, shared_neighbors
 from mixvi.cluster.leiden import leiden
 
 FINE = 4.0  # resolution of the leaves: two or three times as many as at 1, small enough to be joined anew
-MAX_CELLS = 10_000  # that say how good a view is; more would not change it
 MAX_LEAVES = 64  # that a tree starts from, unless more clusters are wanted; and at most the root of the cells' number
 
 
@@ -29,7 +28,7 @@ def find_partition(
     views: dict[str, np.ndarray],
     evidence: Evidence | None = None,
     n_clusters: int | None = None,
-    min_worth: float | None = None,
+    min_worth: float = MIN_WORTH,
     seed: int = 0,
 ) -> Partition:
     """Partition cells that nothing is known about.
@@ -59,8 +58,7 @@ def mean_graph(
     """Mean of the views' graphs (n, n), and the weight of each: what its communities say of held-out counts."""
     worth = dict.fromkeys(views, 1.0)
     if evidence is not None and len(views) > 1:
-        n = len(evidence.stratum)
-        some = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_CELLS])
+        some = sample(len(evidence.stratum), seed)
         worth = {name: _information(view, some, evidence, seed) for name, view in views.items()}
         if not any(worth.values()):
             worth = dict.fromkeys(views, 1.0)  # nothing to be told apart, whichever view is asked

@@ -12,6 +12,7 @@ from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 from mixvi._version import __version__
+from mixvi.cluster.agglomerate import MIN_WORTH
 from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._init import check_init, check_n_clusters, name_of
@@ -42,8 +43,9 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         Registered with `setup_anndata`. Batch and covariates are conditioned on, so clusters need not follow them.
         Labelled classes become the first clusters, under their own names.
     n_clusters
-        Where the tree is cut. ``None``: the classes if there are labels; else the splits that are supported by held-out
-        counts and worth at least ``min_worth``. `predict` and ``annotate`` cut it elsewhere, without another fit.
+        Where the tree is cut. ``None``: the classes if there are labels; else so that any two clusters differ
+        significantly on held-out counts, by at least ``min_worth``. `predict` and ``annotate`` cut it elsewhere, from
+        the same fit.
     n_latent
         Width d of the latent space.
     n_hidden, n_layers, dropout_rate
@@ -65,8 +67,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         How strongly cells are held to the component they started in while all is trained together, in nats; 0 leaves
         that to the bound.
     min_worth
-        Nats that a split must be worth on held-out counts, for each cell of its smaller side. ``None`` takes a
-        twentieth of what all clusters together say of an average cell. Not used where ``n_clusters`` is given.
+        Nats by which a cell must tell its cluster from any other, on held-out counts. At the default, 5.4, two clusters
+        of one size have 5 % of their cells nearer to the other. Not used where ``n_clusters`` is given.
     registry
         Used by ``load``.
 
@@ -107,7 +109,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         hierarchical: bool = False,
         init: str | Sequence | Callable[[np.ndarray], np.ndarray] | None = "leiden",
         guidance: float = 5.0,
-        min_worth: float | None = None,
+        min_worth: float = MIN_WORTH,
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
@@ -116,7 +118,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         self._init = check_init(init, self.adata, self.n_wanted_, layout.n_labels)
         init = name_of(init)
         for name, value in (("guidance", guidance), ("min_worth", min_worth)):
-            if not (value is None and name == "min_worth") and not (isinstance(value, Real) and 0 <= value < np.inf):
+            if not (isinstance(value, Real) and 0 <= value < np.inf):
                 raise ValueError(f"{name}={value!r}; it must be a number of nats, 0 or more.")
         self._guidance, self._min_worth = guidance, min_worth
         self.clusters_ = None  # what training found, as plain values

@@ -9,7 +9,7 @@ from mixvi.train import Clusters
 
 
 class Split(NamedTuple):
-    """One split of the tree. The worth is in nats for each cell of the smaller side."""
+    """One split of the tree. The worth is in nats, by which a cell tells its side from the other."""
 
     node: str  # what is split
     left: str  # the larger side
@@ -123,7 +123,8 @@ class ClusterTree:
 
     def __str__(self) -> str:
         tree = self.clusters.tree
-        worth = "" if np.isnan(tree.min_worth) else f"; a split is kept if it is worth {tree.min_worth:.3g} nats a cell"
+        is_default = self._n_kept + 1 == tree.n_default and not np.isnan(tree.worth).all()
+        worth = f"; any two differ significantly, by at least {tree.min_worth:.3g} nats a cell" if is_default else ""
         lines = [f"{self._n_kept + 1} clusters of {len(self.clusters.rows):,} cells{worth}"]
         self._draw(2 * tree.n_leaves - 2, "", len(self.clusters.rows), lines)
         return "\n".join(lines)

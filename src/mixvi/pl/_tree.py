@@ -27,10 +27,9 @@ def tree(
 ) -> Axes:
     """Draw the tree over the clusters, each with its size and its best marker genes.
 
-    A split stands at its worth, in nats for each cell of its smaller side, or left of it where those below need the
-    room. A solid line is a gap, a dashed one a grade
-    (cells stand between both sides), a dotted one noise. Without counts a split stands at the inverse of its
-    connectivity.
+    A split stands at its worth, in nats a cell, or left of it where those below need the room. A solid line is a gap, a
+    dashed one a grade (cells stand between both sides), a dotted one noise. Without counts, a split stands at the
+    inverse of its connectivity.
 
     Parameters
     ----------
@@ -64,7 +63,7 @@ def tree(
     ax.yaxis.tick_right()
     ax.set_ylim(len(rows) - 0.5, -0.5)
     with_counts = bool(splits) and not np.isnan(splits[0].worth)
-    ax.set_xlabel("worth of the split, nats a cell of its smaller side" if with_counts else "1 / connectivity")
+    ax.set_xlabel("worth of the split, nats a cell" if with_counts else "1 / connectivity")
     ax.spines[["left", "top", "right"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
     kinds = [kind for kind in ("gap", "grade", "noise") if any(split.kind == kind for split in splits)]

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mixvi.cluster.agglomerate import agglomerate
+from mixvi.cluster.agglomerate import MIN_WORTH, agglomerate
 from mixvi.cluster.count_splitting import split_counts
+from mixvi.cluster.dispersion import overdispersion
 from mixvi.cluster.evidence import Evidence
 from mixvi.cluster.graph import count_views, shared_neighbors
 from mixvi.cluster.label_spreading import classify, found_share
@@ -18,7 +19,7 @@ from mixvi.data import CellsDataset
 from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.module.rows import dense
 from mixvi.train._clusters import Clusters
-from mixvi.train._observe import ask, estimate_overdispersion, read_counts
+from mixvi.train._observe import ask, read_counts
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Wanted(NamedTuple):
 
     init: Init = "leiden"  # a name, one part for each cell (n,), or a function of the latent means
     n_clusters: int | None = None
-    min_worth: float | None = None
+    min_worth: float = MIN_WORTH
 
     @property
     def name(self) -> str:
@@ -78,7 +79,7 @@ def initialise(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, want
     views, evidence, alpha = {"latent": loc.numpy()}, None, np.zeros(0)
     if module.likelihood.support == "count":
         counts, stratum = read_counts(module, dataset, rows)
-        alpha = estimate_overdispersion(module, dataset, rows)
+        alpha = overdispersion(counts, stratum, seed)
         halves = split_counts(counts, alpha, seed=seed)
         evidence = Evidence(halves, alpha, stratum)
         latent, *_ = ask(module, dataset, rows, _posterior(module), halves.seen)

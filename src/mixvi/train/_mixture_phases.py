@@ -9,8 +9,11 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from scvi import settings
 
+from mixvi.cluster.agglomerate import MIN_WORTH
 from mixvi.cluster.calibration import cluster_probabilities, share_right, temperature
 from mixvi.cluster.count_splitting import split_counts
+from mixvi.cluster.graph import SAMPLE, sample
+from mixvi.cluster.label_spreading import MIN_ASKED
 from mixvi.module._elbo import Cells, ELBOModule
 from mixvi.train._clusters import Clusters
 from mixvi.train._guide import Guide
@@ -23,8 +26,6 @@ logger = logging.getLogger(__name__)
 GUIDANCE = 5.0  # a cell that contradicts its leaf costs as much as five further nats of reconstruction
 MAX_CELLS = 100_000  # that are partitioned: a cluster of one in a thousand then has a hundred
 MAX_VALUES = 200_000_000  # of their dense counts: 0.8 GB, as for 100,000 cells of 2,000 genes
-MAX_CALIBRATION = 10_000  # cells: a share is then known to within 0.005
-MIN_LABELS = 20  # held-out labels that say how many cells are right
 
 
 class MixturePhases(Callback):
@@ -49,7 +50,7 @@ class MixturePhases(Callback):
     n_clusters
         Where the tree will be cut; there will be at least so many leaves.
     min_worth
-        Nats that a split must be worth; see `mixvi.cluster.agglomerate.agglomerate`.
+        Nats by which clusters must differ; see `mixvi.cluster.agglomerate.agglomerate`.
     clusters
         What an earlier run found, to go on with the same guide.
     """
@@ -61,7 +62,7 @@ class MixturePhases(Callback):
         init: Any = "leiden",
         guidance: float = GUIDANCE,
         n_clusters: int | None = None,
-        min_worth: float | None = None,
+        min_worth: float = MIN_WORTH,
         clusters: Clusters | None = None,
     ):
         self.n_epochs_pretrain, self.guidance = n_epochs_pretrain, guidance
@@ -159,19 +160,19 @@ class MixturePhases(Callback):
         """Share of cells in their right cluster, nan if nothing tells; and log responsibilities of like cells."""
         module, data, clusters = plan.module, trainer.datamodule, self.clusters
         if module.layout.n_labels:
-            held_out = data.some_rows(data.val_idx, MAX_CALIBRATION, clusters.seed)
-            if len(held_out) >= MIN_LABELS:
+            held_out = data.some_rows(data.val_idx, SAMPLE, clusters.seed)
+            if len(held_out) >= MIN_ASKED:
                 log_p, label = (
                     found.numpy() for found in ask(module, data.cells(), held_out, _responsibilities(module))
                 )
                 log_p, label = log_p[label >= 0, : log_r.shape[1]], label[label >= 0]
-                if len(label) >= MIN_LABELS:
+                if len(label) >= MIN_ASKED:
                     return ((log_p.argmax(1) == label).sum() + 1) / (len(label) + 2), log_p  # the rule of succession
             if not np.isnan(clusters.accuracy):
                 return clusters.accuracy, log_r[labels < 0] if (labels < 0).any() else log_r
         if not len(clusters.overdispersion):
             return np.nan, log_r
-        some = np.sort(np.random.default_rng(clusters.seed).permutation(len(clusters.rows))[:MAX_CALIBRATION])
+        some = sample(len(clusters.rows), clusters.seed)
         rows = clusters.rows[some]
         counts = read_counts(module, data.cells(), rows).x
         halves = split_counts(counts, clusters.overdispersion, 0.5, clusters.seed + 1)

@@ -9,10 +9,9 @@ from scipy.sparse import csr_matrix, vstack
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from mixvi.cluster.count_splitting import overdispersion
 from mixvi.data import CellsDataset
 from mixvi.module._elbo import Cells, ELBOModule
-from mixvi.module.rows import csr, dense, is_sparse
+from mixvi.module.rows import csr, is_sparse
 
 Question = Callable[[Cells], tuple[Tensor, ...]]
 
@@ -58,19 +57,6 @@ def read_counts(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray) -> 
         codes.append(cells.c[:, :n_codes].bool().cpu().numpy())
     stratum = np.unique(np.concatenate(codes), axis=0, return_inverse=True)[1].ravel() if n_codes else None
     return Counts(vstack(counts, "csr"), stratum)
-
-
-def estimate_overdispersion(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray) -> np.ndarray:
-    """1 / theta (g,) of each gene, around the means that the module expects of these cells."""
-    sums = torch.zeros(3, module.layout.n_genes, dtype=torch.float64)
-
-    def add(cells: Cells) -> tuple[Tensor, ...]:
-        x, mu = dense(cells.x), module.decode(module.encode(cells).loc, cells).mean
-        sums.add_(torch.stack([(x - mu).square().sum(0), mu.sum(0), mu.square().sum(0)]).cpu())
-        return (cells.label,)
-
-    ask(module, dataset, rows, add)
-    return overdispersion(*sums.numpy())
 
 
 def _scipy(x: Tensor) -> csr_matrix:
