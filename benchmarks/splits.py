@@ -6,9 +6,9 @@
 cluster is a false split. "B cells" draws from the mean profile of sorted B cells at their own library sizes. "grade" is
 one smooth gradient, in which a third of the genes change fourfold: its splits are real, and must be marked as grades.
 
-``--power``: 1,000 cells beside a rarer population that differs in some genes by a factor. Found means that one cluster of
-several has a Jaccard index of 1/2 or more with it. Leiden at resolution 1 on principal components is asked the same. A t
-test on the truth says in how many genes both differ at a false discovery rate of 5 %.
+``--power``: 1,000 cells beside a rarer population that differs in some genes by a factor. Found: one of several
+clusters has a Jaccard index of 1/2 or more with it. Leiden at resolution 1 on principal components is asked the same.
+A t test on the truth says in how many genes both differ at a false discovery rate of 5 %.
 
 Adds lines to benchmarks/results/splits_*.csv, goes on where it ended, and writes benchmarks/results/splits.md.
 """
