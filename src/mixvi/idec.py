@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mixvi.data import CellsDataset, as_positions
 from mixvi.model import AE, CVAE, VAE
-from mixvi.module._elbo import Cells
+from mixvi.module.cells import Cells
 
 logger = logging.getLogger(__name__)
 

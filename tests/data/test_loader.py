@@ -8,7 +8,7 @@ from mixvi import GMVAE
 from mixvi.data import CellsDataset
 from mixvi.data._loader import BlockSampler, Shuffled, is_resident
 from mixvi.data._matrix import DeviceMatrix, HostMatrix
-from mixvi.module.rows import dense
+from mixvi.ops.csr import dense
 
 
 def test_each_pass_has_every_row_once_in_a_new_order():

@@ -8,7 +8,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from mixvi import VAE
 from mixvi.data._matrix import DeviceMatrix, HostMatrix
-from mixvi.module.rows import dense, is_sparse
+from mixvi.ops.csr import dense, is_sparse
 
 ROWS = np.array([7, 2, 2, 11, 0])
 

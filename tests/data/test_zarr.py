@@ -15,7 +15,7 @@ from mixvi.data import _to_zarr, _zarr, from_zarr, to_zarr
 from mixvi.data._loader import BlockSampler
 from mixvi.data._matrix import GAP, HostMatrix, runs
 from mixvi.data._support import describe
-from mixvi.module.rows import dense
+from mixvi.ops.csr import dense
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mixvi.module._elbo import Cells, Layout
+from mixvi.module.cells import Cells, Layout
 from mixvi.module.likelihoods import LIKELIHOODS, Bernoulli, NegativeBinomial, Normal, Poisson
 from mixvi.module.likelihoods import ZeroInflatedNegativeBinomial as ZINB
 from mixvi.module.nets import Hidden

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Normal
 
-from mixvi.module._elbo import Cells, Layout
+from mixvi.module.cells import Cells, Layout
 from mixvi.module.mixtures import GaussianMixture, HierarchicalMixture
 from mixvi.module.nets import Hidden
 from mixvi.module.priors import ConditionalNormal, Flat, StandardNormal

@@ -5,7 +5,7 @@ import torch
 
 from mixvi import datasets
 from mixvi.data._loader import BlockSampler
-from mixvi.module.counts import log_negative_binomial
+from mixvi.ops.count_log_prob import log_negative_binomial
 from tests.model.helpers import build
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}

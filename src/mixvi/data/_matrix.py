@@ -6,7 +6,7 @@ from anndata.abc import CSRDataset
 from scipy.sparse import csr_matrix, issparse, vstack
 from torch import Tensor
 
-from mixvi.module.rows import csr, is_sparse
+from mixvi.ops.csr import csr, is_sparse
 
 MAX_SPARSE = 0.3  # share of entries that are not zero below which CSR is faster; benchmarks/throughput.py measures it
 LOOK = 4096  # rows that tell the share

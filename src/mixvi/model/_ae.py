@@ -10,7 +10,7 @@ from mixvi._version import __version__
 from mixvi.model._linear import LinearMixin
 from mixvi.model._unclustered import UnclusteredMixin
 from mixvi.module._ae import AEModule
-from mixvi.module._elbo import Cells
+from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS, Normal
 
 

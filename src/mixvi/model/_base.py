@@ -16,7 +16,7 @@ from mixvi.cluster.graph import shared_neighbors
 from mixvi.cluster.leiden import leiden
 from mixvi.data import annotation_keys, as_positions, check_free, check_target, own_columns, write_blocks
 from mixvi.model._description import DescribedModel
-from mixvi.module._elbo import Cells
+from mixvi.module.cells import Cells
 
 
 class LatentModel(DescribedModel):

@@ -11,9 +11,9 @@ from torch import Tensor
 from mixvi.data import as_positions, own_columns
 from mixvi.model._base import LatentModel
 from mixvi.model._conditions import Condition
-from mixvi.module._elbo import Cells
-from mixvi.module.quantiles import carry
-from mixvi.module.rows import dense
+from mixvi.module.cells import Cells
+from mixvi.ops.csr import dense
+from mixvi.ops.quantile_map import carry
 
 
 class ConditionPrior(NamedTuple):

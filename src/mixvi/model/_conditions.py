@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mixvi.model._inference import InferenceModel
-from mixvi.module._elbo import Cells
+from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
 
 Condition = Mapping[str, Any] | str  # values by column of .obs, or one of the batch column

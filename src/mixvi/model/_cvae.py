@@ -13,7 +13,7 @@ from mixvi.model._conditional import ConditionalMixin, ConditionPrior
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._unclustered import UnclusteredMixin
 from mixvi.module._cvae import CVAEModule
-from mixvi.module._elbo import Cells
+from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
 from mixvi.module.priors import ConditionalNormal
 

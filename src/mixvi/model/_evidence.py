@@ -10,7 +10,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi.model._base import LatentModel
-from mixvi.module._elbo import Cells
+from mixvi.module.cells import Cells
 
 VALUES_AT_ONCE = 20_000_000  # cells x genes x samples in memory
 

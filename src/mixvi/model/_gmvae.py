@@ -19,8 +19,8 @@ from mixvi.model._init import check_init, check_n_clusters, name_of
 from mixvi.model._markers import marker_table
 from mixvi.model._stability import stability
 from mixvi.model._tree import ClusterTree
-from mixvi.module._elbo import Cells
 from mixvi.module._gmvae import GMVAEModule
+from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
 from mixvi.module.mixtures import MAX_COMPONENTS
 from mixvi.train import Clusters, MixturePhases

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mixvi.data import CellsDataset, as_positions
 from mixvi.model._training import TrainableModel
-from mixvi.module._elbo import Cells
+from mixvi.module.cells import Cells
 
 INFERENCE_BATCH_SIZE = 1024
 

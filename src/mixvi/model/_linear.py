@@ -7,7 +7,7 @@ import torch
 
 from mixvi.model._base import LatentModel
 from mixvi.module.priors import Flat
-from mixvi.module.rows import dense
+from mixvi.ops.csr import dense
 
 IN_USE = 1e-3  # standard deviation of the rebuilt cells along an axis, in sigmas; what is switched off is far below
 RANK = 1e-6  # share of the first singular value that latents in single precision can tell from 0

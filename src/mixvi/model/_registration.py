@@ -34,7 +34,7 @@ from mixvi.data import (
     describe,
     stand_in,
 )
-from mixvi.module._elbo import Layout
+from mixvi.module.cells import Layout
 from mixvi.module.likelihoods import LIKELIHOODS
 from mixvi.module.nets import Hidden
 

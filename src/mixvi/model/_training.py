@@ -20,7 +20,7 @@ from mixvi.data import CellsDataset, CellsSplitter
 from mixvi.model._arguments import check_plan, check_trainer
 from mixvi.model._registration import RegisteredModel
 from mixvi.module.priors import Flat
-from mixvi.module.rows import dense
+from mixvi.ops.csr import dense
 from mixvi.train import Interruption, MixturePhases, MixviPlan, fit_full_batch
 
 logger = logging.getLogger(__name__)

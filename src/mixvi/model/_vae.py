@@ -7,8 +7,8 @@ from mixvi._version import __version__
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._linear import LinearMixin
 from mixvi.model._unclustered import UnclusteredMixin
-from mixvi.module._elbo import Cells
 from mixvi.module._vae import VAEModule
+from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
 
 

@@ -2,8 +2,9 @@
 
 from mixvi.module._ae import AEModule
 from mixvi.module._cvae import CVAEModule
-from mixvi.module._elbo import Cells, ELBOModule, Layout
+from mixvi.module._elbo import ELBOModule
 from mixvi.module._gmvae import GMVAEModule
 from mixvi.module._vae import VAEModule
+from mixvi.module.cells import Cells, Layout
 
 __all__ = ["AEModule", "CVAEModule", "Cells", "ELBOModule", "GMVAEModule", "Layout", "VAEModule"]

@@ -1,6 +1,7 @@
 """Autoencoder."""
 
-from mixvi.module._elbo import ELBOModule, Layout
+from mixvi.module._elbo import ELBOModule
+from mixvi.module.cells import Layout
 from mixvi.module.encoders import DeltaEncoder
 from mixvi.module.likelihoods import Likelihood
 from mixvi.module.nets import Hidden

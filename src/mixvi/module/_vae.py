@@ -1,6 +1,7 @@
 """Variational autoencoder."""
 
-from mixvi.module._elbo import ELBOModule, Layout
+from mixvi.module._elbo import ELBOModule
+from mixvi.module.cells import Layout
 from mixvi.module.encoders import NormalEncoder
 from mixvi.module.likelihoods import Likelihood
 from mixvi.module.nets import Hidden

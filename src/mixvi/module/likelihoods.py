@@ -9,7 +9,7 @@ over x (..., n, g). ``log_prob`` is its log density at the minibatch, summed ove
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import scvi.distributions as scvi_distributions
 import torch
@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
-from mixvi.module.counts import log_negative_binomial, log_negative_binomial_softmax, log_poisson, log_zero_inflated
+from mixvi.module.cells import Cells, Layout
 from mixvi.module.nets import Hidden, Trunk
-from mixvi.module.rows import dense, map_entries
-
-if TYPE_CHECKING:
-    from mixvi.module._elbo import Cells, Layout
-
+from mixvi.ops.count_log_prob import (
+    log_negative_binomial,
+    log_negative_binomial_softmax,
+    log_poisson,
+    log_zero_inflated,
+)
+from mixvi.ops.csr import dense, map_entries
 
 EDGE = 0.05  # keeps links finite
 
@@ -33,7 +35,7 @@ class Likelihood(nn.Module):
 
     support: ClassVar[Literal["count", "unit", "real"]]
 
-    def __init__(self, layout: "Layout", n_latent: int, hidden: Hidden):
+    def __init__(self, layout: Layout, n_latent: int, hidden: Hidden):
         super().__init__()
         self.trunk = Trunk(n_latent, layout.n_conditions, hidden)
 
@@ -43,7 +45,7 @@ class Likelihood(nn.Module):
         return x
 
     @staticmethod
-    def scaled(cells: "Cells") -> Tensor:
+    def scaled(cells: Cells) -> Tensor:
         """X (n, g) on the scale of what the decoder gives: shares of the library, of counts."""
         return dense(cells.x)
 
@@ -67,15 +69,15 @@ class Likelihood(nn.Module):
             weight.copy_(linked.t())
 
     @abstractmethod
-    def forward(self, z: Tensor, cells: "Cells") -> Distribution:
+    def forward(self, z: Tensor, cells: Cells) -> Distribution:
         """p(x | z, c) of n cells, one distribution a gene: (..., n, g)."""
 
     @abstractmethod
-    def log_prob(self, z: Tensor, cells: "Cells") -> Tensor:
+    def log_prob(self, z: Tensor, cells: Cells) -> Tensor:
         """Log p(x | z, c) of n cells at z (..., n, d): (..., n)."""
 
     @abstractmethod
-    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: "Cells") -> Tensor:
+    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: Cells) -> Tensor:
         """E_q[log p(x | z, c)] (n,): in closed form, or at the one z ~ q (n, d)."""
 
 
@@ -91,7 +93,7 @@ class Normal(Likelihood):
 
     support = "real"
 
-    def __init__(self, layout: "Layout", n_latent: int, hidden: Hidden, sigma: float | None = None):
+    def __init__(self, layout: Layout, n_latent: int, hidden: Hidden, sigma: float | None = None):
         super().__init__(layout, n_latent, hidden)
         self.loc = nn.Linear(self.trunk.n_out, layout.n_genes)
         log_sigma = torch.tensor(1.0 if sigma is None else float(sigma)).log()
@@ -106,7 +108,7 @@ class Normal(Likelihood):
         """The identity."""
         return mean
 
-    def forward(self, z: Tensor, cells: "Cells") -> Distribution:
+    def forward(self, z: Tensor, cells: Cells) -> Distribution:
         """See the class."""
         loc = self.loc(self.trunk(z, cells.c))
         return torch.distributions.Normal(loc, self.log_sigma.exp().expand_as(loc), validate_args=False)
@@ -116,11 +118,11 @@ class Normal(Likelihood):
         """Whether mu is linear in z, mu = W z + A c + b."""
         return self.trunk.is_linear
 
-    def log_prob(self, z: Tensor, cells: "Cells") -> Tensor:
+    def log_prob(self, z: Tensor, cells: Cells) -> Tensor:
         """See the class."""
         return self(z, cells).log_prob(dense(cells.x)).sum(-1)
 
-    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: "Cells") -> Tensor:
+    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: Cells) -> Tensor:
         """Linear: log N(x; mu(m), sigma^2) - sum_j s_j^2 ||W_j||^2 / (2 sigma^2), exact; else at the sample."""
         if not self.is_linear:
             return self.log_prob(z, cells)
@@ -137,7 +139,7 @@ class Bernoulli(Likelihood):
 
     support = "unit"
 
-    def __init__(self, layout: "Layout", n_latent: int, hidden: Hidden):
+    def __init__(self, layout: Layout, n_latent: int, hidden: Hidden):
         super().__init__(layout, n_latent, hidden)
         self.logits = nn.Linear(self.trunk.n_out, layout.n_genes)
 
@@ -150,15 +152,15 @@ class Bernoulli(Likelihood):
         """Log odds."""
         return mean.clamp(EDGE, 1 - EDGE).logit()
 
-    def forward(self, z: Tensor, cells: "Cells") -> Distribution:
+    def forward(self, z: Tensor, cells: Cells) -> Distribution:
         """See the class."""
         return torch.distributions.Bernoulli(logits=self.logits(self.trunk(z, cells.c)), validate_args=False)
 
-    def log_prob(self, z: Tensor, cells: "Cells") -> Tensor:
+    def log_prob(self, z: Tensor, cells: Cells) -> Tensor:
         """See the class."""
         return self(z, cells).log_prob(dense(cells.x)).sum(-1)
 
-    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: "Cells") -> Tensor:
+    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: Cells) -> Tensor:
         """At the sample."""
         return self.log_prob(z, cells)
 
@@ -172,7 +174,7 @@ class CountLikelihood(Likelihood):
 
     support = "count"
 
-    def __init__(self, layout: "Layout", n_latent: int, hidden: Hidden):
+    def __init__(self, layout: Layout, n_latent: int, hidden: Hidden):
         super().__init__(layout, n_latent, hidden)
         self.rho = nn.Linear(self.trunk.n_out, layout.n_genes)
         self.free = layout.size_factor
@@ -183,7 +185,7 @@ class CountLikelihood(Likelihood):
         return map_entries(torch.log1p, x)
 
     @staticmethod
-    def scaled(cells: "Cells") -> Tensor:
+    def scaled(cells: Cells) -> Tensor:
         """Shares of the library."""
         return dense(cells.x) / cells.library
 
@@ -203,20 +205,20 @@ class CountLikelihood(Likelihood):
         return softplus(rho) if self.free else rho.softmax(dim=-1)
 
     @abstractmethod
-    def forward(self, z: Tensor, cells: "Cells") -> Distribution:
+    def forward(self, z: Tensor, cells: Cells) -> Distribution:
         """p(x | z, c) of n cells, one distribution a gene: (..., n, g)."""
 
     @abstractmethod
-    def log_prob_at(self, h: Tensor, cells: "Cells") -> Tensor:
+    def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:
         """Log p(x | z, c) (n,) from the features of the trunk at one z a cell."""
 
-    def log_prob(self, z: Tensor, cells: "Cells") -> Tensor:
-        """See the class; without lgamma where counts are zero (`mixvi.module.counts`)."""
+    def log_prob(self, z: Tensor, cells: Cells) -> Tensor:
+        """See the class; without lgamma where counts are zero (`mixvi.ops.count_log_prob`)."""
         if z.dim() > 2:
             return torch.stack([self.log_prob(one, cells) for one in z])
         return self.log_prob_at(self.trunk(z, cells.c), cells)
 
-    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: "Cells") -> Tensor:
+    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: Cells) -> Tensor:
         """At the sample."""
         return self.log_prob(z, cells)
 
@@ -224,12 +226,12 @@ class CountLikelihood(Likelihood):
 class Poisson(CountLikelihood):
     """x_g ~ Poisson(mu_g)."""
 
-    def forward(self, z: Tensor, cells: "Cells") -> Distribution:
+    def forward(self, z: Tensor, cells: Cells) -> Distribution:
         """See the class."""
         rho = self.shares(self.trunk(z, cells.c))
         return scvi_distributions.Poisson(cells.library * rho, scale=rho, validate_args=False)
 
-    def log_prob_at(self, h: Tensor, cells: "Cells") -> Tensor:
+    def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:
         """See the class."""
         return log_poisson(cells.x, cells.library * self.shares(h))
 
@@ -237,18 +239,18 @@ class Poisson(CountLikelihood):
 class NegativeBinomial(CountLikelihood):
     """x_g ~ NB(mean mu_g, inverse dispersion theta_g): variance mu + mu^2 / theta."""
 
-    def __init__(self, layout: "Layout", n_latent: int, hidden: Hidden):
+    def __init__(self, layout: Layout, n_latent: int, hidden: Hidden):
         super().__init__(layout, n_latent, hidden)
         self.log_theta = nn.Parameter(torch.zeros(layout.n_genes))
 
-    def forward(self, z: Tensor, cells: "Cells") -> Distribution:
+    def forward(self, z: Tensor, cells: Cells) -> Distribution:
         """See the class."""
         rho = self.shares(self.trunk(z, cells.c))
         return scvi_distributions.NegativeBinomial(
             mu=cells.library * rho, theta=self.log_theta.exp(), scale=rho, validate_args=False
         )
 
-    def log_prob_at(self, h: Tensor, cells: "Cells") -> Tensor:
+    def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:
         """See the class."""
         theta = self.log_theta.exp()
         if self.free:
@@ -259,12 +261,12 @@ class NegativeBinomial(CountLikelihood):
 class ZeroInflatedNegativeBinomial(CountLikelihood):
     """x_g = 0 with probability pi_g(z, c), else NB(mu_g, theta_g)."""
 
-    def __init__(self, layout: "Layout", n_latent: int, hidden: Hidden):
+    def __init__(self, layout: Layout, n_latent: int, hidden: Hidden):
         super().__init__(layout, n_latent, hidden)
         self.log_theta = nn.Parameter(torch.zeros(layout.n_genes))
         self.zero_logits = nn.Linear(self.trunk.n_out, layout.n_genes)
 
-    def forward(self, z: Tensor, cells: "Cells") -> Distribution:
+    def forward(self, z: Tensor, cells: Cells) -> Distribution:
         """See the class."""
         h = self.trunk(z, cells.c)
         rho = self.shares(h)
@@ -273,7 +275,7 @@ class ZeroInflatedNegativeBinomial(CountLikelihood):
             validate_args=False,
         )  # fmt: skip
 
-    def log_prob_at(self, h: Tensor, cells: "Cells") -> Tensor:
+    def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:
         """See the class."""
         return log_zero_inflated(cells.x, cells.library * self.shares(h), self.log_theta.exp(), self.zero_logits(h))
 

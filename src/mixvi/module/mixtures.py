@@ -1,18 +1,15 @@
 """Priors that are mixtures: their components are the clusters."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
+from mixvi.module.cells import Cells, Layout
 from mixvi.module.encoders import NormalEncoder
 from mixvi.module.nets import Hidden, Trunk
 from mixvi.module.priors import Prior, Terms, standard
-
-if TYPE_CHECKING:
-    from mixvi.module._elbo import Cells, Layout
 
 MAX_COMPONENTS = 64  # room for components, unless more are wanted
 OFF = -1e9  # log weight of a component that is switched off: exp gives 0, and no NaN on the way
@@ -37,11 +34,11 @@ class MixturePrior(Prior):
         self.register_buffer("temperature", torch.tensor(1.0))
 
     @abstractmethod
-    def given(self, cells: "Cells", mean: bool) -> tuple[Normal, dict[str, Tensor]]:
+    def given(self, cells: Cells, mean: bool) -> tuple[Normal, dict[str, Tensor]]:
         """p(z | y) of all components, broadcastable to (n, K, d), and the terms of what else it depends on."""
 
     @abstractmethod
-    def given_draw(self, cells: "Cells", shape: torch.Size) -> tuple[Normal, Tensor]:
+    def given_draw(self, cells: Cells, shape: torch.Size) -> tuple[Normal, Tensor]:
         """p(z | y) of all components, broadcastable to (..., n, K, d), at ``shape`` draws of what else it depends on.
 
         And the log ratio of prior to posterior of that, broadcastable to (..., n).
@@ -64,7 +61,7 @@ class MixturePrior(Prior):
         """Log pi (K,)."""
         return self.logits.masked_fill(~self.active, OFF).log_softmax(-1)
 
-    def kl(self, qz: Distribution, z: Tensor, cells: "Cells") -> Terms:
+    def kl(self, qz: Distribution, z: Tensor, cells: Cells) -> Terms:
         """kl_z = sum_k r_k KL_k; kl_y = KL(Cat(r) || Cat(pi)); label = -log r_y of the labelled cells.
 
         Where training guides the cells, guide = -sum_k g_k log r_k: it is no part of the bound.
@@ -84,7 +81,7 @@ class MixturePrior(Prior):
             fixed["guide"] = -(cells.guide * log_r).sum(-1)
         return Terms({"kl_z": kl_z, "kl_y": kl_y, **others}, fixed)
 
-    def log_ratio(self, qz: Distribution, z: Tensor, cells: "Cells") -> Tensor:
+    def log_ratio(self, qz: Distribution, z: Tensor, cells: Cells) -> Tensor:
         """Log p(z | c) - log q(z | x, c), y summed out; log p(z, y | c) - log q(z | x, c) where y is known."""
         pz, others = self.given_draw(cells, z.shape[:-2])
         log_pzy = self.log_weights() + pz.log_prob(z.unsqueeze(-2)).sum(-1)  # (..., n, K)
@@ -92,15 +89,15 @@ class MixturePrior(Prior):
         log_pz = log_pzy.masked_fill(y.sum(-1, keepdim=True).bool() & ~y.bool(), -torch.inf).logsumexp(-1)
         return log_pz + others - qz.log_prob(z).sum(-1)
 
-    def responsibilities(self, qz: Distribution, cells: "Cells") -> Tensor:
+    def responsibilities(self, qz: Distribution, cells: Cells) -> Tensor:
         """q(y | x) (n, K), without a look at labels."""
         return self.log_responsibilities(qz, cells).exp()
 
-    def probabilities(self, qz: Distribution, cells: "Cells") -> Tensor:
+    def probabilities(self, qz: Distribution, cells: Cells) -> Tensor:
         """Calibrated responsibilities (n, K): softmax(log r / temperature)."""
         return (self.log_responsibilities(qz, cells) / self.temperature).softmax(-1)
 
-    def log_responsibilities(self, qz: Distribution, cells: "Cells") -> Tensor:
+    def log_responsibilities(self, qz: Distribution, cells: Cells) -> Tensor:
         """Log q(y | x) (n, K), without a look at labels."""
         pz, _ = self.given(cells, mean=True)
         return (self.log_weights() - _component_kl(qz, pz)).log_softmax(-1)
@@ -113,7 +110,7 @@ class MixturePrior(Prior):
         """Log Dirichlet(pi | alpha) up to its constant, a scalar: the prior of the weights."""
         return (self.concentration - 1) * (self.log_weights() * self.active).sum()
 
-    def _labels(self, cells: "Cells") -> Tensor:
+    def _labels(self, cells: Cells) -> Tensor:
         """Labels as components: (n, l) -> (n, K)."""
         return nn.functional.pad(cells.y, (0, self.n_room - cells.y.shape[-1]))
 
@@ -133,15 +130,15 @@ class GaussianMixture(MixturePrior):
         """Weights, means and scales."""
         return [self.logits, self.loc, self.log_scale]
 
-    def given(self, cells: "Cells", mean: bool) -> tuple[Normal, dict[str, Tensor]]:
+    def given(self, cells: Cells, mean: bool) -> tuple[Normal, dict[str, Tensor]]:
         """See the class; there is nothing else."""
         return Normal(self.loc, self.log_scale.exp(), validate_args=False), {}
 
-    def given_draw(self, cells: "Cells", shape: torch.Size) -> tuple[Normal, Tensor]:
+    def given_draw(self, cells: Cells, shape: torch.Size) -> tuple[Normal, Tensor]:
         """See the class; there is nothing else."""
         return self.given(cells, mean=False)[0], self.loc.new_zeros(())
 
-    def components(self, cells: "Cells") -> tuple[Tensor, Normal]:
+    def components(self, cells: Cells) -> tuple[Tensor, Normal]:
         """All of them."""
         return self.log_weights(), Normal(self.loc[None], self.log_scale[None].exp(), validate_args=False)
 
@@ -167,7 +164,7 @@ class HierarchicalMixture(MixturePrior):
     inference = ("q(y | x, c)", "q(w | x, c)")
 
     def __init__(
-        self, layout: "Layout", n_components: int | None, n_latent: int, hidden: Hidden, concentration: float = 1.0
+        self, layout: Layout, n_components: int | None, n_latent: int, hidden: Hidden, concentration: float = 1.0
     ):
         super().__init__(n_components, concentration)
         self.shape = (self.n_room, n_latent)
@@ -189,18 +186,18 @@ class HierarchicalMixture(MixturePrior):
         loc, log_scale = (head(h).unflatten(-1, self.shape) for head in (self.loc, self.log_scale))
         return Normal(loc, log_scale.exp(), validate_args=False)
 
-    def given(self, cells: "Cells", mean: bool) -> tuple[Normal, dict[str, Tensor]]:
+    def given(self, cells: Cells, mean: bool) -> tuple[Normal, dict[str, Tensor]]:
         """See the class; kl_w = KL(q(w | x, c) || N(0, I))."""
         qw = self.encoder(cells.seen, cells.c)
         return self.at(qw.loc if mean else qw.rsample()), {"kl_w": kl_divergence(qw, standard(qw)).sum(-1)}
 
-    def given_draw(self, cells: "Cells", shape: torch.Size) -> tuple[Normal, Tensor]:
+    def given_draw(self, cells: Cells, shape: torch.Size) -> tuple[Normal, Tensor]:
         """See the class; the ratio is that of w."""
         qw = self.encoder(cells.seen, cells.c)
         w = qw.rsample(shape)
         return self.at(w), (standard(qw).log_prob(w) - qw.log_prob(w)).sum(-1)
 
-    def components(self, cells: "Cells") -> tuple[Tensor, Normal]:
+    def components(self, cells: Cells) -> tuple[Tensor, Normal]:
         """Not possible: w bends them."""
         raise ValueError("With hierarchical=True p(z) is no finite mixture of normals: there is no exact evidence.")
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mixvi.module.activation import activate
-from mixvi.module.rows import dense, linear
+from mixvi.ops.csr import dense, linear
+from mixvi.ops.norm_relu_dropout import activate
 
 
 class Hidden(NamedTuple):

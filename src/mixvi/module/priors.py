@@ -7,14 +7,13 @@ conditions c (n, q); ``Prior.move(z, c, other)`` takes z from one condition to a
 """
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
-if TYPE_CHECKING:
-    from mixvi.module._elbo import Cells
+from mixvi.module.cells import Cells
 
 _IMPROPER = "A flat prior is improper: nothing can be drawn from it, and there is no evidence under it."
 
@@ -36,15 +35,15 @@ class Prior(nn.Module):
     inference: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def kl(self, qz: Distribution, z: Tensor, cells: "Cells") -> Terms:
+    def kl(self, qz: Distribution, z: Tensor, cells: Cells) -> Terms:
         """Cost of coding n cells, by term."""
 
     @abstractmethod
-    def log_ratio(self, qz: Distribution, z: Tensor, cells: "Cells") -> Tensor:
+    def log_ratio(self, qz: Distribution, z: Tensor, cells: Cells) -> Tensor:
         """Log p(z, ... | c) - log q(z, ... | x, c) at z (..., n, d) ~ q: (..., n)."""
 
     @abstractmethod
-    def components(self, cells: "Cells") -> tuple[Tensor, Normal]:
+    def components(self, cells: Cells) -> tuple[Tensor, Normal]:
         """Log weights (K,) and normals (n or 1, K, d) that p(z | c) is the mixture of; K = 1 for a single one."""
 
     @abstractmethod
@@ -65,15 +64,15 @@ class Flat(Prior):
 
     generative = ("p(z)",)
 
-    def kl(self, qz: Distribution, z: Tensor, cells: "Cells") -> Terms:
+    def kl(self, qz: Distribution, z: Tensor, cells: Cells) -> Terms:
         """No term."""
         return Terms({}, {})
 
-    def log_ratio(self, qz: Distribution, z: Tensor, cells: "Cells") -> Tensor:
+    def log_ratio(self, qz: Distribution, z: Tensor, cells: Cells) -> Tensor:
         """Not possible: neither the flat prior nor the delta has a density to weight with."""
         raise ValueError(_IMPROPER)
 
-    def components(self, cells: "Cells") -> tuple[Tensor, Normal]:
+    def components(self, cells: Cells) -> tuple[Tensor, Normal]:
         """Not possible either."""
         raise ValueError(_IMPROPER)
 
@@ -99,16 +98,16 @@ class StandardNormal(Prior):
         super().__init__()
         self.n_latent = n_latent
 
-    def kl(self, qz: Distribution, z: Tensor, cells: "Cells") -> Terms:
+    def kl(self, qz: Distribution, z: Tensor, cells: Cells) -> Terms:
         """kl_z = KL(q(z | x, c) || N(0, I)) = sum_j (m_j^2 + s_j^2 - 1) / 2 - log s_j."""
         each = (qz.loc.square() + qz.scale.square() - 1) / 2 - qz.scale.log()
         return Terms({"kl_z": each.sum(-1)}, {})
 
-    def log_ratio(self, qz: Distribution, z: Tensor, cells: "Cells") -> Tensor:
+    def log_ratio(self, qz: Distribution, z: Tensor, cells: Cells) -> Tensor:
         """Log N(z; 0, I) - log q(z | x, c)."""
         return (standard(qz).log_prob(z) - qz.log_prob(z)).sum(-1)
 
-    def components(self, cells: "Cells") -> tuple[Tensor, Normal]:
+    def components(self, cells: Cells) -> tuple[Tensor, Normal]:
         """The one."""
         zero = cells.library.new_zeros(1, 1, self.n_latent)
         return zero[0, :, 0], Normal(zero, torch.ones_like(zero), validate_args=False)
@@ -144,15 +143,15 @@ class ConditionalNormal(Prior):
         """p(z | c) for c (n, q): loc and scale (n, d)."""
         return Normal(self.loc(c), self.log_scale(c).exp(), validate_args=False)
 
-    def kl(self, qz: Distribution, z: Tensor, cells: "Cells") -> Terms:
+    def kl(self, qz: Distribution, z: Tensor, cells: Cells) -> Terms:
         """kl_z = KL(q(z | x, c) || p(z | c))."""
         return Terms({"kl_z": kl_divergence(qz, self.given(cells.c)).sum(-1)}, {})
 
-    def log_ratio(self, qz: Distribution, z: Tensor, cells: "Cells") -> Tensor:
+    def log_ratio(self, qz: Distribution, z: Tensor, cells: Cells) -> Tensor:
         """Log p(z | c) - log q(z | x, c)."""
         return (self.given(cells.c).log_prob(z) - qz.log_prob(z)).sum(-1)
 
-    def components(self, cells: "Cells") -> tuple[Tensor, Normal]:
+    def components(self, cells: Cells) -> tuple[Tensor, Normal]:
         """The one of each cell's condition."""
         pz = self.given(cells.c.unsqueeze(1))  # (n, 1, d)
         return pz.loc.new_zeros(1), pz

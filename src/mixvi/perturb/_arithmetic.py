@@ -9,9 +9,9 @@ from sklearn.linear_model import Ridge
 
 from mixvi.data import check_present, own_columns
 from mixvi.model._base import LatentModel
-from mixvi.module._elbo import Cells
-from mixvi.module.quantiles import carry
-from mixvi.module.rows import dense
+from mixvi.module.cells import Cells
+from mixvi.ops.csr import dense
+from mixvi.ops.quantile_map import carry
 from mixvi.perturb._predictor import Predictor, Treatment, check_scale, draws, log_normalize
 
 PENALTY = 10.0  # on slopes, beside the squared error of as many cells as there are

@@ -10,7 +10,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 
-from mixvi.module._elbo import Cells
+from mixvi.module.cells import Cells
 
 WARM_UP = 3  # steps that are taken as they are, while torch compiles and the optimizer makes its moments
 DEVICES = ("cuda",)  # whose work can be captured

@@ -6,7 +6,7 @@ from types import FunctionType
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from mixvi.module._elbo import Cells
+from mixvi.module.cells import Cells
 from mixvi.train._losses import Objective
 
 MAX_FILLED = 16_000_000  # values of cells that are made dense at a time

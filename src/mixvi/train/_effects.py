@@ -8,9 +8,10 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from mixvi.module._elbo import Cells, ELBOModule
+from mixvi.module._elbo import ELBOModule
+from mixvi.module.cells import Cells
 from mixvi.module.encoders import Encoder
-from mixvi.module.rows import dense
+from mixvi.ops.csr import dense
 
 MAX_CELLS = 10_000
 MAX_VALUES = 100_000_000  # looked at together: 10,000 cells of 10,000 genes

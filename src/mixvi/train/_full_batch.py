@@ -10,7 +10,8 @@ import torch
 from scvi.utils import track
 from torch import Tensor, nn
 
-from mixvi.module._elbo import Cells, ELBOModule
+from mixvi.module._elbo import ELBOModule
+from mixvi.module.cells import Cells
 from mixvi.module.priors import Flat
 
 logger = logging.getLogger(__name__)

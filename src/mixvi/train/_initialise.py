@@ -16,8 +16,9 @@ from mixvi.cluster.label_spreading import classify, found_share
 from mixvi.cluster.leiden import by_size
 from mixvi.cluster.partition import Partition, find_partition, mean_graph, neighbor_shares
 from mixvi.data import CellsDataset
-from mixvi.module._elbo import Cells, ELBOModule
-from mixvi.module.rows import dense
+from mixvi.module._elbo import ELBOModule
+from mixvi.module.cells import Cells
+from mixvi.ops.csr import dense
 from mixvi.train._clusters import Clusters
 from mixvi.train._observe import ask, read_counts
 

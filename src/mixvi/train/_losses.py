@@ -6,7 +6,8 @@ import torch
 from scvi.module.base import LossOutput
 from torch import Tensor
 
-from mixvi.module._elbo import Cells, ELBOModule
+from mixvi.module._elbo import ELBOModule
+from mixvi.module.cells import Cells
 
 Objective = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 

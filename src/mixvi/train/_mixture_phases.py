@@ -14,7 +14,8 @@ from mixvi.cluster.calibration import cluster_probabilities, share_right, temper
 from mixvi.cluster.count_splitting import split_counts
 from mixvi.cluster.graph import SAMPLE, sample
 from mixvi.cluster.label_spreading import MIN_ASKED
-from mixvi.module._elbo import Cells, ELBOModule
+from mixvi.module._elbo import ELBOModule
+from mixvi.module.cells import Cells
 from mixvi.train._clusters import Clusters
 from mixvi.train._guide import Guide
 from mixvi.train._initialise import Wanted, initialise

@@ -10,8 +10,9 @@ from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 from mixvi.data import CellsDataset
-from mixvi.module._elbo import Cells, ELBOModule
-from mixvi.module.rows import csr, is_sparse
+from mixvi.module._elbo import ELBOModule
+from mixvi.module.cells import Cells
+from mixvi.ops.csr import csr, is_sparse
 
 Question = Callable[[Cells], tuple[Tensor, ...]]
 

@@ -14,7 +14,8 @@ from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
 
-from mixvi.module._elbo import Cells, ELBOModule
+from mixvi.module._elbo import ELBOModule
+from mixvi.module.cells import Cells
 from mixvi.train._captured import CapturedStep, can_capture
 from mixvi.train._compiled import compiled, filled
 from mixvi.train._effects import Looked, some_cells, start_from

@@ -3,8 +3,9 @@
 from torch import Tensor
 
 from mixvi.cluster.vat import adversarial
-from mixvi.module._elbo import Cells, ELBOModule
-from mixvi.module.rows import dense
+from mixvi.module._elbo import ELBOModule
+from mixvi.module.cells import Cells
+from mixvi.ops.csr import dense
 
 
 def smoothness(module: ELBOModule, cells: Cells) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mixvi.module.activation import activate
+from mixvi.ops.norm_relu_dropout import activate
 
 P = 0.25
 

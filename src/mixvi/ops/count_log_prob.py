@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, softplus
 
-from mixvi.module import kernels
-from mixvi.module.rows import Entries, entries
+from mixvi.ops import negative_binomial_cpu
+from mixvi.ops.csr import Entries, entries
 
 EPS = 1e-8  # inside logs, where mu or theta may underflow; scvi-tools has the same
 
@@ -43,7 +43,7 @@ def log_negative_binomial_softmax(
     """The same with mu = library softmax(h weight^T + bias): h (n, k), weight (g, k), bias (g,), library (n, 1)."""
     eager = h.device.type == "cpu" and not torch.compiler.is_compiling()
     if eager and h.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
-        return kernels.log_negative_binomial_softmax(x, h, weight, bias, library, theta)
+        return negative_binomial_cpu.log_negative_binomial_softmax(x, h, weight, bias, library, theta)
     return log_negative_binomial(x, library * linear(h, weight, bias).softmax(-1), theta)
 
 

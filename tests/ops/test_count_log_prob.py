@@ -5,9 +5,9 @@ import pytest
 import torch
 from scvi import distributions
 
-from mixvi.module import counts
-from mixvi.module.rows import csr, dense
-from tests.module.test_rows import as_csr
+from mixvi.ops import count_log_prob as counts
+from mixvi.ops.csr import csr, dense
+from tests.ops.test_csr import as_csr
 
 N, G = 40, 60
 

@@ -1,9 +1,10 @@
 """The negative binomial of a softmax decoder in one pass over each cell, compiled for the CPU.
 
-``mixvi.module.counts`` says what is computed and does it with torch; here stands the same in single precision, with
-exp, log, lgamma and digamma written so that the compiler can take 8 or 16 genes at a time. It is one thread: waking
-another of torch's takes as long as a minibatch of 128. What a loop over the counts of a cell needs is copied side by
-side first: elsewhere, the compiler's choice of loop, and with it the last bits, would hang on the addresses.
+``mixvi.ops.count_log_prob`` defines what is computed, and does it with torch. This file computes it in single
+precision. Its exp, log, lgamma and digamma let the compiler take 8 or 16 genes at a time. It uses one thread: waking
+another one of torch's takes as long as a minibatch of 128. The values that a loop over the counts of a cell needs are
+first copied side by side. Otherwise the memory addresses would decide the compiler's choice of loop, and with it the
+last bits.
 """
 
 import numpy as np
@@ -13,9 +14,9 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mixvi.module.rows import is_sparse
+from mixvi.ops.csr import is_sparse
 
-EPS = np.float32(1e-8)  # as in mixvi.module.counts
+EPS = np.float32(1e-8)  # as in mixvi.ops.count_log_prob
 FLAGS = {"contract", "reassoc", "arcp", "nsz"}  # sums in any order; NaN and infinity stay what they are
 _f, _i = np.float32, np.int32
 

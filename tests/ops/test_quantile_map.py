@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch.distributions import Bernoulli, Normal
 
-from mixvi.module.quantiles import carry
+from mixvi.ops.quantile_map import carry
 
 N = 4000
 MU, THETA = torch.tensor([0.05, 0.7, 4.0, 300.0]), torch.tensor([0.3, 1.0, 5.0, 2.0])

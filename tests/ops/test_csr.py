@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mixvi.module import rows
+from mixvi.ops import csr as rows
 
 
 @pytest.fixture
