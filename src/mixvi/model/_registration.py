@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from anndata import AnnData
+from anndata import AnnData, ImplicitModificationWarning
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import (
     CategoricalJointObsField,
@@ -96,7 +96,9 @@ class RegisteredModel(BaseModelClass):
             raise TypeError(f"setup_anndata got {type(adata).__name__}, not an AnnData; read files with anndata first.")
         setup_args = {key: value for key, value in locals().items() if key not in ("cls", "adata", "source_registry")}
         if adata.is_view:
-            adata._init_as_actual(adata.copy())  # what anndata itself does at the first write to a view
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ImplicitModificationWarning)
+                adata.obs = adata.obs  # the first write to a view makes it an AnnData of its own
         cls.register_manager(cls._manager(adata, setup_args, source_registry))
 
     @classmethod
@@ -109,22 +111,23 @@ class RegisteredModel(BaseModelClass):
             If there is no saved model of this class, or the AnnData does not have its genes, in its order.
         """
         path = Path(dir_path, f"{kwargs.get('prefix') or ''}model.pt")
-        if not (path.exists() or kwargs.get("backup_url")):
+        if path.exists():
+            cls._check_saved(path, cls.load_registry(str(dir_path), kwargs.get("prefix")), adata)
+        elif not kwargs.get("backup_url"):
             raise ValueError(f"There is no {path}; pass the folder that save() wrote, and its prefix if it had one.")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="`var_names` for the loaded `model` does not match")
-            try:
-                return super().load(str(dir_path), adata, **kwargs)
-            except UserWarning as warning:
-                raise ValueError(
-                    f"The AnnData has {adata.n_vars:,} genes, which are not those of the {cls.__name__} in {dir_path} "
-                    "or in another order. Pass adata[:, names].copy() with the names in the order of training; "
-                    f"{cls.__name__}.load(path, adata=False).get_var_names() gives them."
-                ) from warning
-            except ValueError as error:
-                if "different class" not in str(error):
-                    raise
-                raise ValueError(f"{path} is no {cls.__name__}; load it with the class that saved it.") from error
+        return super().load(str(dir_path), adata, **kwargs)
+
+    @classmethod
+    def _check_saved(cls, path: Path, registry: dict[str, Any], adata: AnnData | None) -> None:
+        if registry["model_name"] != cls.__name__:
+            raise ValueError(f"{path} is no {cls.__name__}; load it with {registry['model_name']}, which saved it.")
+        genes = registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
+        if isinstance(adata, AnnData) and not np.array_equal(adata.var_names.astype(str), np.asarray(genes, dtype=str)):
+            raise ValueError(
+                f"The AnnData has {adata.n_vars:,} genes, which are not those of the {cls.__name__} in {path.parent} "
+                "or in another order. Pass adata[:, names].copy() with the names in the order of training; "
+                f"{cls.__name__}.load(path, adata=False).get_var_names() gives them."
+            )
 
     @classmethod
     def _manager(cls, adata: AnnData, setup_args: dict[str, Any], source_registry: dict | None) -> CellsManager:

@@ -12,9 +12,8 @@ import pandas as pd
 import torch
 from scvi import settings
 from scvi.model import get_max_epochs_heuristic
-from scvi.model._utils import parse_device_args
 from scvi.model.base import UnsupervisedTrainingMixin
-from scvi.train._config import merge_kwargs
+from scvi.train import merge_kwargs
 
 from mixvi.data import CellsDataset, CellsSplitter
 from mixvi.model._arguments import check_plan, check_trainer
@@ -176,8 +175,7 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
     def _train_full_batch(
         self, max_epochs: int | None, accelerator, devices, plan_kwargs: dict, enable_progress_bar: bool = True
     ) -> None:
-        _, _, device = parse_device_args(accelerator, devices, return_device="torch")
-        device = torch.device("cpu") if device.type == "mps" else device  # MPS has no double precision
+        device = _device(accelerator, devices)
         self.module.to(device).double()
         interruption = Interruption()
         interruption.listen()
@@ -200,6 +198,13 @@ class TrainableModel(UnsupervisedTrainingMixin, RegisteredModel):
         self.train_indices, self.validation_indices = np.arange(self.adata.n_obs), np.arange(0)
         self.is_trained_ = True
         _pass_on(interruption, len(next(iter(history.values()))), "train() goes on from there.")
+
+
+def _device(accelerator: str, devices: int | list[int] | str) -> torch.device:
+    """The CPU or a CUDA device, as Lightning's trainer would take it; MPS has no double precision."""
+    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", devices[0] if isinstance(devices, list) else 0)
 
 
 def _pass_on(interruption: Interruption, epoch: int, how: str) -> None:

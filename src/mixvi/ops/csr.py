@@ -5,6 +5,7 @@ A matrix (n, g) is a torch tensor of either layout. Functions here take both, an
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -13,8 +14,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 from torch.nn.functional import linear as dense_linear
-
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
 
 class Entries(NamedTuple):
@@ -33,7 +32,16 @@ def is_sparse(x: Tensor) -> bool:
 
 def csr(offset: Tensor, gene: Tensor, value: Tensor, n_genes: int) -> Tensor:
     """CSR matrix (n, g) from offset (n + 1,), gene (m,) and value (m,)."""
+    _hear_warning()
     return torch.sparse_csr_tensor(offset, gene, value, (len(offset) - 1, n_genes), check_invariants=False)
+
+
+@cache
+def _hear_warning() -> None:
+    """Torch warns once in a process that CSR is in beta: let this be here, unheard."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        torch.eye(1).to_sparse_csr()
 
 
 def dense(x: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """The objective of a minibatch through torch.compile."""
 
 from collections.abc import Iterator
-from types import FunctionType
 
 import torch
 from torch.distributions import Normal, kl_divergence
@@ -33,6 +32,5 @@ def compiled(objective: Objective, compile_kwargs: dict) -> Objective:
             "steps: leave that out, or take mode='max-autotune-no-cudagraphs'."
         )
     kl_divergence(Normal(0.0, 1.0), Normal(0.0, 1.0))  # torch looks for the formula once, untraceably
-    # torch keeps only so many versions of one piece of code: each plan gets a piece of its own
-    own = FunctionType(objective.__code__.replace(), objective.__globals__, closure=objective.__closure__)
-    return torch.compile(own, **{"fullgraph": True, "dynamic": False} | compile_kwargs)
+    torch.compiler.reset()  # torch keeps only so many versions of one piece of code, and each plan needs its own
+    return torch.compile(objective, **{"fullgraph": True, "dynamic": False} | compile_kwargs)

@@ -86,12 +86,10 @@ class MixviPlan(TrainingPlan):
         self.guidance = 0.0
 
     def configure_optimizers(self) -> dict:
-        """As in scvi-tools, less torch's look for a CUDA graph, which takes the CPU as long as a small step."""
+        """As in scvi-tools, without L-BFGS."""
         config = super().configure_optimizers()
         if isinstance(config["optimizer"], torch.optim.LBFGS):
             raise ValueError("L-BFGS asks for the loss several times a step, which minibatches change; take another.")
-        if self.device.type == "cpu":
-            config["optimizer"]._accelerator_graph_capture_health_check = lambda: None
         return config
 
     def training_step(self, block: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -142,9 +140,9 @@ class MixviPlan(TrainingPlan):
         return not self.n_epochs_kl_warmup and self.trainer.global_step <= (self.n_steps_kl_warmup or -1)
 
     def _is_over(self) -> bool:
-        steps = self.trainer.max_steps  # -1: no limit
-        stopped = self.trainer.should_stop and self.trainer.fit_loop._can_stop_early  # not before min_epochs
-        return stopped or 0 <= steps <= self.trainer.global_step
+        trainer, step = self.trainer, self.trainer.global_step
+        may_stop = trainer.current_epoch >= (trainer.min_epochs or 0) and step >= (trainer.min_steps or 0)
+        return (trainer.should_stop and may_stop) or 0 <= trainer.max_steps <= step  # -1: no limit
 
     def validation_step(self, block: dict[str, Tensor], batch_idx: int) -> None:
         """The same bound on cells that are not trained on."""
