@@ -11,6 +11,7 @@ import torch
 from sklearn.datasets import make_blobs
 
 from mixvi import datasets
+from mixvi._warnings import MixviWarning
 from mixvi.cluster import shared_neighbors
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -27,9 +28,16 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def _seeded():
+def _seeded(caplog):
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    caplog.set_level("INFO", "mixvi")
     scvi.settings.seed = 0
+
+
+@pytest.fixture
+def warned(recwarn):
+    """All that mixvi has warned of so far, as one text."""
+    return lambda: " ".join(str(warning.message) for warning in recwarn if warning.category is MixviWarning)
 
 
 @pytest.fixture

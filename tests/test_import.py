@@ -18,6 +18,13 @@ def test_import_is_light(code):
     assert out.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(("setup", "lines"), [("", 0), ("logging.basicConfig(level='INFO'); ", 1)])
+def test_messages_are_shown_once_and_only_where_asked_for(setup, lines):
+    script = f"import logging; {setup}import mixvi; logging.getLogger('mixvi.model').info('said')"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (out.stdout + out.stderr).count("said") == lines
+
+
 def test_every_name_is_there():
     for name in mixvi.__all__:
         assert getattr(mixvi, name) is not None

@@ -7,8 +7,7 @@ used, so that ``import mixvi`` takes no time.
 import importlib
 import logging
 
-logging.getLogger("mixvi").addHandler(logging.StreamHandler())
-logging.getLogger("mixvi").setLevel(logging.INFO)
+logging.getLogger("mixvi").addHandler(logging.NullHandler())
 
 _WHERE = {
     "AE": "mixvi.model",

@@ -66,7 +66,7 @@ def demo(
     with _errors_as_lines():
         if out.exists() and not out.is_dir():
             raise ValueError(f"{out} is a file; --out names the folder to write into.")
-        _quiet()
+    with _errors_as_lines(), _terminal():
         from mixvi import GMVAE, datasets
 
         adata = datasets.pbmc68k_reduced()
@@ -109,7 +109,7 @@ def fit(
             raise ValueError(f"{path} would be overwritten by its own result; choose another name for --out.")
         if n_clusters is not None and model is not Model.gmvae:
             raise ValueError(f"--n-clusters is for gmvae; {model} has no clusters of its own and takes Leiden's.")
-        _quiet()
+    with _errors_as_lines(), _terminal():
         import anndata as ad
 
         import mixvi
@@ -189,19 +189,33 @@ def _write(adata: "AnnData", out: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _quiet() -> None:
+@contextmanager
+def _terminal():
     """Leave the terminal to the progress bar and to what mixvi has to say."""
     import logging
     import warnings
 
+    from mixvi._warnings import MixviWarning
+
     os.environ.setdefault("MPLBACKEND", "Agg")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow torch tenfold where cores are busy
-    warnings.filterwarnings("ignore")
     import lightning.pytorch  # noqa: F401  (it sets its own log level when imported)
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    logging.getLogger("mixvi.model._training").setLevel(logging.ERROR)  # how to go on in Python
+    mixvi, handler = logging.getLogger("mixvi"), logging.StreamHandler()
+    mixvi.addHandler(handler)
+    level = mixvi.level
+    mixvi.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("default", MixviWarning)
+            warnings.showwarning = lambda message, *_: typer.echo(f"mixvi: {message}", err=True)
+            yield
+    finally:
+        mixvi.removeHandler(handler)
+        mixvi.setLevel(level)
 
 
 @contextmanager

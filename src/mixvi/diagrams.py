@@ -55,19 +55,20 @@ def plate(model: LatentModel) -> Axes:
     The axes, in a new figure (``ax.figure.savefig(...)``).
     """
     variables = graph(model)
-    pgm = daft.PGM(grid_unit=UNIT, node_unit=0.9, alternate_style="outer")
+    of_a_cell = [PLACES[name] for name in variables.nodes - {"pi"}]
+    left, right = (side(x for x, _ in of_a_cell) for side in (min, max))
+    top = max(y for _, y in of_a_cell)
+    origin = np.array([left - 0.7, -1.0])  # the plate's lower left corner, and a margin
+    shape = np.array([right + 1.1, max(PLACES[name][1] for name in variables.nodes) + 0.6]) - origin
+    pgm = daft.PGM(shape, origin, grid_unit=UNIT, node_unit=0.9, alternate_style="outer")
     for name in sorted(variables.nodes):
         content = SYMBOLS.get(name, f"${name}$")
         kind = {"observed": name in variables.observed, "alternate": name in variables.computed}
         pgm.add_node(name, content, *PLACES[name], **kind)
     for parent, child in sorted(variables.generative):
         pgm.add_edge(parent, child)
-    of_a_cell = [PLACES[name] for name in variables.nodes - {"pi"}]
-    left, right = (side(x for x, _ in of_a_cell) for side in (min, max))
-    top = max(y for _, y in of_a_cell)
     pgm.add_plate([left - 0.6, -0.9, right - left + 1.6, top + 1.4], label="cells")
     axes = pgm.render()
-    origin = pgm._ctx.origin
     for parent, child in sorted(variables.inference):
         bend = -BEND if parent == "c" else 0 if child == "w" else BEND
         start, end = (UNIT * (np.array(PLACES[name]) - origin) for name in (parent, child))

@@ -4,7 +4,6 @@ The maths stands first, tensors in, tensors out: z (n, d), centers (K, d), assig
 """
 
 import copy
-import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,11 +15,10 @@ from scvi.utils import track
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
+from mixvi._warnings import warn
 from mixvi.data import CellsDataset, as_positions
 from mixvi.model import AE, CVAE, VAE
 from mixvi.module.cells import Cells
-
-logger = logging.getLogger(__name__)
 
 N_STARTS = 20  # of k-means, as in the paper
 
@@ -201,7 +199,7 @@ def _fit(model, centers, gamma, max_epochs, update_interval, tol, lr, batch_size
             (plain + gamma * module.layout.n_genes * pull).backward()
             optimizer.step()
             losses.append((plain.item(), pull.item()))
-    logger.warning("%d epochs were over before clusters settled: raise max_epochs.", max_epochs)
+    warn(f"{max_epochs} epochs were over before clusters settled: raise max_epochs.")
     return pd.DataFrame(history)
 
 

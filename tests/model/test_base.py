@@ -10,6 +10,7 @@ from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 import mixvi
 from mixvi import datasets
+from mixvi._warnings import MixviWarning
 from mixvi.model import _arguments
 from tests.model.helpers import MODELS, QUICK, build, fitted
 
@@ -204,10 +205,10 @@ def test_a_handful_of_cells_trains_without_validation(name, counts):
     assert model.get_latent_representation().shape == (5, 3)
 
 
-def test_a_category_that_no_cell_has_is_said(counts, caplog):
+def test_a_category_that_no_cell_has_is_said(counts):
     setup = {"labels_key": "cluster", "unlabeled_category": "Unknwon"}
-    build("GMVAE", counts, setup)
-    assert "unlabeled_category='Unknwon' in .obs" in caplog.text
+    with pytest.warns(MixviWarning, match="unlabeled_category='Unknwon' in .obs"):
+        build("GMVAE", counts, setup)
 
 
 @pytest.mark.parametrize("misspelt", ["Unknown", "unknwon"])
@@ -245,13 +246,13 @@ def test_a_printed_model_says_what_it_is(counts, capsys):
 
 
 @pytest.mark.parametrize("name", ["Unknown", "?", "unlabeled", "T cell"])
-def test_a_class_that_sounds_like_none_is_said(name, counts, caplog):
+def test_a_class_that_sounds_like_none_is_said(name, counts, warned, recwarn):
     counts.obs["label"] = np.where(np.arange(120) < 20, "B cell", name)
     build("GMVAE", counts, {"labels_key": "label"})
-    assert (f"pass unlabeled_category={name!r}" in caplog.text) == (name in ("Unknown", "?"))
-    caplog.clear()
+    assert (f"pass unlabeled_category={name!r}" in warned()) == (name in ("Unknown", "?"))
+    recwarn.clear()
     build("GMVAE", counts, {"labels_key": "label", "unlabeled_category": name})
-    assert "counts as a class" not in caplog.text
+    assert "counts as a class" not in warned()
 
 
 @pytest.mark.parametrize("n_clusters", [None, 4])
@@ -273,20 +274,20 @@ def test_new_cells_without_the_layer_are_told_what_to_do(counts):
     assert model.get_latent_representation(new).shape == (7, 3)
 
 
-def test_counts_of_which_some_are_negative_are_said(counts, caplog):
+def test_counts_of_which_some_are_negative_are_said(counts, warned, recwarn):
     counts.X[3, 4] = -1
     build("VAE", counts)
-    assert "adata.X holds whole numbers only; if they are counts, mend those that are negative: 1 (" in caplog.text
-    caplog.clear()
+    assert "adata.X holds whole numbers only; if they are counts, mend those that are negative: 1 (" in warned()
+    recwarn.clear()
     build("VAE", ad.AnnData(counts.X / 2, obs=counts.obs))
-    assert "mend" not in caplog.text
+    assert "mend" not in warned()
 
 
 @pytest.mark.parametrize(("layer", "said"), [(None, True), ("counts", False)])
-def test_raw_counts_that_lie_beside_real_values_are_said(counts, caplog, layer, said):
+def test_raw_counts_that_lie_beside_real_values_are_said(counts, warned, layer, said):
     counts.layers["counts"] = counts.X = counts.X / 2  # whatever it holds
     build("VAE", counts, {"layer": layer})
-    assert ("layers['counts'] is there too" in caplog.text) == said
+    assert ("layers['counts'] is there too" in warned()) == said
 
 
 def test_loading_what_is_not_there(counts, tmp_path):

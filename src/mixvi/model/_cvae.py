@@ -1,6 +1,5 @@
 """Conditional variational autoencoder for AnnData."""
 
-import logging
 from itertools import product
 
 import pandas as pd
@@ -9,6 +8,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi._version import __version__
+from mixvi._warnings import warn
 from mixvi.model._conditional import ConditionalMixin, ConditionPrior
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._unclustered import UnclusteredMixin
@@ -16,8 +16,6 @@ from mixvi.module._cvae import CVAEModule
 from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
 from mixvi.module.priors import ConditionalNormal
-
-logger = logging.getLogger(__name__)
 
 
 class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin):
@@ -79,7 +77,7 @@ class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin):
         super().__init__(adata, registry)
         layout = self._layout()
         if not layout.n_conditions:
-            logger.warning("CVAE has no batch and no covariate to condition on: it is a plain VAE.")
+            warn("CVAE has no batch and no covariate to condition on: it is a plain VAE.")
         if not (decode_condition or learned_prior):
             raise ValueError(
                 "decode_condition=False leaves the condition to the prior, and that of learned_prior=False does not "

@@ -1,11 +1,11 @@
 """Marker genes of the clusters of a model."""
 
-import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from mixvi._warnings import warn
 from mixvi.cluster.count_splitting import split_counts
 from mixvi.cluster.markers import markers
 from mixvi.data import CellsDataset
@@ -13,8 +13,6 @@ from mixvi.train import Clusters, read_counts
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
-
-logger = logging.getLogger(__name__)
 
 
 def marker_table(model: "GMVAE", clusters: Clusters, n_clusters: int, versus: str) -> pd.DataFrame:
@@ -26,7 +24,7 @@ def marker_table(model: "GMVAE", clusters: Clusters, n_clusters: int, versus: st
     if n_clusters < 2:
         raise ValueError("There is one cluster, and so nothing to compare it with; ask for more by n_clusters.")
     if clusters.n_classes or clusters.init in ("array", "function"):
-        logger.warning("p and q hold only if labels or init were made without these counts; else they are too small.")
+        warn("p and q hold only if labels or init were made without these counts; else they are too small.")
     manager = model._registered(None)
     dataset = CellsDataset(manager, model.device, resident=False)
     counts, stratum = read_counts(model.module, dataset, clusters.rows)

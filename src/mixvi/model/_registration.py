@@ -21,6 +21,7 @@ from scvi.data.fields import (
 )
 from scvi.model.base import BaseModelClass
 
+from mixvi._warnings import warn
 from mixvi.data import (
     CellsManager,
     LabelsField,
@@ -167,13 +168,13 @@ class RegisteredModel(BaseModelClass):
                     f"No cell has unlabeled_category={no_label!r} in .obs[{labels!r}]; did you mean "
                     f"{names[alike[0]]!r}? If all cells are labelled, leave it out."
                 )
-            logger.warning("No cell has unlabeled_category=%r in .obs[%r]: all count as labelled.", no_label, labels)
+            warn(f"No cell has unlabeled_category={no_label!r} in .obs[{labels!r}]: all count as labelled.")
         if no_label is None and labels is not None and source_registry is None:
             for name in sorted(name for name in set(adata.obs[labels].astype(str)) if name.lower() in NO_CLASS):
-                logger.warning(
-                    "%r in .obs[%r] counts as a class like any other; if it means that there is no label, pass "
-                    "unlabeled_category=%r.", name, labels, name,
-                )  # fmt: skip
+                warn(
+                    f"{name!r} in .obs[{labels!r}] counts as a class like any other; if it means that there is no "
+                    f"label, pass unlabeled_category={name!r}."
+                )
         check_columns(adata.obs, continuous, numeric=True)
         check_columns(adata.obs, [size_factor] if size_factor else [], numeric=True, positive=True)
 
@@ -241,12 +242,12 @@ class RegisteredModel(BaseModelClass):
             likelihood, why = choose_likelihood(support, linear)
             logger.info("%s took %s", type(self).__name__, why)
             if support.kind == "real" and support.fraction is None and not linear:
-                logger.warning(
-                    "%s holds whole numbers only; if they are counts, mend those that are negative: %s.",
-                    support.where, support.negative,
-                )  # fmt: skip
+                warn(
+                    f"{support.where} holds whole numbers only; if they are counts, mend those that are negative: "
+                    f"{support.negative}."
+                )
             if support.kind == "real" and not linear and "counts" in self.adata.layers and support.where != COUNTS:
-                logger.warning("layers['counts'] is there too; for raw counts, setup_anndata(adata, layer='counts').")
+                warn("layers['counts'] is there too; for raw counts, setup_anndata(adata, layer='counts').")
         check_support(support, likelihood, LIKELIHOODS[likelihood].support)
         if self._layout().size_factor and LIKELIHOODS[likelihood].support != "count":
             raise ValueError(f"size_factor_key would be ignored under likelihood={likelihood!r}; leave it out.")

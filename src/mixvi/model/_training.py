@@ -1,6 +1,5 @@
 """How a model is trained: scvi-tools' loop, with defaults tied to the length of the run."""
 
-import logging
 import math
 import signal
 from abc import abstractmethod
@@ -15,14 +14,13 @@ from scvi.model import get_max_epochs_heuristic
 from scvi.model.base import UnsupervisedTrainingMixin
 from scvi.train import merge_kwargs
 
+from mixvi._warnings import warn
 from mixvi.data import CellsDataset, CellsSplitter
 from mixvi.model._arguments import check_plan, check_trainer
 from mixvi.model._registration import RegisteredModel
 from mixvi.module.priors import Flat
 from mixvi.ops.csr import dense
 from mixvi.train import Interruption, MixturePhases, MixviPlan, fit_full_batch
-
-logger = logging.getLogger(__name__)
 
 MAX_CELLS = 20_000  # more are visited less often, so that their number times that of epochs stays the same
 MAX_FULL_BATCH, MAX_EPOCHS_FULL_BATCH = 200_000_000, 500  # values (8 bytes each), rounds of 20 iterations
@@ -210,7 +208,5 @@ def _device(accelerator: str, devices: int | list[int] | str) -> torch.device:
 def _pass_on(interruption: Interruption, epoch: int, how: str) -> None:
     """Say where a signal ended training, and let it have its usual effect."""
     if interruption.received is not None:
-        logger.warning(
-            "Stopped by %s in epoch %d; the model is usable as it is. %s", interruption.received.name, epoch, how
-        )
+        warn(f"Stopped by {interruption.received.name} in epoch {epoch}; the model is usable as it is. {how}")
         raise KeyboardInterrupt if interruption.received == signal.SIGINT else SystemExit(128 + signal.SIGTERM)

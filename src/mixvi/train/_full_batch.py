@@ -1,6 +1,5 @@
 """Full-batch training of linear Gaussian models, whose bound has no noise: down to the optimum, not near it."""
 
-import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,11 +9,10 @@ import torch
 from scvi.utils import track
 from torch import Tensor, nn
 
+from mixvi._warnings import warn
 from mixvi.module._elbo import ELBOModule
 from mixvi.module.cells import Cells
 from mixvi.module.priors import Flat
-
-logger = logging.getLogger(__name__)
 
 ITERATIONS_AN_EPOCH = 20
 MAX_GENES_TO_WHITEN = 5_000  # the whitening map is genes x genes
@@ -114,7 +112,7 @@ def _descend(
         if stop() or not before - after > tolerance * max(abs(after), NOTHING):
             return rows
         before = after
-    logger.warning("L-BFGS had not converged after %d epochs; train with a larger max_epochs.", max_epochs)
+    warn(f"L-BFGS had not converged after {max_epochs} epochs; train with a larger max_epochs.")
     return rows
 
 

@@ -1,6 +1,5 @@
 """Ctrl-C and SIGTERM end training between two steps, so that the model stays usable and can be trained on."""
 
-import logging
 import signal
 import threading
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-logger = logging.getLogger(__name__)
+from mixvi._warnings import warn
 
 CHECKPOINT = "interrupted.ckpt"
 
@@ -62,7 +61,7 @@ class Interruption(Callback):
             try:
                 trainer.save_checkpoint(path)
             except OSError as error:  # the model itself is whole
-                logger.warning("No checkpoint could be written to %s: %s", path, error)
+                warn(f"No checkpoint could be written to {path}: {error}")
             else:
                 self.path = path
 

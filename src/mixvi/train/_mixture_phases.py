@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from scvi import settings
 
+from mixvi._warnings import warn
 from mixvi.cluster.agglomerate import MIN_WORTH
 from mixvi.cluster.calibration import cluster_probabilities, share_right, temperature
 from mixvi.cluster.count_splitting import split_counts
@@ -100,9 +101,7 @@ class MixturePhases(Callback):
         _hold(plan, False)
         if self.clusters is None:
             if self.wanted.init is not None and self.n_epochs_pretrain >= 0:
-                logger.warning(
-                    "Training ended before the clusters were initialised: there is one cluster. Call train() again."
-                )
+                warn("Training ended before the clusters were initialised: there is one cluster. Call train() again.")
             return
         module, prior = plan.module, plan.module.prior
         prior.temperature.fill_(1.0)
@@ -136,7 +135,7 @@ class MixturePhases(Callback):
         self.clusters, moments, trunk = trainer.strategy.broadcast(found)  # processes go on with the same
         n_leaves, wanted = self.clusters.tree.n_leaves, self.wanted.n_clusters
         if wanted is not None and n_leaves < wanted:
-            logger.warning("The cells could be split into %d clusters only; n_clusters=%d.", n_leaves, wanted)
+            warn(f"The cells could be split into {n_leaves} clusters only; n_clusters={wanted}.")
         if trunk is not None:
             module.encoder.trunk.follow(trunk)
             plan.optimizers().optimizer.state.clear()  # moments of gradients of another, smaller loss
