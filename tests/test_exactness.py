@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from torch.nn.functional import one_hot
 
-from mixvi.idec import clustering_loss, soft_assignment, target_distribution
+from mixvi._refine import clustering_loss, soft_assignment, target_distribution
 from mixvi.module import AEModule, Cells, CVAEModule, GMVAEModule, Layout, VAEModule
 from mixvi.module.encoders import SCALE_FLOOR
 from mixvi.module.likelihoods import Normal

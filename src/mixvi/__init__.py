@@ -23,8 +23,9 @@ _WHERE = {
     "module": "mixvi.module",
     "perturb": "mixvi.perturb",
     "pl": "mixvi.pl",
-    "refine": "mixvi.idec",
+    "refine": "mixvi._refine",
     "train": "mixvi.train",
+    "MixviWarning": "mixvi._warnings",
     "__version__": "mixvi._version",
 }
 

@@ -9,6 +9,8 @@ from sklearn.model_selection import cross_val_score
 
 import mixvi
 from mixvi import datasets, diagrams
+from mixvi.model.conditions import under
+from mixvi.model.streaming import collect
 from tests.model.helpers import fitted
 
 TRAIN = {"max_epochs": 150, "plan_kwargs": {"lr": 5e-3}}
@@ -105,9 +107,9 @@ def test_covariates_are_exchanged_by_name(rng):
     toy.obs["site"], toy.obs["age"] = rng.choice(["north", "south"], 300), rng.normal(size=300)
     setup = {"batch_key": "condition", "categorical_covariate_keys": ["site"], "continuous_covariate_keys": ["age"]}
     model = fitted("CVAE", toy, setup=setup, train={"train_size": 1.0})
-    put = model._under({"site": "south", "age": 0.5})
+    put = under(model, {"site": "south", "age": 0.5})
     found = []
-    model._collect(lambda cells: found.append(put(cells.c)) or cells.library, None, None, None)
+    collect(model, lambda cells: found.append(put(cells.c)) or cells.library)
     c = found[0].numpy()
     np.testing.assert_array_equal(c[:, :3], np.eye(3)[toy.obs["condition"].cat.codes])
     age = (0.5 - toy.obs["age"].mean()) / toy.obs["age"].std(ddof=0)

@@ -7,14 +7,16 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi._version import __version__
+from mixvi.model._base import LatentModel
 from mixvi.model._linear import LinearMixin
 from mixvi.model._unclustered import UnclusteredMixin
+from mixvi.model.registration import hidden_layers, layout_of, settle_likelihood
 from mixvi.module._ae import AEModule
 from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS, Normal
 
 
-class AE(UnclusteredMixin, LinearMixin):
+class AE(UnclusteredMixin, LinearMixin, LatentModel):
     """Autoencoder: the smallest latent space from which the cells can be rebuilt.
 
     Parameters
@@ -72,10 +74,10 @@ class AE(UnclusteredMixin, LinearMixin):
     ):
         super().__init__(adata, registry)
         n_layers = 0 if linear else n_layers
-        self.likelihood_ = likelihood = self._likelihood(likelihood, linear=n_layers == 0)
+        self.likelihood_ = likelihood = settle_likelihood(self, likelihood, linear=n_layers == 0)
         parts = LIKELIHOODS | {"normal": partial(Normal, sigma=1.0)}
-        hidden = self._hidden(n_latent, n_hidden, n_layers, dropout_rate)
-        self.module = AEModule(self._layout(), parts[likelihood], n_latent, hidden)
+        hidden = hidden_layers(n_latent, n_hidden, n_layers, dropout_rate)
+        self.module = AEModule(layout_of(self.registry_), parts[likelihood], n_latent, hidden)
         self.mixvi_version_ = __version__
         self.init_params_ = self._get_init_params(locals())
 

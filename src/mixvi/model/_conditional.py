@@ -9,8 +9,9 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi.data import as_positions, own_columns
-from mixvi.model._base import LatentModel
-from mixvi.model._conditions import Condition
+from mixvi.model.conditions import Condition, named, sized, under
+from mixvi.model.registration import registered
+from mixvi.model.streaming import collect
 from mixvi.module.cells import Cells
 from mixvi.ops.csr import dense
 from mixvi.ops.quantile_map import carry
@@ -23,7 +24,7 @@ class ConditionPrior(NamedTuple):
     scale: pd.DataFrame  # (conditions, d)
 
 
-class ConditionalMixin(LatentModel):
+class ConditionalMixin:
     """Abstract: `predict_counterfactual`, for models whose decoder or prior sees batch and covariates."""
 
     def predict_counterfactual(
@@ -72,15 +73,15 @@ class ConditionalMixin(LatentModel):
         ValueError
             If a condition is not known, no cell is of ``from_``, or ``library_size`` has no meaning.
         """
-        sized = self._sized(library_size)
+        with_size = sized(self, library_size)
         if condition is None:
-            raise ValueError(f"condition is missing; the model is conditioned on {list(dict(self._conditions()))}.")
-        changes, put = self._named(condition), self._under(condition)
-        self._registered(adata)
+            raise ValueError(f"condition is missing; the model is conditioned on {list(self.conditions)}.")
+        changes, put = named(self, condition), under(self, condition)
+        registered(self, adata)
         cells = self.adata if adata is None else adata
         rows = as_positions(indices, cells.n_obs)
         if from_ is not None:
-            for key, value in self._named(from_).items():
+            for key, value in named(self, from_).items():
                 rows = rows[(cells.obs[key].iloc[rows] == value).to_numpy()]
             if not len(rows):
                 raise ValueError(f"No cell is of from_={from_!r}.")
@@ -88,7 +89,7 @@ class ConditionalMixin(LatentModel):
         def predict(mine: Cells) -> Tensor:
             qz, others = self.module.encode(mine), mine._replace(c=put(mine.c))
             z = self.module.prior.move(qz.loc, mine.c, others.c)
-            px = self.module.decode(z, sized(others))
+            px = self.module.decode(z, with_size(others))
             if give_mean:
                 return torch.cat([z, px.mean], -1)
             return torch.cat([z, carry(dense(mine.x), self.module.decode(qz.loc, mine), px)], -1)
@@ -96,7 +97,7 @@ class ConditionalMixin(LatentModel):
         with torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
-            found = self._collect(predict, adata, rows, batch_size)
+            found = collect(self, predict, adata, rows, batch_size)
         d = found.shape[1] - cells.n_vars
         obs, layer = own_columns(cells, rows), self.registry_["setup_args"]["layer"]
         for key, value in changes.items():

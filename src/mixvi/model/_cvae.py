@@ -9,16 +9,20 @@ from torch import Tensor
 
 from mixvi._version import __version__
 from mixvi._warnings import warn
+from mixvi.model._base import LatentModel
 from mixvi.model._conditional import ConditionalMixin, ConditionPrior
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._unclustered import UnclusteredMixin
+from mixvi.model.conditions import under
+from mixvi.model.registration import conditions_of, hidden_layers, layout_of, settle_likelihood
+from mixvi.model.streaming import check_trained
 from mixvi.module._cvae import CVAEModule
 from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
 from mixvi.module.priors import ConditionalNormal
 
 
-class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin):
+class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin, LatentModel):
     """Conditional variational autoencoder: encoder and decoder see batch and covariates, so z need not hold them.
 
     Parameters
@@ -75,7 +79,7 @@ class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        layout = self._layout()
+        layout = layout_of(self.registry_)
         if not layout.n_conditions:
             warn("CVAE has no batch and no covariate to condition on: it is a plain VAE.")
         if not (decode_condition or learned_prior):
@@ -83,8 +87,8 @@ class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin):
                 "decode_condition=False leaves the condition to the prior, and that of learned_prior=False does not "
                 "see it: give learned_prior=True too, or use mixvi.VAE."
             )
-        self.likelihood_ = likelihood = self._likelihood(likelihood)
-        hidden = self._hidden(n_latent, n_hidden, n_layers, dropout_rate)
+        self.likelihood_ = likelihood = settle_likelihood(self, likelihood)
+        hidden = hidden_layers(n_latent, n_hidden, n_layers, dropout_rate)
         part = LIKELIHOODS[likelihood]
         self.module = CVAEModule(layout, part, n_latent, hidden, learned_prior, decode_condition)
         self.mixvi_version_ = __version__
@@ -105,14 +109,14 @@ class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin):
         """
         if not isinstance(self.module.prior, ConditionalNormal):
             raise ValueError("This CVAE has one prior for all conditions; make it with learned_prior=True.")
-        levels = {key: list(values) for key, values in self._conditions() if values is not None}
+        levels = {key: list(values) for key, values in conditions_of(self.registry_) if values is not None}
         if not levels:
             raise ValueError("This CVAE has no categorical condition to place; there is no batch and no covariate.")
-        self._check_trained()
+        check_trained(self)
         nothing = torch.zeros(1, self.module.layout.n_conditions, device=self.device)
         named = [dict(zip(levels, values, strict=True)) for values in product(*levels.values())]
         with torch.inference_mode():
-            pz = self.module.prior.given(torch.cat([self._under(condition)(nothing) for condition in named]))
+            pz = self.module.prior.given(torch.cat([under(self, condition)(nothing) for condition in named]))
         rows = pd.MultiIndex.from_frame(pd.DataFrame(named))
         rows = rows.get_level_values(0) if len(levels) == 1 else rows
         return ConditionPrior(*(pd.DataFrame(value.cpu().numpy(), rows) for value in (pz.loc, pz.scale)))

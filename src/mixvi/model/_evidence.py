@@ -9,7 +9,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from mixvi.model._base import LatentModel
+from mixvi.model.streaming import collect
 from mixvi.module.cells import Cells
 
 VALUES_AT_ONCE = 20_000_000  # cells x genes x samples in memory
@@ -22,7 +22,7 @@ class LogEvidence(NamedTuple):
     standard_error: np.ndarray  # (n,)
 
 
-class EvidenceMixin(LatentModel):
+class EvidenceMixin:
     """Abstract: `get_log_evidence` and `exact_log_evidence`, for models with a posterior."""
 
     def get_log_evidence(
@@ -64,7 +64,7 @@ class EvidenceMixin(LatentModel):
             error = relative.std(0) / np.sqrt(n_samples) if n_samples > 1 else torch.full_like(log_mean, torch.inf)
             return torch.stack([log_mean, error], 1)
 
-        found = self._collect(moments, adata, indices, batch_size)
+        found = collect(self, moments, adata, indices, batch_size)
         return LogEvidence(found[:, 0], found[:, 1])
 
     def exact_log_evidence(
@@ -90,4 +90,4 @@ class EvidenceMixin(LatentModel):
                 f"This {type(self).__name__} has hidden layers or likelihood={self.likelihood_!r}: its evidence has no "
                 "closed form. Use get_log_evidence(), or a model with n_layers=0 and likelihood='normal'."
             )
-        return self._collect(self.module.exact_log_evidence, adata, indices, batch_size or 128)
+        return collect(self, self.module.exact_log_evidence, adata, indices, batch_size or 128)

@@ -13,12 +13,15 @@ from torch import Tensor
 
 from mixvi._version import __version__
 from mixvi.cluster.agglomerate import MIN_WORTH
+from mixvi.model._base import LatentModel
 from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._init import check_init, check_n_clusters, name_of
 from mixvi.model._markers import marker_table
 from mixvi.model._stability import stability
 from mixvi.model._tree import ClusterTree
+from mixvi.model.registration import hidden_layers, layout_of, settle_likelihood
+from mixvi.model.streaming import check_trained, collect
 from mixvi.module._gmvae import GMVAEModule
 from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
@@ -30,7 +33,7 @@ logger = logging.getLogger(__name__)
 N_MARKERS = 50  # of each cluster and comparison that `annotate` writes; `markers` gives all genes
 
 
-class GMVAE(ConditionalMixin, EvidenceMixin):
+class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     """Gaussian-mixture variational autoencoder: the components of its prior are the clusters.
 
     Training starts as a VAE. Half-way the cells are split into many small communities of a neighbour graph. Each gives
@@ -113,7 +116,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        layout = self._layout()
+        layout = layout_of(self.registry_)
         self.n_wanted_ = check_n_clusters(n_clusters, layout.n_labels, self.registry_, self.adata)
         self._init = check_init(init, self.adata, self.n_wanted_, layout.n_labels)
         init = name_of(init)
@@ -122,8 +125,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
                 raise ValueError(f"{name}={value!r}; it must be a number of nats, 0 or more.")
         self._guidance, self._min_worth = guidance, min_worth
         self.clusters_ = None  # what training found, as plain values
-        self.likelihood_ = likelihood = self._likelihood(likelihood)
-        hidden = self._hidden(n_latent, n_hidden, n_layers, dropout_rate)
+        self.likelihood_ = likelihood = settle_likelihood(self, likelihood)
+        hidden = hidden_layers(n_latent, n_hidden, n_layers, dropout_rate)
         room = max(MAX_COMPONENTS, self.n_wanted_ or 0)
         part = LIKELIHOODS[likelihood]
         self.module = GMVAEModule(layout, part, room, n_latent, hidden, concentration, hierarchical)
@@ -292,7 +295,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
 
     def _clusters(self) -> Clusters:
         """What training found."""
-        self._check_trained()
+        check_trained(self)
         if self.clusters_ is None:
             raise ValueError(
                 "This GMVAE has one cluster and no tree: training ended before clusters were initialised, or init=None."
@@ -310,7 +313,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         def probabilities(cells: Cells) -> Tensor:
             return self.module.prior.probabilities(self.module.encode(cells), cells)
 
-        return self._collect(probabilities, adata, indices, batch_size)
+        return collect(self, probabilities, adata, indices, batch_size)
 
     def _probabilities(self, adata, indices, batch_size, n_clusters=None) -> pd.DataFrame:
         p = self._component_probabilities(adata, indices, batch_size)
@@ -344,7 +347,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin):
         return None
 
     def _found(self) -> dict[str, Any]:
-        return super()._found() | {
+        return {
             "n_clusters": self.n_clusters,
             "temperature": round(self.module.prior.temperature.item(), 3),
         }

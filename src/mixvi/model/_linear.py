@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mixvi.model._base import LatentModel
+from mixvi.model.streaming import check_trained, collect
 from mixvi.module.priors import Flat
 from mixvi.ops.csr import dense
 
@@ -21,7 +21,7 @@ class PrincipalComponents(NamedTuple):
     scores: np.ndarray  # (n, d) place of each cell, centred
 
 
-class LinearMixin(LatentModel):
+class LinearMixin:
     """Abstract: `principal_components`, for models that can be linear."""
 
     def principal_components(self) -> PrincipalComponents:
@@ -43,7 +43,7 @@ class LinearMixin(LatentModel):
         ValueError
             If the model has hidden layers or another likelihood than ``"normal"``.
         """
-        self._check_trained()
+        check_trained(self)
         if not self.module.is_linear_gaussian:
             raise ValueError(
                 f"This {type(self).__name__} has likelihood={self.likelihood_!r} and n_layers="
@@ -51,7 +51,7 @@ class LinearMixin(LatentModel):
                 f"principal components: mixvi.{type(self).__name__}(adata, linear=True)."
             )
         axes = self._rebuilt_axes()
-        projected = self._collect(lambda cells: dense(cells.x).double() @ axes.to(self.device), None, None, None)
+        projected = collect(self, lambda cells: dense(cells.x).double() @ axes.to(self.device), None, None, None)
         scores = projected - projected.mean(0)
         variance = scores.var(0, ddof=1)
         order = np.argsort(-variance, kind="stable")

@@ -9,6 +9,7 @@ from mixvi._warnings import warn
 from mixvi.cluster.count_splitting import split_counts
 from mixvi.cluster.markers import markers
 from mixvi.data import CellsDataset
+from mixvi.model.registration import registered
 from mixvi.train import Clusters, read_counts
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def marker_table(model: "GMVAE", clusters: Clusters, n_clusters: int, versus: st
         raise ValueError("There is one cluster, and so nothing to compare it with; ask for more by n_clusters.")
     if clusters.n_classes or clusters.init in ("array", "function"):
         warn("p and q hold only if labels or init were made without these counts; else they are too small.")
-    manager = model._registered(None)
+    manager = registered(model, None)
     dataset = CellsDataset(manager, model.device, resident=False)
     counts, stratum = read_counts(model.module, dataset, clusters.rows)
     halves = split_counts(counts, clusters.overdispersion, seed=clusters.seed)

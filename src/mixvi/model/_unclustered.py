@@ -1,10 +1,11 @@
 """Models without clusters of their own."""
 
-from mixvi.model._base import LatentModel
 
-
-class UnclusteredMixin(LatentModel):
+class UnclusteredMixin:
     """Abstract: no probabilities to write, no component to draw from."""
+
+    def _found(self) -> dict:
+        return {}
 
     def _phases(self, max_epochs, n_epochs_pretrain) -> None:
         return None

@@ -4,15 +4,17 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi._version import __version__
+from mixvi.model._base import LatentModel
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._linear import LinearMixin
 from mixvi.model._unclustered import UnclusteredMixin
+from mixvi.model.registration import hidden_layers, layout_of, settle_likelihood
 from mixvi.module._vae import VAEModule
 from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
 
 
-class VAE(UnclusteredMixin, LinearMixin, EvidenceMixin):
+class VAE(UnclusteredMixin, LinearMixin, EvidenceMixin, LatentModel):
     """Variational autoencoder: a latent space with a prior, and an uncertainty for each cell's place in it.
 
     Parameters
@@ -70,9 +72,9 @@ class VAE(UnclusteredMixin, LinearMixin, EvidenceMixin):
     ):
         super().__init__(adata, registry)
         n_layers = 0 if linear else n_layers
-        self.likelihood_ = likelihood = self._likelihood(likelihood, linear=n_layers == 0)
-        hidden = self._hidden(n_latent, n_hidden, n_layers, dropout_rate)
-        self.module = VAEModule(self._layout(), LIKELIHOODS[likelihood], n_latent, hidden)
+        self.likelihood_ = likelihood = settle_likelihood(self, likelihood, linear=n_layers == 0)
+        hidden = hidden_layers(n_latent, n_hidden, n_layers, dropout_rate)
+        self.module = VAEModule(layout_of(self.registry_), LIKELIHOODS[likelihood], n_latent, hidden)
         self.mixvi_version_ = __version__
         self.init_params_ = self._get_init_params(locals())
 

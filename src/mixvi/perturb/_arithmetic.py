@@ -9,6 +9,8 @@ from sklearn.linear_model import Ridge
 
 from mixvi.data import check_present, own_columns
 from mixvi.model._base import LatentModel
+from mixvi.model.registration import registered
+from mixvi.model.streaming import collect
 from mixvi.module.cells import Cells
 from mixvi.ops.csr import dense
 from mixvi.ops.quantile_map import carry
@@ -104,13 +106,13 @@ def fit_shift(
     ----------
     Lotfollahi, Wolf and Theis 2019, scGen predicts single-cell perturbation responses, Nat Methods.
     """
-    if condition_key in dict(model._conditions()):
+    if condition_key in model.conditions:
         raise ValueError(
             f"The {type(model).__name__} is conditioned on {condition_key!r}, so that its latent space forgets it; use "
             "mixvi.perturb.fit_counterfactual, or a model without it."
         )
     check_scale(model)
-    model._registered(None)
+    registered(model, None)
     treatment, obs = Treatment(condition_key, control, stimulated, cell_type_key), model.adata.obs
     treatment.check(obs, both=True)
     z = model.get_latent_representation()
@@ -159,12 +161,12 @@ def remove_batch(model: LatentModel, batch_key: str, cell_type_key: str) -> AnnD
     ----------
     Lotfollahi 2019, section "Removing batch effects".
     """
-    if batch_key in dict(model._conditions()):
+    if batch_key in model.conditions:
         raise ValueError(
             f"The {type(model).__name__} is conditioned on {batch_key!r}: its latent space is free of it already, and "
             "get_reconstruction(transform_batch=) gives the values."
         )
-    model._registered(None)
+    registered(model, None)
     obs = model.adata.obs
     check_present(obs, [batch_key, cell_type_key])
     z = model.get_latent_representation()
@@ -207,7 +209,7 @@ def decoded(
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        found = model._collect(decode, adata, rows, None)
+        found = collect(model, decode, adata, rows, None)
     d = found.shape[1] - adata.n_vars
     x = found[:, d:]
     return {"x": log_normalize(x) if draws(model) and not give_mean else x, "X_mixvi": found[:, :d]}

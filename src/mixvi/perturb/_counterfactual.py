@@ -4,6 +4,7 @@ import numpy as np
 from anndata import AnnData
 
 from mixvi.model._conditional import ConditionalMixin
+from mixvi.model.conditions import named
 from mixvi.perturb._predictor import Predictor, Treatment, check_scale, draws, log_normalize
 
 
@@ -46,7 +47,7 @@ def fit_counterfactual(
     """
     check_scale(model)
     for value in (control, stimulated):
-        model._named({condition_key: value})
+        named(model, {condition_key: value})
     treatment = Treatment(condition_key, control, stimulated, cell_type_key)
     if model.adata is not None:
         treatment.check(model.adata.obs)

@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from mixvi.data import check_layer, check_present, describe, own_columns
 from mixvi.model._base import LatentModel
+from mixvi.model.registration import describe_values
 from mixvi.module.likelihoods import LIKELIHOODS
 
 TARGET_SUM = 1e4
@@ -143,7 +144,11 @@ def draws(model: LatentModel) -> bool:
 
 def check_scale(model: LatentModel) -> None:
     """Make sure that a model of real values was not given counts: it would predict on another scale than others."""
-    if model.adata is not None and not draws(model) and model._describe(model.adata_manager).kind == "count":
+    if (
+        model.adata is not None
+        and not draws(model)
+        and describe_values(model.registry_, model.adata_manager).kind == "count"
+    ):
         raise ValueError(
             f"The {type(model).__name__} has likelihood={model.likelihood_!r} and was given counts. Log-normalise them "
             "(sc.pp.normalize_total to 1e4, sc.pp.log1p), or use likelihood='nb'."

@@ -132,7 +132,7 @@ def _fit(model_class: type[LatentModel], seen: AnnData, setup, model, train, see
 
 
 def _predictor(model: LatentModel, treatment: Treatment, shift: Mapping[str, Any]) -> Predictor:
-    if treatment.condition_key in dict(model._conditions()) and isinstance(model, ConditionalMixin):
+    if treatment.condition_key in model.conditions and isinstance(model, ConditionalMixin):
         return fit_counterfactual(model, *treatment)
     return fit_shift(model, *treatment, **shift)
 

@@ -10,9 +10,9 @@ from sklearn.metrics import adjusted_rand_score
 
 import mixvi
 from mixvi import datasets
+from mixvi._refine import clustering_loss, soft_assignment, target_distribution
 from mixvi._warnings import MixviWarning
 from mixvi.data import CellsDataset
-from mixvi.idec import clustering_loss, soft_assignment, target_distribution
 from tests.model.helpers import build, fitted
 
 

@@ -1,0 +1,77 @@
+"""How cells are put under other conditions than their own: conditions by name, and `Cells` under other ones."""
+
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixvi.model.registration import conditions_of
+from mixvi.module.cells import Cells
+from mixvi.module.likelihoods import LIKELIHOODS
+
+if TYPE_CHECKING:
+    from mixvi.model._base import LatentModel
+
+Condition = Mapping[str, Any] | str  # values by column of .obs, or one of the batch column
+
+
+def named(model: "LatentModel", condition: Condition) -> dict[str, Any]:
+    """A condition as values by column, once the model knows them all."""
+    columns = dict(conditions_of(model.registry_))
+    if not isinstance(condition, Mapping):
+        if (batch := model.registry_["setup_args"]["batch_key"]) is None:
+            raise ValueError(
+                f"{condition!r} is a value of the batch, and {type(model).__name__} was set up without batch_key. "
+                f"Name the column too, {{column: value}}: the model is conditioned on {list(columns)}."
+            )
+        condition = {batch: condition}
+    for key, value in condition.items():
+        if key not in columns:
+            raise ValueError(
+                f"{type(model).__name__} is not conditioned on {key!r} but on {list(columns)}: batch_key and "
+                "covariate keys of setup_anndata."
+            )
+        levels = columns[key]
+        if levels is None and not (isinstance(value, Real) and np.isfinite(value)):
+            raise ValueError(f"{key}={value!r}; it is a continuous covariate, whose value is a finite number.")
+        if levels is not None and value not in set(levels):
+            raise ValueError(f"{key}={value!r} is not known; the model knows {np.asarray(levels).tolist()}.")
+    return dict(condition)
+
+
+def under(model: "LatentModel", condition: Condition) -> Callable[[Tensor], Tensor]:
+    """What puts c (n, q) under a condition; what that does not name stays as it is."""
+    wanted, columns, values = named(model, condition), [], []
+    start = n_continuous = 0
+    for key, levels in conditions_of(model.registry_):
+        if levels is None:
+            mean, scale = model.module.continuous[:, n_continuous].tolist()
+            code = [(wanted.get(key, mean) - mean) / scale]
+            n_continuous += 1
+        else:
+            code = [level == wanted.get(key) for level in levels]
+        if key in wanted:
+            columns += range(start, start + len(code))
+            values += map(float, code)
+        start += len(code)
+
+    def put(c: Tensor) -> Tensor:
+        c = c.clone()
+        c[:, columns] = c.new_tensor(values)
+        return c
+
+    return put
+
+
+def sized(model: "LatentModel", library_size: float | None) -> Callable[[Cells], Cells]:
+    """What gives cells that library size; ``None`` leaves them theirs."""
+    if library_size is None:
+        return lambda cells: cells
+    if LIKELIHOODS[model.likelihood_].support != "count":
+        raise ValueError(f"library_size={library_size} has no meaning under likelihood={model.likelihood_!r}.")
+    if model.module.layout.size_factor:
+        raise ValueError(f"library_size={library_size} has no meaning beside size factors; leave it out.")
+    return lambda cells: cells._replace(library=torch.full_like(cells.library, library_size))

@@ -1,0 +1,57 @@
+"""How cells stream through a trained model: any function of `Cells`, in large blocks, in the order asked for."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from mixvi.data import CellsDataset, as_positions
+from mixvi.model.registration import registered
+from mixvi.module.cells import Cells
+
+if TYPE_CHECKING:
+    from mixvi.model._base import LatentModel
+
+BATCH_SIZE = 1024
+
+
+def check_trained(model: "LatentModel") -> None:
+    """Raise ``RuntimeError`` if a model is not trained."""
+    if not model.is_trained_:
+        raise RuntimeError(f"This {type(model).__name__} is not trained yet; call model.train() first.")
+
+
+def collect(
+    model: "LatentModel",
+    of: Callable[[Cells], Tensor],
+    adata: AnnData | None = None,
+    indices: Sequence[int] | None = None,
+    batch_size: int | None = None,
+) -> np.ndarray:
+    """Values of ``of`` for each cell, (n, ...), in the order of ``indices``."""
+    return np.concatenate(list(blocks(model, of, adata, indices, batch_size)))
+
+
+def blocks(
+    model: "LatentModel",
+    of: Callable[[Cells], Tensor],
+    adata: AnnData | None,
+    indices: Sequence[int] | None,
+    batch_size: int | None,
+) -> Iterator[np.ndarray]:
+    """The same, block by block."""
+    check_trained(model)
+    manager = registered(model, adata)
+    rows = as_positions(indices, manager.adata.n_obs)
+    model.module.eval()
+    dataset = CellsDataset(manager, model.device, resident=False)
+    batch_size = batch_size or BATCH_SIZE
+    size = dataset.block_size(batch_size)
+    for block in (dataset[rows[start : start + size]] for start in range(0, len(rows), size)):
+        for cells in model.module.read(block).split(batch_size):
+            with torch.inference_mode():  # not around a yield, which would leave the caller in it
+                part = of(cells).cpu().numpy()
+            yield part
