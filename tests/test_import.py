@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -31,9 +30,3 @@ def test_every_name_is_there():
         assert name in dir(mixvi)
     with pytest.raises(AttributeError, match="no attribute 'PCA'"):
         mixvi.PCA  # noqa: B018
-
-
-def test_module_and_parts_do_not_know_anndata():
-    for path in (Path(mixvi.__file__).parent / "module").glob("*.py"):
-        assert "import anndata" not in path.read_text()
-        assert "scanpy" not in path.read_text()

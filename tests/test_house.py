@@ -1,0 +1,74 @@
+"""Rules of the house: imports point in one direction, other packages are used by their public names, no tower."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
+
+import mixvi
+
+SOURCE = Path(mixvi.__file__).parent
+FILES = {
+    ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in SOURCE.rglob("*.py")
+}
+
+
+def imports(tree):
+    """Modules that are imported when a file is, with the names that are taken from them."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        if isinstance(node, ast.ImportFrom):
+            yield node.module, [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, []) for alias in node.names)
+
+
+def test_no_import_circle():
+    """A file of a package needs that package's __init__ only if it takes a name that is defined there."""
+    graph = {}
+    for name, path in FILES.items():
+        found = set()
+        for module, names in imports(ast.parse(path.read_text())):
+            if module in FILES:
+                submodules = {f"{module}.{taken}" for taken in names} & set(FILES)
+                found |= submodules or {module}
+        graph[name] = found - {name}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def private(name):
+    return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_other_packages_are_used_by_their_public_names(name):
+    tree = ast.parse(FILES[name].read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.module.startswith("mixvi"):
+            assert not private(node.module), node.module
+            assert not any(map(private, (alias.name for alias in node.names))), ast.unparse(node)
+        elif isinstance(node, ast.Import):
+            assert not any(private(alias.name) for alias in node.names if not alias.name.startswith("mixvi"))
+
+
+def test_numerics_and_clusters_do_not_know_anndata():
+    for room in ("module", "ops", "cluster"):
+        for name, path in FILES.items():
+            if name.startswith(f"mixvi.{room}"):
+                taken = {module.split(".")[0] for module, _ in imports(ast.parse(path.read_text()))}
+                assert not taken & {"anndata", "scanpy"}, name
+
+
+@pytest.mark.parametrize("name", ["AE", "VAE", "CVAE", "GMVAE"])
+def test_two_levels_of_models(name):
+    """A final class, mixins that derive from nothing, and `LatentModel`."""
+    final, *between = getattr(mixvi, name).__mro__
+    ours = between[: between.index(UnsupervisedTrainingMixin)]
+    assert ours[-1].__bases__ == (UnsupervisedTrainingMixin, BaseModelClass)
+    assert all(mixin.__bases__ == (object,) for mixin in ours[:-1])
+    assert final.__bases__ == tuple(ours)
+    assert len(ours) == 3 or name != "GMVAE"
