@@ -87,18 +87,23 @@ def main():
     for repeat in range(args.repeats):
         for method in args.methods:
             start = time.monotonic()
-            subprocess.run([sys.executable, __file__, "--work", method, str(file)], check=True)
-            seconds = time.monotonic() - start
-            rows.append({"cells": cells.n_obs, "method": method, "repeat": repeat, "seconds": round(seconds, 1)})
+            process = subprocess.Popen([sys.executable, __file__, "--work", method, str(file)])
+            _, status, usage = os.wait4(process.pid, 0)
+            if status:
+                raise RuntimeError(f"{method} ended with status {status}.")
+            seconds, memory = time.monotonic() - start, usage.ru_maxrss / 1e6  # Linux counts kilobytes
+            row = {"cells": cells.n_obs, "method": method, "repeat": repeat, "seconds": round(seconds, 1)}
+            rows.append(row | {"GB": round(memory, 2)})
             print(rows[-1], flush=True)
     file.unlink()
     pd.DataFrame(rows).to_csv(path, mode="a", header=not path.exists(), index=False)
-    table = pd.read_csv(path).groupby(["cells", "method"])["seconds"].agg(["median", "min", "count"])
+    grouped = pd.read_csv(path).groupby(["cells", "method"])
+    table = grouped["seconds"].agg(["median", "min", "count"]).assign(memory=grouped["GB"].max())
     packages = ", ".join(f"{name} {version(name)}" for name in ("mixvi", "scvi-tools", "scanpy", "torch"))
     lines = [f"{os.cpu_count()} cores, {platform.machine()}, {packages}.", ""]
-    lines += ["| cells | method | seconds, median | least | runs |", "|---" * 5 + "|"]
+    lines += ["| cells | method | seconds, median | least | peak memory, GB | runs |", "|---" * 6 + "|"]
     lines += [
-        f"| {cells:,} | {method} | {row['median']:.0f} | {row['min']:.0f} | {row['count']:.0f} |"
+        f"| {cells:,} | {method} | {row['median']:.0f} | {row['min']:.0f} | {row['memory']:.1f} | {row['count']:.0f} |"
         for (cells, method), row in table.iterrows()
     ]
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")

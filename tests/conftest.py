@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
         if item.get_closest_marker("data") and not DATA_DIR.is_dir():
             item.add_marker(pytest.mark.skip(reason="needs real data: name their folder in MIXVI_DATA_DIR"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals():
+    """Under ``nohup ... &`` a process ignores SIGINT; the tests of interruption need its default."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
