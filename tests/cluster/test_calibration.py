@@ -5,7 +5,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import log_loss
 
-from mixvi.cluster.calibration import HOTTEST, cluster_probabilities, share_right, temperature
+from mixvi.cluster.calibration import HOTTEST, calibrated, cluster_log_probabilities, share_right, temperature
 
 
 @pytest.fixture
@@ -23,16 +23,35 @@ def test_mean_confidence_is_the_share_that_is_right(log_p):
         np.testing.assert_array_equal(p.argmax(1), log_p.argmax(1))
 
 
-def test_confidence_in_a_cluster_is_that_in_all_its_components(log_p):
+def test_components_share_what_is_calibrated_for_their_cluster(log_p):
+    """The likeliest cluster stays so, however many components another one has; and shares inside a cluster stay."""
     group = np.array([1, 0, 0, 1, 2])
     sharp = log_softmax(3 * log_p, axis=1)
-    t = temperature(sharp, 0.7, group)
-    p = softmax(sharp / t, axis=1)
+    log_q = cluster_log_probabilities(sharp, group)
+    r = np.exp(sharp)
+    sums = np.stack([r[:, [1, 2]].sum(1), r[:, [0, 3]].sum(1), r[:, 4]], 1)
+    np.testing.assert_allclose(np.exp(log_q), sums)
+    t = temperature(log_q, 0.7)
+    p = calibrated(sharp, group, t)
     clusters = np.stack([p[:, [1, 2]].sum(1), p[:, [0, 3]].sum(1), p[:, 4]], 1)
-    np.testing.assert_allclose(cluster_probabilities(sharp / t, group), clusters)
+    np.testing.assert_allclose(p.sum(1), 1)
     assert clusters.max(1).mean() == pytest.approx(0.7, abs=1e-4)
-    assert t != pytest.approx(temperature(sharp, 0.7), rel=0.05)
-    assert temperature(sharp, 0.5, np.zeros(5, int)) == 1.0  # one cluster is certain
+    np.testing.assert_array_equal(clusters.argmax(1), sums.argmax(1))
+    np.testing.assert_allclose(p[:, 1] * r[:, 2], p[:, 2] * r[:, 1])
+    np.testing.assert_allclose(calibrated(sharp, group, 1.0), r)
+    off = np.full_like(sharp, -np.inf)
+    off[:, 4] = 0.0
+    np.testing.assert_array_equal(calibrated(off, group, 3.0), np.exp(off))
+
+
+def test_many_components_do_not_outweigh_one(rng):
+    """Of 34 components 33 are one cluster, to which a tenth of the cells belongs."""
+    log_r = log_softmax(rng.normal(size=(1000, 34)), axis=1)
+    log_r[:900] = np.log(0.01 / 33)
+    log_r[:900, 33] = np.log(0.99)
+    group = np.repeat([0, 1], [33, 1])
+    for t in (1.0, 3.0, HOTTEST):
+        assert (calibrated(log_r, group, t)[:900, 33] > 0.5).all()
 
 
 def test_it_is_the_temperature_that_labels_drawn_from_known_probabilities_would_choose(log_p, rng):

@@ -200,11 +200,14 @@ def test_names_with_slashes_survive_a_file(blobs, tmp_path):
     assert set(blobs.obs["mixvi"].cat.categories) == {"blob/0", "blob/1", "blob/2"}
 
 
-def test_a_cluster_is_as_probable_as_all_its_components(model):
+def test_a_cluster_is_as_probable_as_all_its_components(model, recwarn, warned):
     p = model._component_probabilities(None, None, None)
     leaves = model.tree.clusters.tree.leaves()
     for n_clusters in (1, 2, 5, model.tree.clusters.tree.n_leaves):
+        noise = (model.tree.table["kind"].head(n_clusters - 1) == "noise").sum()
+        recwarn.clear()
         table = model.predict(soft=True, n_clusters=n_clusters)
+        assert (f"{noise} of the {n_clusters - 1} splits" in warned()) == (noise > 0)
         assert table.shape == (300, n_clusters)
         np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-5)
         sums = np.stack([p[:, sorted(leaves[node])].sum(1) for node in model.tree.clusters.tree.nodes(n_clusters)], 1)
@@ -235,7 +238,8 @@ def test_a_number_asked_for_before_is_a_cut_of_the_same_fit(blobs):
         for (name, then), now in zip(free.module.state_dict().items(), asked.module.state_dict().values(), strict=True):
             if name != "prior.temperature":  # which calibrates the clusters where the model cuts
                 np.testing.assert_array_equal(then, now, err_msg=name)
-        asked.module.prior.temperature.copy_(free.module.prior.temperature)
+        for model in (asked, free):
+            model.module.prior.temperature.fill_(1.0)
         np.testing.assert_array_equal(asked.predict(), free.predict(n_clusters=k))
 
 
@@ -326,7 +330,10 @@ def test_markers_are_genes_that_differ(model, blobs):
     assert (table["q"] >= table["p"] - 1e-12).all()
     for (name, versus), found in table.groupby(["cluster", "versus"]):
         assert name in model.cluster_names
-        assert found["p"].is_monotonic_increasing
+        higher = found["log2_fold_change"] > 0
+        assert higher.is_monotonic_decreasing  # genes that are higher come first
+        assert found["p"][higher].is_monotonic_increasing
+        assert found["p"][~higher].is_monotonic_increasing
         assert (model.markers(versus=versus).query("cluster == @name")["p"].to_numpy() == found["p"].to_numpy()).all()
     sure = table.query("versus == 'rest' and q < 0.001")
     assert len(sure) > 5

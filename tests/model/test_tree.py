@@ -69,7 +69,7 @@ def test_what_is_below(tree):
     assert tree.below("1") == {"1.0": [1], "1.1": [0]}  # not supported, but the first
     assert tree.below("1+2", 2) == {"1": [0, 1], "2": [4]}
     assert list(tree.below("0+1+2")) == ["1", "2", "0.0", "0.1"]  # all that is supported
-    with pytest.raises(ValueError, match="Cluster '2' can be split into 1 parts"):
+    with pytest.raises(ValueError, match="Cluster '2' is a leaf of the tree and has no parts"):
         tree.below("2")
     with pytest.raises(ValueError, match="Cluster '0' can be split into 2 to 2 parts; n_clusters=3"):
         tree.below("0", 3)
@@ -77,7 +77,7 @@ def test_what_is_below(tree):
 
 def test_it_is_printed(tree):
     assert str(tree).splitlines() == [
-        "3 clusters of 125 cells; any two differ significantly, by at least 2 nats a cell",
+        "3 clusters of 125 training cells; any two differ significantly, by at least 2 nats a cell",
         "0+1+2 (125 cells) splits: 8 +- 1 nats, a gap",
         "  0 (70 cells) splits: 9 +- 0.5 nats, a gap, not kept",
         "    0.0 (40 cells)",
@@ -90,4 +90,4 @@ def test_it_is_printed(tree):
     nan = np.full(4, np.nan)
     bare = tree.clusters.tree._replace(worth=nan, error=nan, between=nan)
     lines = str(ClusterTree(tree.clusters._replace(tree=bare), ["0", "1", "2"])).splitlines()
-    assert lines[:2] == ["3 clusters of 125 cells", "0+1+2 (125 cells) splits by connectivity 0.1"]
+    assert lines[:2] == ["3 clusters of 125 training cells", "0+1+2 (125 cells) splits by connectivity 0.1"]

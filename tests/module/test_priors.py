@@ -192,16 +192,6 @@ def test_placed_components_are_where_they_were_put_and_others_are_off(qz, cells,
     torch.testing.assert_close(prior.log_weights().exp()[:2], weight[:2].double() / 0.8)
 
 
-@torch.no_grad()
-def test_probabilities_are_responsibilities_at_a_temperature(qz, cells):
-    prior = scrambled(GaussianMixture(K, D))
-    r = prior.responsibilities(qz, cells)
-    torch.testing.assert_close(prior.probabilities(qz, cells), r)  # at first it is 1
-    prior.temperature.fill_(2.0)
-    torch.testing.assert_close(prior.probabilities(qz, cells), r.sqrt() / r.sqrt().sum(-1, keepdim=True))
-    torch.testing.assert_close(prior.responsibilities(qz, cells), r)
-
-
 def test_dirichlet_density_up_to_its_constant():
     prior = scrambled(GaussianMixture(K, D, concentration=3.0))
     dirichlet = torch.distributions.Dirichlet(torch.full((K,), 3.0).double())

@@ -12,7 +12,9 @@ from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 from mixvi._version import __version__
+from mixvi._warnings import warn
 from mixvi.cluster.agglomerate import MIN_WORTH
+from mixvi.cluster.calibration import calibrated
 from mixvi.model._base import LatentModel
 from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
@@ -239,7 +241,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
 
         Returns
         -------
-        One row for each cluster, comparison and gene, the most significant first: ``cluster``, ``versus``, ``gene``,
+        One row for each cluster, comparison and gene. Genes that are higher in the cluster come first, then those that
+        are lower, the most significant first: ``cluster``, ``versus``, ``gene``,
         ``log2_fold_change``, ``detection`` and ``detection_other`` (shares of cells with a count), ``p`` and ``q``
         (false discovery rate over genes).
 
@@ -310,10 +313,16 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         return [*classes, *(f"new {name}" if name in classes else name for name in others)]
 
     def _component_probabilities(self, adata, indices, batch_size) -> np.ndarray:
-        def probabilities(cells: Cells) -> Tensor:
-            return self.module.prior.probabilities(self.module.encode(cells), cells)
+        """Calibrated where the model cuts the tree, (n, K)."""
 
-        return collect(self, probabilities, adata, indices, batch_size)
+        def log_responsibilities(cells: Cells) -> Tensor:
+            return self.module.prior.log_responsibilities(self.module.encode(cells), cells)
+
+        log_r = collect(self, log_responsibilities, adata, indices, batch_size)
+        if self.clusters_ is None:
+            return np.exp(log_r)
+        tree = self._clusters().tree
+        return calibrated(log_r[:, : tree.n_leaves], tree.cut(self.n_clusters), self.module.prior.temperature.item())
 
     def _probabilities(self, adata, indices, batch_size, n_clusters=None) -> pd.DataFrame:
         p = self._component_probabilities(adata, indices, batch_size)
@@ -321,8 +330,12 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         names = names if indices is None else names[indices]
         if self.clusters_ is None:
             return pd.DataFrame(p.sum(1, keepdims=True), names, ["0"])
-        n_clusters = n_clusters or self.n_clusters
-        groups = self._clusters().groups(n_clusters)
+        n_clusters, clusters = n_clusters or self.n_clusters, self._clusters()
+        groups = clusters.groups(n_clusters)
+        if n_noise := (clusters.tree.kind[clusters.tree.n_leaves - n_clusters :] == "noise").sum():
+            warn(
+                f"{n_noise} of the {n_clusters - 1} splits between {n_clusters} clusters are noise; see model.tree.table."
+            )
         return pd.DataFrame(np.stack([p[:, group].sum(1) for group in groups], 1), names, self._names(n_clusters))
 
     def _tables(self, n_clusters: int | None) -> dict[str, pd.DataFrame]:

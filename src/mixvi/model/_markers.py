@@ -44,7 +44,9 @@ def marker_table(model: "GMVAE", clusters: Clusters, n_clusters: int, versus: st
             table.insert(0, "gene", model.get_var_names().astype(str))
             table.insert(0, "versus", kind)
             table.insert(0, "cluster", name)
-            tables.append(table.sort_values(["p", "log2_fold_change"], ascending=[True, False], kind="stable"))
+            lower = table["log2_fold_change"] <= 0
+            order = np.lexsort([-table["log2_fold_change"], table["p"], lower])
+            tables.append(table.iloc[order])
     return pd.concat(tables, ignore_index=True)
 
 

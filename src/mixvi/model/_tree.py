@@ -110,10 +110,11 @@ class ClusterTree:
         if n_clusters is None:
             supported = [len(inside) - i for i, j in enumerate(inside) if tree.supported[j]]
             n_clusters = max([2, *(n + 1 for n in supported)])
+        if not inside:
+            raise ValueError(f"Cluster {name!r} is a leaf of the tree and has no parts.")
         if not 2 <= n_clusters <= len(inside) + 1:
             raise ValueError(
-                f"Cluster {name!r} can be split into {'2 to ' if inside else ''}{len(inside) + 1} parts; "
-                f"n_clusters={n_clusters}."
+                f"Cluster {name!r} can be split into 2 to {len(inside) + 1} parts; n_clusters={n_clusters}."
             )
         live = [node]
         for j in inside[::-1][: n_clusters - 1]:
@@ -125,7 +126,7 @@ class ClusterTree:
         tree = self.clusters.tree
         is_default = self._n_kept + 1 == tree.n_default and not np.isnan(tree.worth).all()
         worth = f"; any two differ significantly, by at least {tree.min_worth:.3g} nats a cell" if is_default else ""
-        lines = [f"{self._n_kept + 1} clusters of {len(self.clusters.rows):,} cells{worth}"]
+        lines = [f"{self._n_kept + 1} clusters of {len(self.clusters.rows):,} training cells{worth}"]
         self._draw(2 * tree.n_leaves - 2, "", len(self.clusters.rows), lines)
         return "\n".join(lines)
 

@@ -25,7 +25,7 @@ class GMVAEModule(ELBOModule):
     r is the best q(y | x) there is beside this q(z | x, c); with it kl_z + kl_y = -log sum_k pi_k exp(-KL_k). A cell
     with a label has the one-hot r instead, so that kl_y = -log pi_y, and adds ``label`` = -log r_y, the cost of
     guessing the label (Kingma 2014). The weights add -log Dirichlet(pi | alpha) once for all cells. Probabilities that
-    users get are softmax(log r / T), with a temperature T >= 1 found when training ends (`mixvi.train.MixturePhases`).
+    users get are calibrated by a temperature T >= 1, found when training ends (`mixvi.cluster.calibration`).
 
     ``hierarchical=True`` lets a second latent shape the components (Dilokthanakul 2016): w ~ N(0, I),
     p(z | w, y = k) = N(mu_k(w), diag s_k(w)^2), q(w | x, c) a diagonal normal, and one more term,

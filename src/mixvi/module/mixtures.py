@@ -93,10 +93,6 @@ class MixturePrior(Prior):
         """q(y | x) (n, K), without a look at labels."""
         return self.log_responsibilities(qz, cells).exp()
 
-    def probabilities(self, qz: Distribution, cells: Cells) -> Tensor:
-        """Calibrated responsibilities (n, K): softmax(log r / temperature)."""
-        return (self.log_responsibilities(qz, cells) / self.temperature).softmax(-1)
-
     def log_responsibilities(self, qz: Distribution, cells: Cells) -> Tensor:
         """Log q(y | x) (n, K), without a look at labels."""
         pz, _ = self.given(cells, mean=True)

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
+from scipy.special import softmax
 from scvi import settings
 
 from mixvi._warnings import warn
 from mixvi.cluster.agglomerate import MIN_WORTH
-from mixvi.cluster.calibration import cluster_probabilities, share_right, temperature
+from mixvi.cluster.calibration import cluster_log_probabilities, share_right, temperature
 from mixvi.cluster.count_splitting import split_counts
 from mixvi.cluster.graph import SAMPLE, sample
 from mixvi.cluster.label_spreading import MIN_ASKED
@@ -115,8 +116,9 @@ class MixturePhases(Callback):
         accuracy, log_r = self._accuracy(trainer, plan, log_r[:, :k], labels, group)
         if np.isnan(accuracy):
             return
-        prior.temperature.fill_(temperature(log_r, accuracy, group))
-        before, after = (cluster_probabilities(log_r / t, group).max(1).mean() for t in (1.0, prior.temperature.item()))
+        log_p = cluster_log_probabilities(log_r, group)
+        prior.temperature.fill_(temperature(log_p, accuracy))
+        before, after = (softmax(log_p / t, axis=1).max(1).mean() for t in (1.0, prior.temperature.item()))
         logger.info(
             "Calibration: about %.0f %% of cells are in their right cluster%s; mean confidence %.2f -> %.2f.",
             100 * accuracy, " by held-out labels" if module.layout.n_labels else ", by two halves of their counts",
@@ -177,7 +179,7 @@ class MixturePhases(Callback):
         counts = read_counts(module, data.cells(), rows).x
         halves = split_counts(counts, clusters.overdispersion, 0.5, clusters.seed + 1)
         guesses = [
-            cluster_probabilities(
+            cluster_log_probabilities(
                 ask(module, data.cells(), rows, _responsibilities(module), half)[0].numpy()[:, : len(group)], group
             ).argmax(1)
             for half in (halves.seen, halves.held_out)
