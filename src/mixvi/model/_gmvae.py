@@ -333,9 +333,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         n_clusters, clusters = n_clusters or self.n_clusters, self._clusters()
         groups = clusters.groups(n_clusters)
         if n_noise := (clusters.tree.kind[clusters.tree.n_leaves - n_clusters :] == "noise").sum():
-            warn(
-                f"{n_noise} of the {n_clusters - 1} splits between {n_clusters} clusters are noise; see model.tree.table."
-            )
+            warn(f"{n_noise} of the {n_clusters - 1} splits that make {n_clusters} clusters are noise; see model.tree.")
         return pd.DataFrame(np.stack([p[:, group].sum(1) for group in groups], 1), names, self._names(n_clusters))
 
     def _tables(self, n_clusters: int | None) -> dict[str, pd.DataFrame]:
