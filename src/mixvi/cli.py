@@ -211,6 +211,7 @@ def _terminal():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("default", MixviWarning)
+            warnings.filterwarnings("ignore", "Stopped by", MixviWarning)  # how to go on in Python
             warnings.showwarning = lambda message, *_: typer.echo(f"mixvi: {message}", err=True)
             yield
     finally:

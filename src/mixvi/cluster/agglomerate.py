@@ -13,11 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from scipy.stats import norm
 
 from mixvi.cluster.evidence import Evidence, Gain, Group, lower_bound
 
-MIN_WORTH = 2 * norm.isf(0.05) ** 2  # 5.4 nats: of two like clusters, a cell is then assigned wrongly once in 20 times
+MIN_WORTH = 5.41  # nats, 2 z^2 for z = 1.645: of clusters of equal size, at most 5 % of cells look like the other one
 GRADE = 0.25  # cells half-way for each of the smaller side: half of what an even line has
 
 
@@ -32,7 +31,7 @@ class Tree(NamedTuple):
     between: np.ndarray  # (K - 1,) cells half-way between, for each of the smaller side; nan where not supported
     connectivity: np.ndarray  # (K - 1,) edges between both sides over those expected by chance
     n_default: int  # clusters of which any two differ
-    min_worth: float  # nats that are worth it
+    min_worth: float  # nats that are worth it; nan where the default clusters were not inferred
 
     @property
     def n_leaves(self) -> int:
@@ -101,8 +100,8 @@ def agglomerate(
     evidence
         Of the same cells; ``None`` joins and judges by the graph alone.
     min_worth
-        Nats by which any two default clusters must differ. With w nats, and as many cells on both sides, a share
-        Phi(-sqrt(w / 2)) of them is likelier on the wrong side; the default makes this 5 %.
+        Nats by which any two default clusters must differ. With w nats, and as many cells on both sides, at most a
+        share Phi(-sqrt(w / 2)) of them is likelier on the wrong side; the default makes this 5 %.
     infer
         Whether the number of default clusters is inferred; else they are the K parts.
     seed
@@ -111,7 +110,7 @@ def agglomerate(
         Number of parts K where the last ones may have no cell; ``None`` takes those that have.
     """
     joining = _Joining(part, graph, evidence, n_parts)
-    home = np.arange(joining.k)
+    home, min_worth = np.arange(joining.k), min_worth if infer else np.nan
     if infer:
         joining.until(lambda a, b: joining.likeness(a, b, min_worth))
         home = joining.home()

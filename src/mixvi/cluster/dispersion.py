@@ -25,30 +25,41 @@ def overdispersion(counts: csr_matrix, stratum: np.ndarray | None = None, seed: 
 
     Returns
     -------
-    (g,) at least 0; 0 for genes without counts.
+    (g,) at least 0; 0 for genes without counts. It is too low for a gene that is more than a tenth of all counts, as it
+    is part of the total that it is compared with.
     """
     some = sample(counts.shape[0], seed)
-    stratum = np.zeros(counts.shape[0], int) if stratum is None else stratum
+    stratum = np.zeros(len(some), int) if stratum is None else stratum[some]
+    if np.bincount(stratum, minlength=1).max() <= 2:
+        stratum = np.zeros(len(some), int)  # cells that cannot be compared within strata are compared across them
     by_frequency = np.argsort(-np.asarray(counts.sum(0)).ravel(), kind="stable")
     genes = by_frequency[::2], by_frequency[1::2]
     moments = np.zeros((2, counts.shape[1]))
-    for s in np.unique(stratum[some]):
-        cells = csr_matrix(counts[some[stratum[some] == s]], dtype=np.float64)
-        for measured, other in (genes, genes[::-1]):
-            if min(cells.shape[0], len(other)) > 2 and len(measured):
-                view = principal_components(log_normalised(cells[:, other]), seed)
-                moments[:, measured] += _moments(cells, measured, view)
+    for s in np.unique(stratum):
+        cells = csr_matrix(counts[some[stratum == s]], dtype=np.float64)
+        if cells.shape[0] > 2:
+            for measured, other in (genes, genes[::-1]):
+                moments[:, measured] += _moments(cells, measured, _neighbors(cells[:, other], seed))
     return np.maximum(moments[0], 0) / np.maximum(moments[1], 1e-12)
 
 
-def _moments(counts: csr_matrix, genes: np.ndarray, view: np.ndarray) -> np.ndarray:
+def _neighbors(counts: csr_matrix, seed: int) -> csr_matrix:
+    """Nearest neighbours (n, n) of each cell by these genes; random ones if fewer than three genes can tell."""
+    n, k = counts.shape[0], min(N_NEIGHBORS, counts.shape[0] - 1)
+    if counts.shape[1] < 3:
+        view = np.random.default_rng(seed).random((n, 1))
+    else:
+        view = principal_components(log_normalised(counts), seed)
+    near = nearest(view, k)
+    return csr_matrix((np.ones(n * k), near.ravel(), np.arange(0, n * k + 1, k)), (n, n))
+
+
+def _moments(counts: csr_matrix, genes: np.ndarray, near: csr_matrix) -> np.ndarray:
     """Variance beyond Poisson, and squared means, of these genes around the mean profile of a cell's neighbours.
 
     That mean has noise of its own, so the expected variance of a difference is larger than that of a count. The mean is
     squared by multiplying it with the cell's own count, which does not share this noise.
     """
-    n, k = len(view), min(N_NEIGHBORS, len(view) - 1)
-    near = csr_matrix((np.ones(n * k), nearest(view, k).ravel(), np.arange(0, n * k + 1, k)), (n, n))
     total = np.asarray(counts.sum(1))  # (n, 1)
     pooled = np.maximum(near @ total, 1)
     x = counts[:, genes].toarray()

@@ -102,7 +102,9 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
             check_saved(cls, path, cls.load_registry(str(dir_path), kwargs.get("prefix")), adata)
         elif not kwargs.get("backup_url"):
             raise ValueError(f"There is no {path}; pass the folder that save() wrote, and its prefix if it had one.")
-        return super().load(str(dir_path), adata, **kwargs)
+        model = super().load(str(dir_path), adata, **kwargs)
+        check_saved(cls, path, model.registry_, model.adata)  # of what was downloaded, or lay beside the model
+        return model
 
     def train(
         self,

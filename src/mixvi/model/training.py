@@ -145,6 +145,10 @@ def _train_full_batch(
 
 def _device(accelerator: str, devices: int | list[int] | str) -> torch.device:
     """The CPU or a CUDA device, as Lightning's trainer would take it; MPS has no double precision."""
+    if accelerator not in (known := ("auto", "cpu", "gpu", "cuda", "mps")):
+        raise ValueError(f"accelerator={accelerator!r} is not known; it is one of {list(known)}.")
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ValueError(f"accelerator={accelerator!r}, and there is no CUDA device; take 'auto' or 'cpu'.")
     if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", devices[0] if isinstance(devices, list) else 0)
