@@ -32,19 +32,19 @@ def two(rng):
 
 
 def test_a_gain_is_that_of_held_out_multinomial_counts(two):
-    """Against the mean of both profiles; of each group on average, summed and doubled."""
     counts, y = two
     halves = split_counts(counts, np.zeros(G))
     found = Evidence(halves, np.zeros(G)).gain(*groups(Evidence(halves, np.zeros(G)), y))
     held_out = halves.held_out.toarray().astype(int)
-    own = [profile(halves, y == k) for k in (0, 1)]
+    joint = profile(halves, np.arange(N))
     gains = []
     for k in (0, 1):
-        rows = held_out[y == k]
-        by_own, by_middle = (multinomial.logpmf(rows, rows.sum(1), p) for p in (own[k], (own[0] + own[1]) / 2))
-        gains.append((by_own - by_middle) / halves.share)
-    assert found.worth == pytest.approx(2 * sum(map(np.mean, gains)), rel=1e-6)
-    assert found.error == pytest.approx(2 * sum(x.var(ddof=1) / len(x) for x in gains) ** 0.5, rel=1e-6)
+        own, rows = profile(halves, y == k), held_out[y == k]
+        by_own, by_joint = (multinomial.logpmf(rows, rows.sum(1), p) for p in (own, joint))
+        gains.append((by_own - by_joint) / halves.share)
+    n_pairs = len(gains[0]) * len(gains[1]) / N
+    assert found.worth == pytest.approx(sum(map(np.sum, gains)) / n_pairs, rel=1e-6)
+    assert found.error == pytest.approx(sum(len(x) * x.var(ddof=1) for x in gains) ** 0.5 / n_pairs, rel=1e-6)
 
 
 def test_counts_that_vary_more_are_weighed_less(two, rng):
@@ -54,16 +54,14 @@ def test_counts_that_vary_more_are_weighed_less(two, rng):
     halves = split_counts(counts, alpha)
     evidence = Evidence(halves, alpha)
     found = evidence.gain(*groups(evidence, y))
-    mean = sum(np.asarray(halves.seen[y == k].mean(0)).ravel() for k in (0, 1)) / 2 / (1 - halves.share)
-    weight, worth = mean / (mean + alpha * mean**2), 0.0
-    own = [profile(halves, y == k) for k in (0, 1)]
-    middle = (own[0] + own[1]) / 2
+    mean = np.asarray(halves.seen.mean(0)).ravel() / (1 - halves.share)  # of whole counts
+    weight, joint, total = mean / (mean + alpha * mean**2), profile(halves, np.arange(N)), 0.0
     for k in (0, 1):
+        own = profile(halves, y == k)
         for x in halves.held_out[y == k].toarray():
-            expected, expected_middle = x.sum() * own[k], x.sum() * middle
-            gain = (weight * (x * np.log(expected / expected_middle) - expected + expected_middle)).sum()
-            worth += 2 * gain / halves.share / (y == k).sum()
-    assert found.worth == pytest.approx(worth, rel=1e-6)
+            expected, expected_joint = x.sum() * own, x.sum() * joint
+            total += (weight * (x * np.log(expected / expected_joint) - expected + expected_joint)).sum()
+    assert found.worth == pytest.approx(total / halves.share / ((y == 1).sum() * (y == 0).mean()), rel=1e-6)
 
 
 def test_a_lower_bound_is_that_of_a_t_test():
@@ -104,18 +102,6 @@ def test_halves_of_one_population_are_worth_less_than_nothing(theta, varying):
     assert n_beyond <= 6  # of 60 at level 0.05: three are expected, seven or more come in 3 of 100 such tests
 
 
-def test_the_worth_does_not_depend_on_sizes_where_differences_are_large():
-    """Three genes are on in one population and off in the other, and overdispersed."""
-    rng, found = np.random.default_rng(0), []
-    mean = np.ones((2, 100))
-    mean[0, :3], mean[1, :3] = 6, 0.1
-    for n in ((200, 4000), (2000, 2000), (4000, 200)):
-        y = np.repeat([0, 1], n)
-        evidence = evidence_of(draw(rng, mean[y], 1.0), 1.0)
-        found.append(evidence.gain(*groups(evidence, y)).worth)
-    np.testing.assert_allclose(found, np.mean(found), rtol=0.2)
-
-
 @pytest.mark.parametrize("theta", [np.inf, 2.0, 0.5])
 def test_two_populations_are_worth_it(rng, theta):
     y = np.arange(N) % 4 // 3
@@ -153,8 +139,8 @@ def test_strata_count_one_by_one(rng):
         rows = stratum == s
         one = Evidence(Halves(halves.seen[rows], halves.held_out[rows], halves.share), np.zeros(G))
         one.prior = both.prior  # a gene that occurs in one stratum only counts in both
-        total += one.gain(*groups(one, y[rows])).worth / 2
-    assert both.gain(*groups(both, y)).worth == pytest.approx(total, rel=1e-6)
+        total += one.gain(*groups(one, y[rows])).worth * (N // 8)
+    assert both.gain(*groups(both, y)).worth == pytest.approx(total / (2 * (N // 8)), rel=1e-6)
 
 
 def test_a_loss_is_that_of_pooled_multinomial_counts(two):

@@ -101,7 +101,7 @@ def agglomerate(
         Of the same cells; ``None`` joins and judges by the graph alone.
     min_worth
         Nats by which any two default clusters must differ. With w nats, and as many cells on both sides, at most a
-        share Phi(-sqrt(w / 2)) of them is likelier on the wrong side; the default makes this 5 %.
+        share Phi(-sqrt(w / 2)) of them is likelier on the wrong side: 5 % at the default.
     infer
         Whether the number of default clusters is inferred; else they are the K parts.
     seed

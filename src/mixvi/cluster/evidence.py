@@ -114,25 +114,18 @@ class Evidence:
         return float((self.weight(both, a.size + b.size) * lost).sum())
 
     def gain(self, a: Group, b: Group) -> Gain:
-        """Gain of a profile for each group over the mean of both profiles; below 0 where the groups are alike.
+        """Gain of a profile for each group over a joint one, on held-out counts; below 0 where the groups are alike.
 
-        In each stratum it is the gain of a cell, on average over a group, summed over both groups and doubled. So it
-        does not depend on the groups' sizes. For small differences it is the Kullback-Leibler divergence of a cell's
-        counts between the two profiles; for large ones it is less. Strata are weighed by n_a n_b / (n_a + n_b).
+        It is divided by n_a n_b / (n_a + n_b), summed over strata. For small differences this is the Kullback-Leibler
+        divergence of a cell's counts between the two profiles, whatever the groups' sizes. For large differences, a
+        rare group with genes of its own is worth more than one that only lacks genes.
         """
-        mean_count = [group.seen / np.maximum(group.size[:, None], 1) for group in (a, b)]
-        weight = 1 / (1 + self.overdispersion * sum(mean_count) / (2 * (1 - self.halves.share)))
-        middle = (self.profile(a.seen) + self.profile(b.seen)) / 2
-        n_pairs = a.size * b.size / np.maximum(a.size + b.size, 1)
-        share = 2 * n_pairs / max(n_pairs.sum(), 1e-300)  # of each stratum
-        worth = variance = 0.0
-        for group in (a, b):
-            gains = self._against(group, middle, weight)
-            each = share / np.maximum(group.size, 1)
-            worth += (np.repeat(each, group.size) * gains).sum()
-            if len(gains) > 1:
-                variance += gains.var(ddof=1) * (each**2 * group.size).sum()
-        return Gain(float(worth), float(variance**0.5))
+        both = a.seen + b.seen
+        joint, weight = self.profile(both), self.weight(both, a.size + b.size)
+        gains = [self._against(group, joint, weight) for group in (a, b)]
+        n_pairs = max((a.size * b.size / np.maximum(a.size + b.size, 1)).sum(), 0.5)
+        variance = sum(values.var(ddof=1) * len(values) for values in gains if len(values) > 1)
+        return Gain(sum(values.sum() for values in gains) / n_pairs, variance**0.5 / n_pairs)
 
     def information(self, groups: list[Group]) -> float:
         """What groups say of an average cell: held-out gain of their profiles over that of all cells, nats a cell."""
