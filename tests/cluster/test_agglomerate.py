@@ -164,6 +164,7 @@ def test_parts_of_one_population_are_one_cluster(seed):
     tree = agglomerate(part, shared_neighbors(rng.normal(size=(N, 3))), evidence)
     assert tree.n_default == 1
     assert set(tree.kind) == {"noise"}
+    assert agglomerate(part, csr_matrix((N, N)), evidence, min_worth=-np.inf).n_default == 1  # by significance alone
 
 
 def test_a_line_is_cut_in_grades(rng):
