@@ -1,8 +1,8 @@
 """A tree over clusters: they are joined pair by pair until one is left, and each join says what the split is worth.
 
 With counts, the default clusters come first. Among the pairs that do not differ significantly, or by too little, on
-held-out counts, the pair with the lowest worth joins, until there is no such pair. The tree then joins the pair that
-loses least log-likelihood of the other counts, first inside the default clusters and then among them.
+held-out counts, the pair with the lowest worth joins, until there is no such pair. From then on the pair joins that
+loses least log-likelihood of the other counts.
 
 Without counts, the pair joins that has most edges of the neighbour graph for its sizes. Default clusters share no more
 edges than by chance.
@@ -110,15 +110,11 @@ def agglomerate(
         Number of parts K where the last ones may have no cell; ``None`` takes those that have.
     """
     joining = _Joining(part, graph, evidence, n_parts)
-    home, min_worth = np.arange(joining.k), min_worth if infer else np.nan
     if infer:
         joining.until(lambda a, b: joining.likeness(a, b, min_worth))
-        home = joining.home()
-        joining = _Joining(part, graph, evidence, n_parts)
-    joining.until(lambda a, b: joining.loss(a, b) if home[joining.leaf(a)] == home[joining.leaf(b)] else np.inf)
     n_default = len(joining.live)
     joining.until(joining.loss)
-    return joining.tree(n_default, min_worth, seed)
+    return joining.tree(n_default, min_worth if infer else np.nan, seed)
 
 
 class _Joining:
@@ -138,19 +134,6 @@ class _Joining:
         self.edges[: self.k, : self.k] = (member @ graph @ member.T).toarray()
         self.n_ends = max(self.edges.sum(), 1e-300)
         self.ends = self.edges[: self.k].sum(1).tolist()  # edge ends of each node
-
-    def leaf(self, node: int) -> int:
-        """One of the leaves below a node."""
-        while node >= self.k:
-            node = self.pairs[node - self.k][0]
-        return node
-
-    def home(self) -> np.ndarray:
-        """Node (K,) that each leaf is in by now."""
-        home = np.arange(2 * self.k - 1)
-        for j in range(len(self.pairs) - 1, -1, -1):
-            home[list(self.pairs[j])] = home[self.k + j]
-        return home[: self.k]
 
     def connectivity(self, a: int, b: int) -> float:
         """Edges between two nodes over those that chance would put there."""
