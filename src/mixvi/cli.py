@@ -1,4 +1,4 @@
-"""The command line: `mixvi demo` and `mixvi fit`. Heavy imports wait inside the commands, so that --help is quick."""
+"""The command line: `mixvi demo` and `mixvi fit`. Commands import heavy packages themselves, so --help is fast."""
 
 import os
 import time
@@ -44,28 +44,28 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show version.")] = False,
 ) -> None:
-    """Structure in single cells: latent-variable models whose clusters come with honest probabilities."""
+    """Structure in single cells: latent-variable models whose clusters have calibrated probabilities."""
 
 
-Seed = Annotated[int, typer.Option(help="Seed of everything that is random.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random draws.")]
 Epochs = Annotated[
     int | None, typer.Option(help="Passes over the cells.", show_default="400, gmvae 100, fewer above 20,000 cells")
 ]
 Figures = Annotated[Path | None, typer.Option(help="Folder for a UMAP and the training curve as PNG.")]
 
 
-@app.command()
-def demo(
+@app.command("demo")
+def _demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("mixvi-demo"),
     max_epochs: Epochs = None,
     seed: Seed = 0,
 ) -> None:
-    """Cluster 700 real blood cells, which come with the package, and look at the result."""
+    """Cluster 700 real blood cells, which the package contains, and draw figures of the result."""
     with _errors_as_lines():
         if out.exists() and not out.is_dir():
-            raise ValueError(f"{out} is a file; --out names the folder to write into.")
+            raise ValueError(f"{out} is a file; --out must name a folder, new or existing.")
     with _errors_as_lines(), _terminal():
         from mixvi import GMVAE, datasets
 
@@ -78,37 +78,37 @@ def demo(
         typer.echo(f"Wrote {out}/: pbmc68k_reduced.h5ad, {', '.join(FIGURES)}")
 
 
-@app.command()
-def fit(
-    path: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Cells x genes.")],
-    out: Annotated[Path, typer.Option(help="Where to write the annotated cells.", metavar="OUT.h5ad")],
-    model: Annotated[Model, typer.Option(help="Which model.")] = Model.gmvae,
+@app.command("fit")
+def _fit(
+    path: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="AnnData of cells x genes.")],
+    out: Annotated[Path, typer.Option(help="File for the annotated cells.", metavar="OUT.h5ad")],
+    model: Annotated[Model, typer.Option(help="The model.")] = Model.gmvae,
     layer: Annotated[str | None, typer.Option(help="Layer with the values to model.", show_default=".X")] = None,
     batch_key: Annotated[str | None, typer.Option(help="Column of .obs with batch or condition.")] = None,
     labels_key: Annotated[str | None, typer.Option(help="Column of .obs with known classes (gmvae).")] = None,
     unlabeled_category: Annotated[str | None, typer.Option(help="Its value for cells without a class.")] = None,
     n_clusters: Annotated[int | None, typer.Option(help="Number of clusters (gmvae).", show_default="found")] = None,
-    n_latent: Annotated[int, typer.Option(help="Width of the latent space.")] = 10,
+    n_latent: Annotated[int, typer.Option(help="Dimensions of the latent space.")] = 10,
     likelihood: Annotated[str, typer.Option(help="auto, nb, zinb, poisson, bernoulli or normal.")] = "auto",
-    key_added: Annotated[str, typer.Option(help="Name of what is written into the AnnData.")] = "mixvi",
+    key_added: Annotated[str, typer.Option(help="Name of the results in the AnnData.")] = "mixvi",
     figures: Figures = None,
     max_epochs: Epochs = None,
     seed: Seed = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.h5ad if it exists.")] = False,
 ) -> None:
-    """Fit a model to the cells of a file, and write them with latent space and clusters to another."""
+    """Fit a model to the cells of a file, and write cells, latent means and clusters to another file."""
     with _errors_as_lines():
         for target in (out, *(figures / name for name in (FIGURES if figures else ()))):
             if target.is_dir() or (target.exists() and not force):
                 raise ValueError(f"{target} exists already; choose another name or pass --force to overwrite a file.")
         if not out.parent.is_dir():
-            raise ValueError(f"{out.parent} is not a folder; make it first.")
+            raise ValueError(f"{out.parent} is not a folder; create it first.")
         if not path.is_file():
             raise ValueError(f"{path} does not exist.")
         if out.exists() and out.samefile(path):
             raise ValueError(f"{path} would be overwritten by its own result; choose another name for --out.")
         if n_clusters is not None and model is not Model.gmvae:
-            raise ValueError(f"--n-clusters is for gmvae; {model} has no clusters of its own and takes Leiden's.")
+            raise ValueError(f"--n-clusters is for gmvae only; leave it out, and {model} takes Leiden clusters.")
     with _errors_as_lines(), _terminal():
         import anndata as ad
 
@@ -116,7 +116,7 @@ def fit(
 
         try:
             adata = ad.read_h5ad(path)
-        except Exception as error:  # anndata and h5py raise whatever they stumble over
+        except Exception as error:  # anndata and h5py raise many types of errors
             raise ValueError(f"{path} cannot be read as an .h5ad file: {error}") from error
         typer.echo(f"{model.upper()} on {adata.n_obs:,} cells x {adata.n_vars:,} genes of {path}.")
         setup = {"layer": layer, "batch_key": batch_key, "labels_key": labels_key}
@@ -139,13 +139,13 @@ def _train(cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int |
 
     from mixvi.data import check_free
 
-    check_free(adata, key)  # now, and not after the training
+    check_free(adata, key)  # fail before the training, not after it
     scvi.settings.seed = seed
     start = time.monotonic()
     cls.setup_anndata(adata, **setup)
     model = cls(adata, **settings)
     logging_dir = scvi.settings.logging_dir
-    with TemporaryDirectory() as folder:  # of the checkpoint that an interruption leaves, which no command goes on from
+    with TemporaryDirectory() as folder:  # for the checkpoint of an interruption, which no command uses
         scvi.settings.logging_dir = folder
         try:
             model.train(max_epochs)
@@ -165,7 +165,7 @@ def _train(cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int |
 def _report(
     adata: "AnnData", model: "LatentModel", labels: str | None, figures: Path | None, key: str = "mixvi"
 ) -> None:
-    """Agreement with known labels, and the figures."""
+    """Print the agreement with known labels, and draw the figures."""
     if labels is not None:
         from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
@@ -180,7 +180,7 @@ def _report(
 
 
 def _write(adata: "AnnData", out: Path) -> None:
-    """Write to a temporary name beside the target first, so that an interruption leaves an old file whole."""
+    """Write to a temporary file first, so that an interruption does not damage an old file."""
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         adata.write_h5ad(partial)
@@ -191,14 +191,14 @@ def _write(adata: "AnnData", out: Path) -> None:
 
 @contextmanager
 def _terminal():
-    """Leave the terminal to the progress bar and to what mixvi has to say."""
+    """Show only the progress bar and messages of mixvi."""
     import logging
     import warnings
 
     from mixvi._warnings import MixviWarning
 
     os.environ.setdefault("MPLBACKEND", "Agg")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow torch tenfold where cores are busy
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads make torch ten times slower on busy cores
     import lightning.pytorch  # noqa: F401  (it sets its own log level when imported)
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -211,7 +211,7 @@ def _terminal():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("default", MixviWarning)
-            warnings.filterwarnings("ignore", "Stopped by", MixviWarning)  # how to go on in Python
+            warnings.filterwarnings("ignore", "Stopped by", MixviWarning)  # it tells how to continue in Python
             warnings.showwarning = lambda message, *_: typer.echo(f"mixvi: {message}", err=True)
             yield
     finally:
@@ -221,7 +221,7 @@ def _terminal():
 
 @contextmanager
 def _errors_as_lines():
-    """A wrong input is one line on standard error and exit code 1, not a traceback."""
+    """Report a wrong input as one line on standard error and exit code 1, without a traceback."""
     try:
         yield
     except (ValueError, KeyError, OSError) as error:

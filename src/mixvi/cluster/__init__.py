@@ -1,4 +1,4 @@
-"""Clusters of arrays: neighbour graphs, communities, the tree over them and its evidence. No AnnData, no model."""
+"""Clusters from arrays: neighbour graphs, communities, the tree over them and its evidence. No AnnData, no model."""
 
 from mixvi.cluster.agglomerate import Tree, agglomerate
 from mixvi.cluster.calibration import temperature

@@ -1,11 +1,12 @@
-"""A tree over clusters: they are joined pair by pair until one is left, and each join says what the split is worth.
+"""A tree over clusters. Pairs of clusters join until one cluster is left; each join records the worth of the split.
 
-With counts, the default clusters come first. Among the pairs that do not differ significantly, or by too little, on
-held-out counts, the pair with the lowest worth joins, until there is no such pair. From then on the pair joins that
-loses least log-likelihood of the other counts.
+With counts, there are two stages. In the first, a pair may join if its worth on held-out counts is not significant, or
+is below ``min_worth``. The pair with the lowest worth joins first. The stage ends when no pair may join, and the nodes
+that are left are the default clusters. In the second stage, the pair joins that loses least log-likelihood of the seen
+counts.
 
-Without counts, the pair joins that has most edges of the neighbour graph for its sizes. Default clusters share no more
-edges than by chance.
+Without counts, the pair joins that has most edges of the neighbour graph, relative to the number expected by chance.
+The default clusters are the nodes that are left when no pair has more edges than expected.
 """
 
 from collections.abc import Callable
@@ -16,22 +17,22 @@ from scipy.sparse import csr_matrix
 
 from mixvi.cluster.evidence import Evidence, Gain, Group, lower_bound
 
-MIN_WORTH = 5.41  # nats, 2 z^2 for z = 1.645: of clusters of equal size, at most 5 % of cells look like the other one
-GRADE = 0.25  # cells half-way for each of the smaller side: half of what an even line has
+MIN_WORTH = 5.41  # nats, 2 z^2 for z = 1.645: of two clusters of equal size, at most 5 % of cells fit the other better
+GRADE = 0.25  # intermediate cells per cell of the smaller side; half the value of cells evenly spread along a line
 
 
 class Tree(NamedTuple):
-    """K leaves, and the K - 1 joins that make them one. Join j makes node K + j; nodes below K are the leaves."""
+    """K leaves, and the K - 1 joins that unite them. Join j makes node K + j; nodes below K are the leaves."""
 
-    pairs: np.ndarray  # (K - 1, 2) nodes that are joined
-    cells: np.ndarray  # (K - 1, 2) how many cells they have
-    worth: np.ndarray  # (K - 1,) nats by which a cell tells its side from the other; nan without counts, or where the
-    # two sides are in different batches
-    error: np.ndarray  # (K - 1,) standard error of it
-    between: np.ndarray  # (K - 1,) cells half-way between, for each of the smaller side; nan where not supported
-    connectivity: np.ndarray  # (K - 1,) edges between both sides over those expected by chance
-    n_default: int  # clusters of which any two differ
-    min_worth: float  # nats that are worth it; nan where the default clusters were not inferred
+    pairs: np.ndarray  # (K - 1, 2) the two nodes of each join
+    cells: np.ndarray  # (K - 1, 2) their numbers of cells
+    worth: np.ndarray  # (K - 1,) nats a cell by which held-out counts tell the two sides apart; nan without counts, or
+    # where the two sides are in different batches
+    error: np.ndarray  # (K - 1,) standard error of the worth
+    between: np.ndarray  # (K - 1,) intermediate cells per cell of the smaller side; nan where not supported
+    connectivity: np.ndarray  # (K - 1,) number of edges between the sides, relative to that expected by chance
+    n_default: int  # number of default clusters
+    min_worth: float  # nats by which default clusters must differ; nan where they were not inferred
 
     @property
     def n_leaves(self) -> int:
@@ -40,12 +41,12 @@ class Tree(NamedTuple):
 
     @property
     def supported(self) -> np.ndarray:
-        """(K - 1,) whether the worth is above 0 beyond chance, by a t test with Bonferroni's correction."""
+        """(K - 1,) whether the worth is significantly above 0, by a t test with Bonferroni's correction."""
         return lower_bound(self.worth, self.error, self.cells.min(1, initial=2**60), len(self.pairs)) > 0
 
     @property
     def kind(self) -> np.ndarray:
-        """(K - 1,) ``"gap"``, ``"grade"`` (cells stand between), ``"noise"`` (not supported), ``""`` without counts."""
+        """(K - 1,) ``"gap"``, ``"grade"`` (intermediate cells), ``"noise"`` (not supported), ``""`` (no worth)."""
         kind = np.where(self.between < GRADE, "gap", "grade")
         kind[~self.supported] = "noise"
         kind[np.isnan(self.worth)] = ""
@@ -59,12 +60,12 @@ class Tree(NamedTuple):
         return below
 
     def nodes(self, n_clusters: int) -> list[int]:
-        """The nodes that are left when there are so many clusters.
+        """The nodes that are left when the tree is cut into ``n_clusters`` clusters.
 
         Raises
         ------
         ValueError
-            If the tree has fewer leaves.
+            If ``n_clusters`` is below 1 or above the number of leaves.
         """
         if not 1 <= n_clusters <= self.n_leaves:
             raise ValueError(f"n_clusters={n_clusters}; this tree can be cut into 1 to {self.n_leaves} clusters.")
@@ -73,7 +74,7 @@ class Tree(NamedTuple):
         return [node for node in range(self.n_leaves + n_joins) if node not in joined]
 
     def cut(self, n_clusters: int) -> np.ndarray:
-        """Number of the cluster (0, ...) of each leaf (K,) when there are so many; see `nodes` for their order."""
+        """(K,) cluster of each leaf, numbered from 0 in the order of `nodes`, when there are ``n_clusters``."""
         group, below = np.empty(self.n_leaves, int), self.leaves()
         for i, node in enumerate(self.nodes(n_clusters)):
             group[below[node]] = i
@@ -94,20 +95,24 @@ def agglomerate(
     Parameters
     ----------
     part
-        (n,) part of each cell, numbered from 0; -1 for cells that are in none.
+        (n,) part of each cell, numbered from 0; -1 for cells in no part.
     graph
         (n, n) neighbour graph.
     evidence
-        Of the same cells; ``None`` joins and judges by the graph alone.
+        Evidence from the same cells. ``None`` joins by the graph alone.
     min_worth
         Nats by which any two default clusters must differ. With w nats, and as many cells on both sides, at most a
-        share Phi(-sqrt(w / 2)) of them is likelier on the wrong side: 5 % at the default.
+        share Phi(-sqrt(w / 2)) of the cells fits the wrong side better: 5 % at the default.
     infer
-        Whether the number of default clusters is inferred; else they are the K parts.
+        Whether the number of default clusters is inferred. ``False`` keeps the K parts as default clusters.
     seed
-        Of the cells that are looked at where there are many.
+        Seed of the sample from which ``between`` is estimated; it matters above 10,000 cells.
     n_parts
-        Number of parts K where the last ones may have no cell; ``None`` takes those that have.
+        Number of parts K, if the last parts may be empty. ``None`` is one more than the highest in ``part``.
+
+    Returns
+    -------
+    The tree.
     """
     joining = _Joining(part, graph, evidence, n_parts)
     if infer:
@@ -136,32 +141,32 @@ class _Joining:
         self.ends = self.edges[: self.k].sum(1).tolist()  # edge ends of each node
 
     def connectivity(self, a: int, b: int) -> float:
-        """Edges between two nodes over those that chance would put there."""
+        """Number of edges between two nodes, relative to that expected by chance."""
         return self.edges[a, b] * self.n_ends / max(self.ends[a] * self.ends[b], 1e-300)
 
     def gain(self, a: int, b: int) -> Gain | None:
-        """What held-out counts say of a split, or ``None`` if they cannot compare its sides."""
+        """Gain of a split on held-out counts; ``None`` if these cannot compare its sides."""
         if self.groups and self.evidence.comparable(self.groups[a], self.groups[b]):
             return self.evidence.gain(self.groups[a], self.groups[b])
         return None
 
     def is_significant(self, a: int, b: int, gain: Gain) -> bool:
-        """Whether the gain is above 0 beyond chance."""
+        """Whether the gain is significantly above 0."""
         return bool(lower_bound(*gain, min(self.size[a], self.size[b]), self.k - 1) > 0)
 
     def likeness(self, a: int, b: int, min_worth: float) -> float:
-        """What two nodes that are one cluster differ by; infinite for two clusters."""
+        """Difference of two nodes that may be one cluster; infinite for two clusters."""
         gain = self.gain(a, b)
         if gain is None:
             return -self.connectivity(a, b) if self.connectivity(a, b) > 1 else np.inf
         return np.inf if self.is_significant(a, b, gain) and gain.worth >= min_worth else gain.worth
 
     def loss(self, a: int, b: int) -> float:
-        """What joining two nodes costs."""
+        """Cost of joining two nodes."""
         return self.evidence.loss(self.groups[a], self.groups[b]) if self.groups else -self.connectivity(a, b)
 
     def until(self, score: Callable[[int, int], float]) -> None:
-        """Join the pair with the lowest score, again and again, while it is finite."""
+        """Join the pair with the lowest score, and repeat while that score is finite."""
         scores = {(a, b): score(a, b) for i, a in enumerate(self.live) for b in self.live[i + 1 :]}
         while scores and min(scores.values()) < np.inf:
             pair = min(scores, key=scores.get)
@@ -170,7 +175,7 @@ class _Joining:
             scores |= {(a, new): score(a, new) for a in self.live[:-1]}
 
     def join(self, a: int, b: int) -> int:
-        """Make one node of two, and give its number."""
+        """Join two nodes; return the number of the new one."""
         new = self.k + len(self.pairs)
         self.pairs.append((a, b))
         self.live = [node for node in self.live if node not in (a, b)] + [new]
@@ -183,7 +188,7 @@ class _Joining:
         return new
 
     def tree(self, n_default: int, min_worth: float, seed: int) -> Tree:
-        """The tree, when all is one node."""
+        """The tree; all cells must be in one node."""
         rows = []
         for a, b in self.pairs:
             gain, between = self.gain(a, b), np.nan

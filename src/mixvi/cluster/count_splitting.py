@@ -1,7 +1,7 @@
-"""Count splitting: two independent parts of the same counts, one to find clusters with and one to test them on.
+"""Count splitting: counts in two independent parts. One part finds clusters, and the other part tests them.
 
-A negative binomial count is cut by a beta-binomial draw with the dispersion of its gene. Both parts are then negative
-binomial and independent of each other, so that clusters found in the one owe nothing to the noise of the other.
+A beta-binomial draw with the dispersion of the gene splits a negative binomial count. Both parts are then negative
+binomial and independent of each other. So the noise of one part has no influence on clusters found in the other.
 
 References
 ----------
@@ -13,30 +13,30 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
-HELD_OUT = 0.2  # share of the counts that tests: the usual fifth of a five-fold split
+HELD_OUT = 0.2  # share of the counts that is held out; one fifth, as in five-fold cross-validation
 
 
 class Halves(NamedTuple):
     """Counts (n, g) in two independent parts that add up to the whole."""
 
-    seen: csr_matrix  # finds clusters
-    held_out: csr_matrix  # tests them
+    seen: csr_matrix  # the part in which clusters are found
+    held_out: csr_matrix  # the part on which clusters are tested
     share: float  # expected share of the counts that is held out
 
 
 def split_counts(counts: csr_matrix, overdispersion: np.ndarray, share: float = HELD_OUT, seed: int = 0) -> Halves:
-    """Cut each count in two.
+    """Split each count in two.
 
     Parameters
     ----------
     counts
         (n, g) raw counts.
     overdispersion
-        (g,) 1 / theta of each gene: the variance is mu + mu^2 / theta. 0 is a Poisson gene, which is cut binomially.
+        (g,) 1 / theta of each gene: the variance is mu + mu^2 / theta. At 0, a Poisson, the split is binomial.
     share
         Expected share of the counts that is held out, above 0 and below 1.
     seed
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def split_counts(counts: csr_matrix, overdispersion: np.ndarray, share: float = 
     rng = np.random.default_rng(seed)
     counts = csr_matrix(counts, copy=True)
     counts.sum_duplicates()
-    alpha = np.maximum(overdispersion, 1e-6)[counts.indices]  # so near to Poisson that no draw tells
+    alpha = np.maximum(overdispersion, 1e-6)[counts.indices]  # 1e-6 is as good as a Poisson
     p = rng.beta(share / alpha, (1 - share) / alpha)
     held_out, seen = counts.copy(), counts.copy()
     held_out.data = rng.binomial(counts.data.astype(np.int64), p).astype(counts.dtype)

@@ -1,7 +1,7 @@
-"""Overdispersion of genes: how much more a gene varies between like cells than Poisson counts do.
+"""Overdispersion of genes: how much more a gene varies among similar cells than Poisson counts do.
 
-Like cells are nearest neighbours. One half of the genes finds them, and the other half is measured. The noise of a gene
-then has no say in which cells are alike, so it is not taken for a difference between cells.
+Similar cells are nearest neighbours. One half of the genes finds the neighbours, and the overdispersion of the other
+half is measured. Then the halves change roles. So the noise of a gene does not choose its own neighbours.
 """
 
 import numpy as np
@@ -18,20 +18,20 @@ def overdispersion(counts: csr_matrix, stratum: np.ndarray | None = None, seed: 
     counts
         (n, g) raw counts.
     stratum
-        (n,) number of the stratum of each cell, such as its batch; neighbours are of the same one. ``None`` is one
-        stratum.
+        (n,) stratum of each cell, such as its batch, numbered from 0. Neighbours are in the same stratum. ``None`` is
+        one stratum.
     seed
-        Of the cells that are measured where there are more than 10,000, and of the principal components.
+        Seed of the sample of 10,000 cells, if there are more, and of the principal components.
 
     Returns
     -------
-    (g,) at least 0; 0 for genes without counts. It is too low for a gene that is more than a tenth of all counts, as it
-    is part of the total that it is compared with.
+    (g,) at least 0; 0 for genes without counts. It is too low for a gene with more than a tenth of all counts, because
+    the gene is then a large part of the library size.
     """
     some = sample(counts.shape[0], seed)
     stratum = np.zeros(len(some), int) if stratum is None else stratum[some]
     if np.bincount(stratum, minlength=1).max() <= 2:
-        stratum = np.zeros(len(some), int)  # cells that cannot be compared within strata are compared across them
+        stratum = np.zeros(len(some), int)  # strata are too small: compare cells across them
     by_frequency = np.argsort(-np.asarray(counts.sum(0)).ravel(), kind="stable")
     genes = by_frequency[::2], by_frequency[1::2]
     moments = np.zeros((2, counts.shape[1]))
@@ -44,7 +44,7 @@ def overdispersion(counts: csr_matrix, stratum: np.ndarray | None = None, seed: 
 
 
 def _neighbors(counts: csr_matrix, seed: int) -> csr_matrix:
-    """Nearest neighbours (n, n) of each cell by these genes; random ones if fewer than three genes can tell."""
+    """Nearest neighbours (n, n) of each cell by these genes; random ones if there are fewer than three genes."""
     n, k = counts.shape[0], min(N_NEIGHBORS, counts.shape[0] - 1)
     if counts.shape[1] < 3:
         view = np.random.default_rng(seed).random((n, 1))
@@ -55,15 +55,15 @@ def _neighbors(counts: csr_matrix, seed: int) -> csr_matrix:
 
 
 def _moments(counts: csr_matrix, genes: np.ndarray, near: csr_matrix) -> np.ndarray:
-    """Variance beyond Poisson, and squared means, of these genes around the mean profile of a cell's neighbours.
+    """Variance beyond Poisson, and squared means (2, g), of these genes around the mean of a cell's neighbours.
 
-    That mean has noise of its own, so the expected variance of a difference is larger than that of a count. The mean is
-    squared by multiplying it with the cell's own count, which does not share this noise.
+    The mean has noise of its own, which is taken off the variance. The squared mean is the product of the neighbours'
+    mean and the cell's own count, whose noise is independent.
     """
     total = np.asarray(counts.sum(1))  # (n, 1)
     pooled = np.maximum(near @ total, 1)
     x = counts[:, genes].toarray()
     mean = (near @ counts[:, genes]).toarray() * (total / pooled)
     poisson, inflation = mean * (1 + total / pooled), 1 + (near @ total**2) / pooled**2
-    least = (total**2).sum() * (x.sum(0) / max(total.sum(), 1)) ** 2  # were all cells alike: of use for rare genes
+    least = (total**2).sum() * (x.sum(0) / max(total.sum(), 1)) ** 2  # value if all cells were alike; for rare genes
     return np.stack([((x - mean) ** 2 - poisson).sum(0), np.maximum((x * mean * inflation).sum(0), least)])

@@ -1,8 +1,8 @@
 """Evidence that two groups of cells differ: log-likelihood of held-out counts under two mean profiles and under one.
 
-The model of a group is one mean profile, the expected share of each gene in a cell's counts. Counts are weighed by
-their negative binomial variance (quasi-likelihood), so a gene that varies much between like cells says less. With
-strata, such as batches, each group has one profile in each stratum, and only differences within strata count.
+The model of a group is one mean profile: the expected share of each gene in a cell's counts. Counts are weighted by
+their negative binomial variance (quasi-likelihood), so a gene that varies much among similar cells has less weight.
+With strata, such as batches, a group has one profile in each stratum, and only differences within strata count.
 """
 
 from typing import NamedTuple
@@ -15,19 +15,19 @@ from scipy.stats import t
 from mixvi.cluster.count_splitting import Halves
 from mixvi.cluster.graph import sample
 
-LEVEL = 0.05  # chance that any split of pure noise in a tree is called real
-GRID = np.linspace(-1, 2, 61)  # positions along the line through two profiles, which are at 0 and 1
-EM_STEPS = 200  # of the distribution over this grid
-ENOUGH = 10  # cells of both groups in the same strata: with fewer, a t test says little
+LEVEL = 0.05  # probability that a tree of pure noise has any significant split
+GRID = np.linspace(-1, 2, 61)  # positions along the line through two profiles, one at 0 and the other at 1
+EM_STEPS = 200  # to estimate the distribution over this grid
+ENOUGH = 10  # cells of both groups in the same strata; with fewer, a t test has little power
 
 
 class Group(NamedTuple):
     """Cells of one group, by stratum."""
 
-    seen: np.ndarray  # (s, g) pooled counts of the part that finds clusters
+    seen: np.ndarray  # (s, g) pooled seen counts, in which clusters are found
     size: np.ndarray  # (s,) cells
-    held_out: list[csr_matrix]  # s matrices, the other part of each cell's counts
-    totals: list[np.ndarray]  # their rows' sums
+    held_out: list[csr_matrix]  # s matrices (n_s, g), held-out counts of each cell
+    totals: list[np.ndarray]  # s arrays (n_s,), sums of their rows
 
     @property
     def n_cells(self) -> int:
@@ -42,14 +42,28 @@ class Group(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """What two profiles in place of one are worth on the held-out counts."""
+    """Gain in held-out log-likelihood of two profiles over one."""
 
-    worth: float  # nats at full depth by which a cell tells its group from the other
-    error: float  # its standard error
+    worth: float  # nats a cell, for its whole library, by which its counts tell the two groups apart
+    error: float  # standard error of the worth
 
 
 def lower_bound(worth: np.ndarray, error: np.ndarray, n_cells: np.ndarray, n_tests: int) -> np.ndarray:
-    """Lower confidence bound of gains, for smaller groups of so many cells: a t test with Bonferroni's correction."""
+    """Lower confidence bound of gains, by a t test with Bonferroni's correction.
+
+    Parameters
+    ----------
+    worth, error
+        (m,) or scalar gains and their standard errors, in nats.
+    n_cells
+        (m,) or scalar number of cells of the smaller group; the degrees of freedom are one less.
+    n_tests
+        Number of tests to correct for.
+
+    Returns
+    -------
+    (m,) or scalar lower bounds, in nats; ``-inf`` for a group of one cell.
+    """
     bound = worth - t.isf(LEVEL / max(n_tests, 1), np.maximum(n_cells - 1, 1)) * error
     return np.where(n_cells > 1, bound, -np.inf)
 
@@ -60,7 +74,7 @@ class Evidence:
     Parameters
     ----------
     halves
-        (n, g) counts in two independent parts.
+        (n, g) each: counts in two independent parts.
     overdispersion
         (g,) 1 / theta of each gene.
     stratum
@@ -73,12 +87,12 @@ class Evidence:
         self.stratum = np.zeros(n, int) if stratum is None else stratum
         self.n_strata = int(self.stratum.max(initial=0)) + 1
         self.all = self.group(np.arange(n))
-        self.prior = self.all.seen.any(0).sum() / 2  # pseudo-counts of Jeffreys' prior, half a count a gene that occurs
+        self.prior = self.all.seen.any(0).sum() / 2  # pseudo-counts of Jeffreys' prior: 1/2 for each gene that occurs
         total = self.all.seen.sum(-1, keepdims=True)
-        self.base = (self.all.seen + 1e-9) / (total + 1e-9 * n_genes)  # (s, g) where the prior puts them
+        self.base = (self.all.seen + 1e-9) / (total + 1e-9 * n_genes)  # (s, g) mean of the prior
 
     def group(self, cells: np.ndarray) -> Group:
-        """The cells with the given row numbers."""
+        """A group of the cells with the given row numbers (m,)."""
         by_stratum = [cells[self.stratum[cells] == s] for s in range(self.n_strata)]
         seen = np.stack([np.asarray(self.halves.seen[rows].sum(0), dtype=float).ravel() for rows in by_stratum])
         size = np.array([len(rows) for rows in by_stratum])
@@ -86,22 +100,53 @@ class Evidence:
         return Group(seen, size, held_out, [np.asarray(part.sum(1), dtype=float).ravel() for part in held_out])
 
     def profile(self, seen: np.ndarray) -> np.ndarray:
-        """Mean profile (s, g) of pooled counts; rows sum to 1."""
+        """Mean profile (s, g) of pooled counts (s, g); rows sum to 1."""
         return (seen + self.prior * self.base) / (seen.sum(-1, keepdims=True) + self.prior)
 
     def weight(self, seen: np.ndarray, size: np.ndarray) -> np.ndarray:
-        """Poisson variance of each gene over its negative binomial one, at the mean count of so many cells, (s, g)."""
+        """Poisson variance of each gene, divided by its negative binomial variance.
+
+        Parameters
+        ----------
+        seen
+            (s, g) pooled seen counts in each stratum.
+        size
+            (s,) number of cells in each stratum.
+
+        Returns
+        -------
+        (s, g) weights in (0, 1], at the mean count of a cell.
+        """
         mean = seen / (np.maximum(size[:, None], 1) * (1 - self.halves.share))
         return 1 / (1 + self.overdispersion * mean)
 
     def comparable(self, a: Group, b: Group) -> bool:
-        """Whether so many cells of both are in the same strata that these can be compared."""
+        """Whether enough cells of both groups are in the same strata.
+
+        Parameters
+        ----------
+        a, b
+            The groups to compare.
+
+        Returns
+        -------
+        Whether at least 10 cells of one have a partner of the other in their stratum, or all cells of one group do.
+        """
         return np.minimum(a.size, b.size).sum() >= min(a.n_cells, b.n_cells, ENOUGH)
 
     def loss(self, a: Group, b: Group) -> float:
-        """Log-likelihood of the counts that found the groups, in nats, that is lost when both share one profile.
+        """Log-likelihood of the seen counts that is lost when both groups share one profile.
 
-        Groups that cannot be compared within strata are compared across them.
+        Groups that are not `comparable` within strata are compared across them.
+
+        Parameters
+        ----------
+        a, b
+            The groups to compare.
+
+        Returns
+        -------
+        The loss, summed over cells, in nats.
         """
         if not self.comparable(a, b):
             a, b = (Group(group.seen.sum(0)[None], group.size.sum()[None], [], []) for group in (a, b))
@@ -114,11 +159,20 @@ class Evidence:
         return float((self.weight(both, a.size + b.size) * lost).sum())
 
     def gain(self, a: Group, b: Group) -> Gain:
-        """Gain of a profile for each group over a joint one, on held-out counts; below 0 where the groups are alike.
+        """Gain in held-out log-likelihood of a profile for each group over a joint profile.
 
-        It is divided by n_a n_b / (n_a + n_b), summed over strata. For small differences this is the Kullback-Leibler
-        divergence of a cell's counts between the two profiles, whatever the groups' sizes. For large differences, a
-        rare group with genes of its own is worth more than one that only lacks genes.
+        The gain is divided by n_a n_b / (n_a + n_b), summed over strata. For small differences, it is then the
+        Kullback-Leibler divergence of a cell's counts between the two profiles, whatever the sizes of the groups. For
+        large differences, a rare group with genes of its own has a larger gain than one that only lacks genes.
+
+        Parameters
+        ----------
+        a, b
+            The groups to compare.
+
+        Returns
+        -------
+        Worth and standard error, in nats a cell. The worth is below 0 where the groups are alike.
         """
         both = a.seen + b.seen
         joint, weight = self.profile(both), self.weight(both, a.size + b.size)
@@ -128,16 +182,26 @@ class Evidence:
         return Gain(sum(values.sum() for values in gains) / n_pairs, variance**0.5 / n_pairs)
 
     def information(self, groups: list[Group]) -> float:
-        """What groups say of an average cell: held-out gain of their profiles over that of all cells, nats a cell."""
+        """Held-out gain of the groups' profiles over that of all cells, in nats over the number of all cells."""
         common, weight = self.profile(self.all.seen), self.weight(self.all.seen, self.all.size)
         return sum(self._against(group, common, weight).sum() for group in groups) / self.all.n_cells
 
     def between(self, a: Group, b: Group, seed: int = 0) -> float:
-        """Cells half-way between two profiles, for each cell of the smaller group: near 0 at a gap, 1/2 on a line.
+        """Number of intermediate cells between two profiles, per cell of the smaller group.
 
-        The place of a cell is the exponent x of p_a^(1 - x) p_b^x. The distribution of places is estimated by
-        non-parametric maximum likelihood, which takes out what counting noise adds. Half-way is 1/4 < x < 3/4: on a
-        line with evenly spread cells at least half as many cells are there as in the smaller group.
+        The position of a cell is the exponent x of p_a^(1 - x) p_b^x. Non-parametric maximum likelihood estimates the
+        distribution of positions without the spread that counting noise adds. Intermediate is 1/4 < x < 3/4.
+
+        Parameters
+        ----------
+        a, b
+            The groups to compare.
+        seed
+            Seed of the sample of 10,000 cells, if there are more.
+
+        Returns
+        -------
+        Near 0 at a gap; at least 1/2 for cells that are spread evenly along a line.
         """
         p_a, p_b = self.profile(a.seen), self.profile(b.seen)
         both = a.join(b)
@@ -155,7 +219,7 @@ class Evidence:
         return float(share[(GRID > 0.25) & (GRID < 0.75)].sum() * both.n_cells / min(a.n_cells, b.n_cells))
 
     def _against(self, group: Group, other: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Gain (n,) of each held-out cell, at full depth, by the group's own profile in place of another (s, g)."""
+        """Gain (n,) of each cell, for its whole library, by the group's profile in place of another (s, g)."""
         own = self.profile(group.seen)
         slope, level = weight * np.log(own / other), (weight * (own - other)).sum(-1)
         gains = [held @ slope[s] - level[s] * group.totals[s] for s, held in enumerate(group.held_out)]

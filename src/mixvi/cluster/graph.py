@@ -1,7 +1,7 @@
 """Neighbour graphs of cells: views of the counts, and shared neighbours in each.
 
-A view is a matrix (n, d) in which near cells are alike. Each view gives a graph of shared nearest neighbours, and a
-weighted mean of these graphs is what clusters are found on.
+A view is a matrix (n, d) in which near cells are similar. Each view gives a graph of shared nearest neighbours.
+Clusters are communities of a weighted mean of these graphs.
 """
 
 import numpy as np
@@ -11,29 +11,41 @@ from sklearn.neighbors import NearestNeighbors
 
 N_COMPONENTS = 30  # principal components of a view, within the usual 10 to 50
 N_NEIGHBORS = 15  # scanpy's default
-THETA = 100.0  # dispersion of the null model of Pearson residuals, by its authors
-ROUNDING = 1e-4  # in single precision, values that differ less are alike
-SAMPLE = 10_000  # cells that a figure on all cells is estimated from: a share is then known to within 0.005
+THETA = 100.0  # inverse dispersion in the null model of Pearson residuals, as its authors chose
+ROUNDING = 1e-4  # smaller differences are rounding errors of single precision
+SAMPLE = 10_000  # cells from which a statistic is estimated; the standard error of a share is then at most 0.005
 
 
 def sample(n: int, seed: int) -> np.ndarray:
-    """Row numbers, rising, of all of n cells or of 10,000 random ones."""
+    """Rising row numbers of all n cells, or of 10,000 random ones if there are more.
+
+    Parameters
+    ----------
+    n
+        Number of cells.
+    seed
+        Seed of the draw.
+
+    Returns
+    -------
+    (m,) row numbers.
+    """
     return np.sort(np.random.default_rng(seed).permutation(n)[:SAMPLE])
 
 
 def shared_neighbors(view: np.ndarray, n_neighbors: int = N_NEIGHBORS) -> csr_matrix:
-    """Graph whose weights are the Jaccard index of two cells' lists of nearest neighbours, each with itself.
+    """Graph whose weights are the Jaccard index of two cells' lists of nearest neighbours.
 
     Parameters
     ----------
     view
-        (n, d) place of each cell.
+        (n, d) coordinates of each cell.
     n_neighbors
-        Length of a list. Pairs that share a single entry of two lists are noise, and get no edge.
+        Number of neighbours in a list, beside the cell itself. Two lists with a single common entry give no edge.
 
     Returns
     -------
-    (n, n) symmetric weights in [0, 1]; without edges if there are fewer than three cells.
+    (n, n) symmetric weights in [0, 1]. Fewer than three cells have no edges.
 
     References
     ----------
@@ -53,7 +65,19 @@ def shared_neighbors(view: np.ndarray, n_neighbors: int = N_NEIGHBORS) -> csr_ma
 
 
 def nearest(view: np.ndarray, k: int) -> np.ndarray:
-    """Rows of the k nearest other cells of each cell, (n, k)."""
+    """The k nearest other cells of each cell, by Euclidean distance.
+
+    Parameters
+    ----------
+    view
+        (n, d) coordinates of each cell.
+    k
+        Number of neighbours, below n.
+
+    Returns
+    -------
+    (n, k) row numbers.
+    """
     view = np.ascontiguousarray(view, dtype=np.float32)
     return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(view).kneighbors(return_distance=False)
 
@@ -64,13 +88,13 @@ def count_views(counts: csr_matrix, seed: int = 0) -> dict[str, np.ndarray]:
     Parameters
     ----------
     counts
-        (n, g) raw counts. Both matrices are dense for a moment, 4 n g bytes each.
+        (n, g) raw counts. Each view needs a dense matrix of 4 n g bytes for a moment.
     seed
-        Of the randomised decomposition.
+        Seed of the randomised decomposition.
 
     Returns
     -------
-    ``"log-normalised"`` and ``"residuals"``, (n, at most 30) each, without one in which all cells are alike.
+    ``"log-normalised"`` and ``"residuals"``, (n, p) each with p <= 30. A view in which all cells are equal is left out.
 
     References
     ----------
@@ -84,7 +108,7 @@ def count_views(counts: csr_matrix, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def log_normalised(counts: csr_matrix) -> np.ndarray:
-    """log(1 + x m / l) of counts x, for a cell's total l and its median m over cells, (n, g)."""
+    """log(1 + x m / l) of counts x (n, g), where l is the library size of a cell and m the median of l."""
     total = np.asarray(counts.sum(1), dtype=np.float64).ravel()
     log = csr_matrix(diags(np.median(total) / np.maximum(total, 1)) @ counts, dtype=np.float32)
     log.data = np.log1p(log.data)
@@ -92,7 +116,7 @@ def log_normalised(counts: csr_matrix) -> np.ndarray:
 
 
 def pearson_residuals(counts: csr_matrix) -> np.ndarray:
-    """(x - mu) / sqrt(mu + mu^2 / theta), clipped at the root of the number of cells, (n, g)."""
+    """(x - mu) / sqrt(mu + mu^2 / theta) of counts x (n, g), clipped at the root of the number of cells."""
     x = counts.toarray().astype(np.float32)
     total, share = x.sum(1, dtype=np.float64, keepdims=True), x.sum(0, dtype=np.float64, keepdims=True)
     mu = (total * (share / max(share.sum(), 1))).astype(np.float32)
@@ -103,7 +127,19 @@ def pearson_residuals(counts: csr_matrix) -> np.ndarray:
 
 
 def principal_components(values: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Up to 30 principal components (n, p) of values (n, g); a column of zeros if all cells are alike."""
+    """Principal components of cells.
+
+    Parameters
+    ----------
+    values
+        (n, g) values.
+    seed
+        Seed of the randomised decomposition.
+
+    Returns
+    -------
+    (n, p) scores of up to 30 components; one column of zeros if all cells are equal.
+    """
     if np.ptp(values, axis=0).max() <= ROUNDING:
         return np.zeros((len(values), 1))
     n_components = min(N_COMPONENTS, *values.shape)

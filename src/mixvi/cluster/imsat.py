@@ -1,7 +1,7 @@
-"""IMSAT: clusters by a net that says as much as it can about the cells, in clusters of even size.
+"""IMSAT: a neural network finds clusters by maximising the mutual information of cells and clusters.
 
-Use it for images and other data that are not counts, where a neighbour graph shows more clusters than you want. The
-net does not see the graph, so its borders need not follow those of the graph's communities.
+Use it for images and other data that are not counts, if a neighbour graph shows more clusters than you want. The
+network does not see the graph, so clusters need not be unions of its communities.
 """
 
 from collections.abc import Callable
@@ -15,31 +15,31 @@ from mixvi.cluster.vat import BATCH_SIZE, N_EPOCHS, adversarial, probabilities, 
 
 MIN_STEPS = 500  # as in `mixvi.cluster.vat`
 MAX_STEPS = 1000  # on Fashion-MNIST, starts of 2,000 steps were no better
-STARTS = 4  # nets from random weights; accuracies of single starts on Fashion-MNIST range from 0.53 to 0.71
+STARTS = 4  # nets from random weights; the accuracy of one start on Fashion-MNIST ranges from 0.53 to 0.71
 INFORMATION = 0.1  # weight of the mutual information against the adversarial loss: lambda of Hu et al. 2017
-EVENNESS = 4.0  # weight of the entropy of the cluster sizes in it: mu of Hu et al. 2017
-MAX_JUDGED = 10_000  # cells on which starts are compared: a hundredth of a standard deviation is the error of a mean
+EVENNESS = 4.0  # weight of the entropy of cluster sizes in the mutual information: mu of Hu et al. 2017
+MAX_JUDGED = 10_000  # cells on which starts are compared; a standard error is then 1 % of a standard deviation
 
 
 def imsat(x: Tensor, n_clusters: int, hidden: Callable[[], nn.Module], seed: int = 0) -> np.ndarray:
     """Probabilities of clusters by the best of four nets: information maximising self-augmented training.
 
-    Each net minimises, from a start of its own,
+    Each net starts from its own random weights and minimises
 
         mean_x max_r KL(p(y | x) || p(y | x + r)) + 0.1 (H(y | x) - 4 H(y)),
 
-    with small changes r as in `mixvi.cluster.vat.adversarial`. The net with the smallest value of it is the best.
+    with small changes r as in `mixvi.cluster.vat.adversarial`. The net with the smallest loss is the best.
 
     Parameters
     ----------
     x
-        (n, g) what the nets see.
+        (n, g) input of the nets.
     n_clusters
         Number of clusters K; some may stay empty.
     hidden
         Makes the hidden layers: a module from (n, g) to (n, n_out), with the attribute ``n_out``.
     seed
-        Of all that is random; torch's own stream is left alone.
+        Seed of all random draws; torch's global generator keeps its state.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Label spreading: classes that some cells are labelled with, carried to the others along a neighbour graph."""
+"""Label spreading: labels of some cells spread to the other cells along a neighbour graph."""
 
 import warnings
 
@@ -9,18 +9,18 @@ from sklearn.semi_supervised import LabelSpreading
 
 from mixvi.cluster.leiden import by_size
 
-ALPHA = 0.99  # share that a cell takes from its neighbours and not from its own label; by Zhou et al. 2004
-TOLERANCE = 1e-6  # last change per label; leaves an error of about 1e-4 in the shares, more in cells far from any label
-MAX_ITER = 10_000  # a safeguard: the change falls by ALPHA in each iteration, below TOLERANCE in about 1,000
+ALPHA = 0.99  # weight of a cell's neighbours; its own label has the rest (Zhou et al. 2004)
+TOLERANCE = 1e-6  # last change per label; errors of shares are about 1e-4, and larger far from any label
+MAX_ITER = 10_000  # the change falls by the factor ALPHA in each iteration; about 1,000 reach TOLERANCE
 FOLDS = 5  # the usual choice for cross-validation: each fold keeps four fifths of the labels
-MIN_ASKED = 20  # with fewer labels, the standard error of the share found may exceed 0.11
+MIN_ASKED = 20  # held-out labels; with fewer, the standard error of the share may exceed 0.11
 
 
 def spread(graph: csr_matrix, labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Share of each class in each cell, by scikit-learn's label spreading.
 
-    It solves F = alpha S F + (1 - alpha) Y. Here S is the graph, divided by the roots of both cells' degrees, and Y
-    are the labels.
+    It solves F = alpha S F + (1 - alpha) Y. Here S is the graph, with each weight divided by the roots of both cells'
+    degrees, and Y are the labels.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def spread(graph: csr_matrix, labels: np.ndarray, n_classes: int) -> np.ndarray:
 
     Returns
     -------
-    (n, l) shares in [0, 1]. Rows sum to 1, or are zeros where no label reaches.
+    (n, l) shares in [0, 1]. Rows sum to 1, or to 0 for a cell that no label reaches.
 
     References
     ----------
@@ -53,11 +53,10 @@ def spread(graph: csr_matrix, labels: np.ndarray, n_classes: int) -> np.ndarray:
 def classify(
     graph: csr_matrix, labels: np.ndarray, n_classes: int, communities: np.ndarray | None = None
 ) -> np.ndarray:
-    """Class with the largest share of each cell; a labelled cell keeps its label.
+    """Class with the largest share in each cell; a labelled cell keeps its label.
 
-    More communities than classes mean cell types that nobody labelled. The communities with the fewest labels for
-    their size then become parts of their own. No community with more labels than expected does, so there may be fewer
-    new parts than k - l.
+    If there are k communities and l < k classes, some cell types may have no label. Then up to k - l communities become
+    new parts: those with the fewest labels for their size. A community with more labels than expected stays.
 
     Parameters
     ----------
@@ -68,12 +67,12 @@ def classify(
     n_classes
         Number of classes l, at least 1.
     communities
-        (n,) community of each cell, k in all. ``None`` gives classes only.
+        (n,) community of each cell, numbered from 0 to k - 1. ``None`` gives classes only.
 
     Returns
     -------
-    (n,) part of each cell: classes are 0 to l - 1, new parts are l, l + 1, ... with the largest first. -1 where no
-    label reaches.
+    (n,) part of each cell: classes are 0 to l - 1, new parts are l, l + 1, ... with the largest first. A cell that no
+    label reaches is -1.
     """
     known = labels >= 0
     shares = spread(graph, labels, n_classes)
@@ -98,19 +97,19 @@ def _rarely_labelled(communities: np.ndarray, known: np.ndarray, n_classes: int)
 def held_out(labels: np.ndarray, seed: int = 0) -> list[np.ndarray]:
     """Five stratified folds of the labelled cells.
 
-    A class with a single label is in no fold, since nothing could find it. There is no fold at all if every cell is
-    labelled, or if no class has five labels.
+    A class with a single label is in no fold, because no label of it would be left. There are no folds if every cell
+    is labelled, or if no class has five labels.
 
     Parameters
     ----------
     labels
         (n,) class of each labelled cell, -1 where there is none.
     seed
-        Of the order of the cells.
+        Seed of the order of the cells.
 
     Returns
     -------
-    Rows of the cells of each fold.
+    One array (m,) of row numbers for each fold.
     """
     known = labels >= 0
     n_labels = np.bincount(labels[known], minlength=1)
@@ -124,9 +123,9 @@ def held_out(labels: np.ndarray, seed: int = 0) -> list[np.ndarray]:
 
 
 def found_share(graph: csr_matrix, labels: np.ndarray, n_classes: int, seed: int = 0) -> float | None:
-    """Share of held-out labels that label spreading finds, by the rule of succession: (found + 1) / (asked + 2).
+    """Share of held-out labels that label spreading finds, by the rule of succession: (found + 1) / (held out + 2).
 
-    Each fold of `held_out` is hidden in turn. The rule keeps a few labels, all found, from counting as certainty.
+    Each fold of `held_out` is hidden in turn. By the rule, the share is below 1 even if every label is found.
 
     Parameters
     ----------
@@ -137,7 +136,7 @@ def found_share(graph: csr_matrix, labels: np.ndarray, n_classes: int, seed: int
     n_classes
         Number of classes.
     seed
-        Of the folds.
+        Seed of the folds.
 
     Returns
     -------

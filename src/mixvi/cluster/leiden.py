@@ -18,9 +18,9 @@ def leiden(graph: csr_matrix, resolution: float = 1.0, seed: int = 0) -> np.ndar
     graph
         (n, n) symmetric weights.
     resolution
-        Higher gives more communities; 1 is the modularity of Newman and Girvan.
+        Higher values give more communities; 1 is the modularity of Newman and Girvan.
     seed
-        Of the order in which cells are looked at.
+        Seed of the order in which cells are visited.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Marker genes, tested on held-out counts: the clusters were not found in them, so the p-values hold."""
+"""Marker genes, tested on held-out counts. These counts did not find the clusters, so the p-values are valid."""
 
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ from mixvi.cluster.count_splitting import Halves
 
 
 class Markers(NamedTuple):
-    """Each of g genes in one group of cells against another."""
+    """Test results of g genes, in one group of cells against another."""
 
-    log2_fold_change: np.ndarray  # (g,) of the mean shares of held-out counts
-    detection: np.ndarray  # (g,) share of the group's cells with a count
-    detection_other: np.ndarray  # (g,) of the other group's
+    log2_fold_change: np.ndarray  # (g,) log2 ratio of the genes' shares in the pooled held-out counts
+    detection: np.ndarray  # (g,) share of the group's cells in which the gene has a count
+    detection_other: np.ndarray  # (g,) the same in the other group
     p: np.ndarray  # (g,) two-sided, Welch's t test on log-normalised held-out counts
     q: np.ndarray  # (g,) false discovery rate over the genes (Benjamini and Hochberg 1995)
 
@@ -27,17 +27,18 @@ def markers(
     Parameters
     ----------
     halves
-        (n, g) counts in two parts; the held-out one is tested.
+        (n, g) each: counts in two independent parts. The held-out part is tested; the groups come from the other.
     group, other
-        Rows of the cells of the two groups, which were found in the other part.
+        (m,) row numbers of the cells of each group.
     stratum
-        (n,) such as the batch: only differences within strata count. Those without a cell of both groups are left out.
+        (n,) stratum of each cell, such as its batch. Only differences within strata count, and only in strata with two
+        cells of each group. ``None`` is one stratum.
     detected
-        (n, g) whole counts, for the shares of cells with a count; ``None`` takes the held-out ones.
+        (n, g) whole counts, for the shares of cells with a count; ``None`` takes the held-out counts.
 
     Returns
     -------
-    `Markers`; p is 1 where nothing can be tested.
+    `Markers`; p is 1 for a gene that cannot be tested.
     """
     held_out = halves.held_out
     detected = held_out if detected is None else detected
@@ -59,7 +60,7 @@ def markers(
     p = np.ones(held_out.shape[1])
     if weights:
         some = variance > 0
-        degrees = max(min(len(group), len(other)) - 1, 1)  # of Welch's, the fewest there can be
+        degrees = max(min(len(group), len(other)) - 1, 1)  # smallest possible number for Welch's test
         p[some] = 2 * t.sf(np.abs(difference[some]) / np.sqrt(variance[some]), degrees)
     shares = [_shares(held_out[rows]) for rows in (group, other)]
     found = [np.asarray((detected[rows] > 0).mean(0)).ravel() for rows in (group, other)]
@@ -67,7 +68,7 @@ def markers(
 
 
 def _moments(values: csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance (g,) of a sparse matrix."""
+    """Mean and variance (g,) of each column."""
     mean = np.asarray(values.mean(0)).ravel()
     square = np.asarray(values.multiply(values).mean(0)).ravel()
     n = values.shape[0]
@@ -75,6 +76,6 @@ def _moments(values: csr_matrix) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shares(counts: csr_matrix) -> np.ndarray:
-    """Share (g,) of each gene in the pooled counts, with half a count more each."""
+    """Share (g,) of each gene in the pooled counts, with a pseudo-count of 0.5 for each gene."""
     pooled = np.asarray(counts.sum(0), dtype=float).ravel() + 0.5
     return pooled / pooled.sum()

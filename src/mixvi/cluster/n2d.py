@@ -13,32 +13,37 @@ from sklearn.preprocessing import OneHotEncoder
 from mixvi.cluster.leiden import by_size
 
 N_NEIGHBORS = 15  # scanpy's default
-N_DIMENSIONS = 10  # of the layout; the paper takes one a class, and its image sets have ten classes
-MIN_DISTANCE = 0.0  # of UMAP, by the paper: dense islands are easier to tell apart
-MIN_CELLS = N_DIMENSIONS + 2  # UMAP starts from that many eigenvectors of the graph, and one more
-SIZES = (0.75, 1.0, 1.25, 1.5) * 3  # components of the twelve mixtures, in wanted clusters: some fewer to some more
-RIDGE = 1e-4  # added to the variances of a component, for islands that are flat in some dimension
-K_MEANS_STARTS = 10  # scikit-learn's former default; the rows that k-means sees are few
+N_DIMENSIONS = 10  # of the layout; the paper takes one for each class, and its image sets have ten classes
+MIN_DISTANCE = 0.0  # of UMAP, as in the paper; dense groups of cells are easier to separate
+MIN_CELLS = N_DIMENSIONS + 2  # UMAP starts from 11 eigenvectors of the graph, which needs one more cell
+SIZES = (0.75, 1.0, 1.25, 1.5) * 3  # components of the twelve mixtures, relative to the number of clusters
+RIDGE = 1e-4  # added to the variances of a component, for groups of cells that are flat in some dimension
+K_MEANS_STARTS = 10  # scikit-learn's former default; k-means has few distinct rows to fit
 
 
 def n2d(latent: np.ndarray, n_clusters: int, seed: int = 0) -> np.ndarray:
     """Clusters that twelve Gaussian mixtures on one UMAP layout agree on.
 
-    N2D fits a single mixture, which depends on its start. Here k-means on the components that each cell is in finds
-    the consensus of twelve (Wu 2015).
+    N2D fits a single mixture, and the result depends on its start. Here each cell is described by its component in each
+    of twelve mixtures, and k-means on these components finds their consensus (Wu 2015).
 
     Parameters
     ----------
     latent
         (n, d) latent means, of at least 12 cells.
     n_clusters
-        Number of clusters; of few cells, some may stay empty.
+        Number of clusters; with few cells, there may be fewer.
     seed
-        Of the layout, the mixtures and k-means.
+        Seed of the layout, the mixtures and k-means.
 
     Returns
     -------
     (n,) cluster of each cell; 0 is the largest.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 12 cells.
 
     References
     ----------
@@ -65,7 +70,7 @@ def _layout(latent: np.ndarray, seed: int) -> np.ndarray:
 
     cells = ad.AnnData(np.asarray(latent, dtype=np.float32))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning)  # umap's word on its own seed and threads
+        warnings.filterwarnings("ignore", category=UserWarning)  # umap warns that a seed excludes threads
         sc.pp.neighbors(cells, n_neighbors=min(N_NEIGHBORS, len(latent) - 1), use_rep="X", random_state=seed)
         sc.tl.umap(cells, min_dist=MIN_DISTANCE, n_components=N_DIMENSIONS, random_state=seed)
     return cells.obsm["X_umap"].astype(np.float64)

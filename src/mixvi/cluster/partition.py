@@ -1,4 +1,4 @@
-"""From views of cells to a partition: graph, over-fine communities, and the tree over them."""
+"""From views of cells to a partition: neighbour graph, many small communities, and the tree over them."""
 
 from typing import NamedTuple
 
@@ -10,17 +10,17 @@ from mixvi.cluster.evidence import Evidence
 from mixvi.cluster.graph import sample, shared_neighbors
 from mixvi.cluster.leiden import leiden
 
-FINE = 4.0  # resolution of the leaves: two or three times as many as at 1, small enough to be joined anew
-MAX_LEAVES = 64  # that a tree starts from, unless more clusters are wanted; and at most the root of the cells' number
+FINE = 4.0  # resolution of the leaves; it gives two or three times as many communities as 1
+MAX_LEAVES = 64  # of a tree, and at most the root of the number of cells; more only if n_clusters is larger
 
 
 class Partition(NamedTuple):
-    """How n cells part, for the components of a mixture."""
+    """A partition of n cells, from which the components of a mixture start."""
 
-    part: np.ndarray  # (n,) leaf of each cell, -1 for none
-    shares: np.ndarray  # (n, K) how far it belongs to each leaf, by its own and by its neighbours; rows sum to 1
+    part: np.ndarray  # (n,) leaf of each cell; -1 for none
+    shares: np.ndarray  # (n, K) membership of each cell in each leaf, from `neighbor_shares`; rows sum to 1
     graph: csr_matrix  # (n, n) neighbour graph
-    tree: Tree  # over the K leaves
+    tree: Tree  # the tree over the K leaves
     weights: dict[str, float]  # share of each view in the graph
 
 
@@ -31,20 +31,24 @@ def find_partition(
     min_worth: float = MIN_WORTH,
     seed: int = 0,
 ) -> Partition:
-    """Partition cells that nothing is known about.
+    """Partition cells without labels.
 
     Parameters
     ----------
     views
-        (n, d) each: where the cells are, made without a look at held-out counts.
+        (n, d) each: coordinates of the cells, by name. They must not depend on held-out counts.
     evidence
-        Of the same cells; ``None`` where there are no counts.
+        Evidence from the same cells; ``None`` where there are no counts.
     n_clusters
-        The fewest leaves there must be; ``None`` for as many as the resolution gives.
+        Smallest number of leaves; ``None`` for as many as the resolution gives.
     min_worth
-        See `agglomerate`.
+        Nats by which any two default clusters must differ, as in `agglomerate`.
     seed
-        Of Leiden.
+        Seed of Leiden and of samples.
+
+    Returns
+    -------
+    The partition.
     """
     graph, weights = mean_graph(views, evidence, seed)
     part = leaves(graph, n_clusters, seed)
@@ -55,19 +59,49 @@ def find_partition(
 def mean_graph(
     views: dict[str, np.ndarray], evidence: Evidence | None, seed: int
 ) -> tuple[csr_matrix, dict[str, float]]:
-    """Mean of the views' graphs (n, n), and the weight of each: what its communities say of held-out counts."""
+    """Weighted mean of the views' graphs.
+
+    The weight of a view is the information that its communities have about held-out counts.
+
+    Parameters
+    ----------
+    views
+        (n, d) each: coordinates of the cells, by name.
+    evidence
+        Evidence from the same cells; ``None`` gives equal weights.
+    seed
+        Seed of Leiden and of the sample of 10,000 cells, if there are more.
+
+    Returns
+    -------
+    (n, n) graph, and the weight of each view; weights sum to 1.
+    """
     worth = dict.fromkeys(views, 1.0)
     if evidence is not None and len(views) > 1:
         some = sample(len(evidence.stratum), seed)
         worth = {name: _information(view, some, evidence, seed) for name, view in views.items()}
         if not any(worth.values()):
-            worth = dict.fromkeys(views, 1.0)  # nothing to be told apart, whichever view is asked
+            worth = dict.fromkeys(views, 1.0)  # no view has information
     weights = {name: float(value / sum(worth.values())) for name, value in worth.items()}
     return sum(weights[name] * shared_neighbors(view) for name, view in views.items() if weights[name]), weights
 
 
 def leaves(graph: csr_matrix, n_clusters: int | None = None, seed: int = 0) -> np.ndarray:
-    """Leaf (n,) of each cell: over-fine communities, at least ``n_clusters`` of them if the graph allows it."""
+    """Leaves of a tree: many small communities of the graph.
+
+    Parameters
+    ----------
+    graph
+        (n, n) symmetric weights.
+    n_clusters
+        Smallest number of leaves, if the graph allows it; ``None`` sets no limit.
+    seed
+        Seed of Leiden.
+
+    Returns
+    -------
+    (n,) leaf of each cell, numbered from 0.
+    """
     n = graph.shape[0]
     if graph.nnz == 0:
         return np.arange(n) % (n_clusters or 1)
@@ -83,9 +117,20 @@ def leaves(graph: csr_matrix, n_clusters: int | None = None, seed: int = 0) -> n
 
 
 def neighbor_shares(part: np.ndarray, graph: csr_matrix, n_parts: int | None = None) -> np.ndarray:
-    """Shares (n, K) of each cell in K parts: half its own part, half those of its neighbours.
+    """Share of each part in each cell: one half its own part, the other half the parts of its neighbours.
 
-    A cell of no part, -1, has those of its neighbours alone, and without any a row of zeros.
+    Parameters
+    ----------
+    part
+        (n,) part of each cell, numbered from 0; -1 for cells in no part, which have the shares of their neighbours.
+    graph
+        (n, n) symmetric weights.
+    n_parts
+        Number of parts K; ``None`` is one more than the highest in ``part``.
+
+    Returns
+    -------
+    (n, K) shares. Rows sum to 1, or to 0 for a cell in no part whose neighbours are in no part either.
     """
     n_parts = part.max(initial=0) + 1 if n_parts is None else n_parts
     rows = np.flatnonzero(part >= 0)
@@ -96,7 +141,7 @@ def neighbor_shares(part: np.ndarray, graph: csr_matrix, n_parts: int | None = N
 
 
 def _information(view: np.ndarray, some: np.ndarray, evidence: Evidence, seed: int) -> float:
-    """What the communities of a view say of held-out counts, by some of its cells; 0 if nothing."""
+    """Information of a view's communities about held-out counts, from the cells ``some`` (m,); at least 0."""
     part = leiden(shared_neighbors(view[some]), seed=seed)
     groups = [evidence.group(some[part == k]) for k in range(part.max() + 1)]
     return max(evidence.information(groups), 0.0)

@@ -1,7 +1,6 @@
-"""Virtual adversarial training: nets that learn classes of cells from some labels, a guess, or both.
+"""Virtual adversarial training: nets learn classes of cells from some labels, a guess, or both.
 
-A net is trained so that the worst small change of a cell does not change its class. Borders between classes then lie
-where there are few cells, and labels reach further than along a neighbour graph.
+The worst small change of a cell must not change its class, so that borders between classes lie where cells are few.
 """
 
 import logging
@@ -19,24 +18,24 @@ from mixvi.cluster.label_spreading import held_out
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE = 256  # cells of a step; a change is as long as the distance to the nearest of them, times RADIUS
-N_LABELLED = 128  # labelled cells drawn beside them, so that every step sees labels even if they are few
+BATCH_SIZE = 256  # cells of a step; a change has the length of the distance to the nearest of them, times RADIUS
+N_LABELLED = 128  # labelled cells drawn in addition, so that every step has labels even if they are few
 N_EPOCHS = 20  # passes over the cells, within the two limits below
 MIN_STEPS = 500  # 20 epochs of 6,400 cells; fewer cells need as many steps
 MAX_STEPS = 4700  # 20 epochs of 60,000 images; Fashion-MNIST gained nothing from 2,800 steps on (0.870 and 0.870)
-TRIAL = 0.3  # share of the steps in a trial on held-out labels; two nets only have to be compared
+TRIAL = 0.3  # share of the steps in a trial on held-out labels, which only compares two nets
 LEARNING_RATE = 1e-3  # Adam's default
-WINDOW = 0.1  # share of the steps that the average of the weights looks back; it gained 0.001 to 0.015 on images
+WINDOW = 0.1  # share of the steps over which weights are averaged; accuracy on images rose by 0.001 to 0.015
 RADIUS = 0.25  # length of a change: a quarter as in Hu et al. 2017; MNIST had 0.987 with it and 0.984 with 0.35
-PROBE = 0.1  # share of the radius at which the gradient is taken: small, yet above rounding in single precision
+PROBE = 0.1  # share of the radius at which the gradient is taken: small, but above rounding errors
 ENTROPY = 0.5  # weight of the entropy of single cells; MNIST with 5 % of its labels had 0.985 with it, 0.980 without
 
 
 class Learned(NamedTuple):
-    """What nets learned about the K parts of n cells."""
+    """Result of nets trained on the K parts of n cells."""
 
     shares: np.ndarray  # (n, K) probabilities
-    state: dict[str, Tensor]  # state_dict of the hidden layers of one net
+    state: dict[str, Tensor]  # state_dict of the hidden layers of the last net, on the CPU
     accuracy: float | None  # share of held-out labels found in the trial; None if none could be held out
 
 
@@ -53,35 +52,33 @@ def learn_classes(
 ) -> Learned:
     """Probabilities of the classes of all cells, by nets trained on labels with or without a guess.
 
-    A guess helps with few labels and hurts with many. So one fifth of the labels is held out, and one net is trained
-    with the guess and one without. The way that finds more of the held-out labels is used with all labels; the guess
-    wins a tie. It is also used where there are parts beyond the classes, or where no label can be held out.
+    A guess helps with few labels and harms with many. So one fifth of the labels is held out for a trial of nets with
+    and without the guess. The better one is trained again on all labels; in a tie, the one with the guess. If there are
+    parts beyond the classes, or if no label can be held out, the guess is always used.
 
     Parameters
     ----------
     x
-        (n, g) what the nets see.
+        (n, g) input of the nets.
     labels
         (n,) class of each labelled cell, -1 where there is none.
     guess
-        (n,) guessed part of each cell, for instance by label spreading; -1 where there is none. Numbers from
-        ``n_classes`` on are new parts.
+        (n,) guessed part of each cell, -1 where there is none. Numbers from ``n_classes`` on are new parts.
     n_classes
         Number of classes.
     hidden
         Makes the hidden layers: a module from (n, g) to (n, n_out), with the attribute ``n_out``.
     is_count
-        Whether ``x`` comes from counts. Then the entropy of single cells is left out of the loss: cell types shade
-        into each other. With it, 10x PBMC had an accuracy of 0.84; without it, 0.885.
+        Whether ``x`` comes from counts. Then the loss has no entropy of single cells, because cell types have no sharp
+        borders. With it, 10x PBMC had an accuracy of 0.84; without it, 0.885.
     guess_of
-        Makes the guess from a subset of the labels (n,), so that it knows nothing of held-out ones. ``None`` takes
-        ``guess`` without the held-out cells.
+        Makes the guess from labels (n,) without the held-out ones. ``None`` takes ``guess`` without held-out cells.
     seed
-        Of all that is random; torch's own stream is left alone.
+        Seed of all random draws; torch's global generator keeps its state.
 
     Returns
     -------
-    Shares (n, K), where K counts classes and new parts. A part that the nets leave empty keeps the cells of the guess.
+    Shares (n, K) of classes and new parts. A part of the guess to which the nets assign no cell keeps its cells.
     """
     n_parts = max(guess.max() + 1, n_classes)
     fit = partial(cross_fit, x, hidden=hidden, is_count=is_count, seed=seed)
@@ -102,7 +99,7 @@ def learn_classes(
 def _trial(
     fit: Callable, rest: np.ndarray, sources: list[np.ndarray], n_parts: int, out: np.ndarray, truth: np.ndarray
 ) -> tuple[bool, float]:
-    """Whether the first source finds most of the held-out labels (m,) of cells ``out`` (m,), and the share it finds."""
+    """Whether no source finds more held-out labels ``truth`` (m,) than the first, and the largest share found."""
     found = [fit(rest, source, n_parts, share=TRIAL)[0][out].argmax(1) for source in sources]
     right = [float((classes == truth).mean()) for classes in found]
     shares = " and ".join(f"{share:.3f} {way}" for share, way in zip(right, ("with", "without"), strict=False))
@@ -121,14 +118,22 @@ def cross_fit(
     seed: int = 0,
     share: float = 1.0,
 ) -> tuple[np.ndarray, dict[str, Tensor]]:
-    """Probabilities (n, K) by cross-fitting: two nets, each for the half of the cells whose guess it has not seen.
+    """Probabilities by cross-fitting: each of two nets predicts the half of the cells whose guess it has not seen.
 
-    A net that sees a wrong guess learns it by heart. Both nets see all labels. Without a guess there is one net.
-    ``share`` shortens training to a share of the usual steps; other parameters are those of `learn_classes`.
+    A net would memorise a wrong guess. Both nets are trained on all labels. Without a guess there is one net.
+
+    Parameters
+    ----------
+    x, labels, guess, hidden, is_count, seed
+        As in `learn_classes`.
+    n_parts
+        Number of parts K: classes and new parts.
+    share
+        Share of the usual number of steps, above 0 and at most 1.
 
     Returns
     -------
-    Probabilities, and the state of the hidden layers of the last net, on the CPU.
+    (n, K) probabilities, and the state of the hidden layers of the last net, on the CPU.
     """
     rng = np.random.default_rng(seed)
     half = rng.permutation(len(labels)) % 2 if (guess >= 0).any() else np.zeros_like(labels)
@@ -164,23 +169,22 @@ def _loss(
 def adversarial(log_p: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor) -> Tensor:
     """Virtual adversarial loss: mean KL(p(y | x) || p(y | x + r)) for the worst small change r of each cell.
 
-    The length of r is a quarter of the distance to the nearest other cell in x. Its direction is found by one power
-    iteration.
+    The length of r is a quarter of the distance to the nearest other cell in x. A power iteration finds its direction.
 
     Parameters
     ----------
     log_p
-        log p(y | x), from (n, g) to (n, K).
+        Function from (n, g) cells to (n, K) log p(y | x).
     module
-        The net within ``log_p``. Its dropout is off meanwhile, and its batch norms do not record the changed cells.
+        The net within ``log_p``. Its dropout is off here, and its batch norms do not record the changed cells.
     x
-        (n, g) cells, at least two.
+        (n, g) at least two cells.
 
     References
     ----------
     Miyato, Maeda, Koyama and Ishii 2019, Virtual adversarial training, IEEE TPAMI.
     Hu, Miyato, Tokui, Matsumoto and Sugiyama 2017, Learning discrete representations via information maximizing
-    self-augmented training, ICML, for a radius of each cell's own.
+    self-augmented training, ICML. It gives each cell its own radius.
     """
     with torch.no_grad():
         apart = torch.cdist(x, x)
@@ -230,13 +234,13 @@ def trained(
     n_parts
         Number of parts K.
     hidden
-        Makes the hidden layers.
+        Makes the hidden layers, as in `learn_classes`.
     rng
-        Of weights and noise; torch's own stream is left alone.
+        Generator of all random draws; torch's global generator keeps its state.
     n_steps
         Number of steps.
     loss
-        Of the net, on cells that it draws itself.
+        Loss of a net, on cells that the function draws.
     """
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.enable_grad():
         torch.manual_seed(rng.integers(2**32))
@@ -258,12 +262,20 @@ def trained(
 
 @torch.no_grad()
 def probabilities(net: nn.Module, x: Tensor) -> np.ndarray:
-    """p(y | x) of cells (n, g) by a net, (n, K)."""
+    """Probabilities p(y | x) of parts, (n, K).
+
+    Parameters
+    ----------
+    net
+        Net that gives log p(y | x).
+    x
+        (n, g) cells.
+    """
     return torch.cat([net(cells).exp() for cells in x.split(BATCH_SIZE)]).cpu().numpy()
 
 
 def _average(mean: Tensor, value: Tensor, n_averaged: Tensor, kept: float) -> Tensor:
-    """Exponential moving average; it looks back over fewer of the first steps, as TensorFlow's does."""
+    """Exponential moving average, over fewer steps at the start, as in TensorFlow."""
     if not mean.is_floating_point():  # batch norm's count of steps
         return value
     kept = min(kept, (int(n_averaged) + 1) / (int(n_averaged) + 10))
@@ -272,7 +284,7 @@ def _average(mean: Tensor, value: Tensor, n_averaged: Tensor, kept: float) -> Te
 
 @contextmanager
 def _calm(module: nn.Module):
-    """No dropout; batch norms go by the minibatch and do not record it."""
+    """No dropout; batch norms use the moments of the minibatch and do not record them."""
     norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d)]
     dropouts = [(layer, layer.p) for layer in module.modules() if isinstance(layer, nn.Dropout)]
     for norm in norms:

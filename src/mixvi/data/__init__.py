@@ -1,4 +1,4 @@
-"""How cells reach a model: which values it may read, and their rows in the order asked for."""
+"""Data for a model: checks of values and columns, and rows in any order from memory or disk."""
 
 from mixvi.data._columns import (
     annotation_keys,

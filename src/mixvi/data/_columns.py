@@ -1,4 +1,4 @@
-"""What may stand in the columns of ``.obs`` that a model reads, and how new cells are laid beside those it knows."""
+"""Checks of the columns of ``.obs`` that a model reads, and of new cells against those of the training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,26 +10,67 @@ from anndata import AnnData
 
 
 def check_layer(adata: AnnData, layer: str | None, advice: str = "layer=None takes .X") -> None:
-    """Make sure that a layer exists; ``None`` is ``.X``."""
+    """Check that a layer exists.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    layer
+        Name of the layer; ``None`` is ``.X``.
+    advice
+        End of the error message: what to do.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer.
+    """
     if layer is not None and layer not in adata.layers:
         there = sorted(filter(None, adata.layers))
-        raise KeyError(f"There is no layer {layer!r}; there are {there}, and {advice}.")
+        raise KeyError(f"There is no layer {layer!r}; the layers are {there}, and {advice}.")
 
 
 def check_present(obs: pd.DataFrame, keys: Sequence[str]) -> None:
-    """Make sure that there are such columns; a KeyError says which there are."""
+    """Check that columns exist.
+
+    Parameters
+    ----------
+    obs
+        (n, ...) table of cells.
+    keys
+        Names of the columns.
+
+    Raises
+    ------
+    KeyError
+        If a column does not exist.
+    """
     for key in keys:
         if key not in obs:
-            raise KeyError(f"There is no column {key!r} in .obs; there are {list(obs.columns)}.")
+            raise KeyError(f"There is no column {key!r} in .obs; the columns are {list(obs.columns)}.")
 
 
 def check_names(obs: pd.DataFrame, key: str) -> None:
-    """Make sure that a column holds names of kinds of cells, which fractions are not; a ValueError says so."""
+    """Check that a column has names of groups of cells, and no fractions.
+
+    Parameters
+    ----------
+    obs
+        (n, ...) table of cells.
+    key
+        Name of the column.
+
+    Raises
+    ------
+    ValueError
+        If the column has fractions.
+    """
     column = obs[key].dropna()
     if pd.api.types.is_float_dtype(column) and len(fractions := column[column % 1 != 0]):
         raise ValueError(
-            f".obs[{key!r}] holds fractions such as {fractions.iloc[0]:g}; names of kinds of cells are text, "
-            "categories or whole numbers. Name another column, or cut this one into ranges (pandas.cut)."
+            f".obs[{key!r}] holds fractions such as {fractions.iloc[0]:g}; names of kinds of cells must be text, "
+            "categories or whole numbers. Name another column, or turn this one into ranges with pandas.cut."
         )
 
 
@@ -40,7 +81,20 @@ def check_columns(
     positive: bool = False,
     advice: str = "fill them in or leave these cells out",
 ) -> None:
-    """Make sure that columns exist and have a value for every cell.
+    """Check that columns exist and have a value for every cell.
+
+    Parameters
+    ----------
+    obs
+        (n, ...) table of cells.
+    keys
+        Names of the columns.
+    numeric
+        Whether the columns must have finite numbers.
+    positive
+        Whether numeric columns must be above 0.
+    advice
+        End of the error message: what to do.
 
     Raises
     ------
@@ -60,7 +114,7 @@ def check_columns(
                 )
             wrong, what = ~np.isfinite(column.astype(float)), "NaN or infinite values"
             if positive and not wrong.any():
-                wrong, what = column <= 0, "values of 0 or less, where only positive ones make sense"
+                wrong, what = column <= 0, "values of 0 or less (all must be positive)"
         if wrong.any():
             raise ValueError(
                 f".obs[{key!r}] has {what} in {int(wrong.sum()):,} of {len(obs):,} cells (the first is "
@@ -69,18 +123,43 @@ def check_columns(
 
 
 def check_levels(obs: pd.DataFrame, levels: Mapping[str, np.ndarray]) -> None:
-    """Make sure that new cells have no category that the model has never seen."""
+    """Check that new cells have only categories that the model was trained on.
+
+    Parameters
+    ----------
+    obs
+        (n, ...) table of the new cells.
+    levels
+        Name of each column, with its categories in training.
+
+    Raises
+    ------
+    ValueError
+        If there is a new category.
+    """
     for key, known in levels.items():
         new = [value for value in obs[key].unique() if value not in set(known)]
         if new:
             raise ValueError(
                 f".obs[{key!r}] has {new}, which the model was not trained on; it knows {np.asarray(known).tolist()}. "
-                "Leave these cells out, rename them, or train on them too."
+                "Leave these cells out, rename the categories, or train on these cells too."
             )
 
 
 def own_columns(adata: AnnData, rows: np.ndarray) -> pd.DataFrame:
-    """``.obs`` of these rows, without what scvi-tools has written there; cells that come several times get numbers."""
+    """``.obs`` of some cells, without the columns of scvi-tools.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    rows
+        (m,) row numbers; they may repeat.
+
+    Returns
+    -------
+    (m, ...) a copy. If names of cells repeat, all of them get a number, such as ``"AAAC-0"``.
+    """
     obs = adata.obs.iloc[rows]
     obs = obs[[column for column in obs if not str(column).startswith("_scvi_")]].copy()
     if not obs.index.is_unique:
@@ -89,7 +168,17 @@ def own_columns(adata: AnnData, rows: np.ndarray) -> pd.DataFrame:
 
 
 def annotation_keys(adata: AnnData, key_added: str) -> list[tuple[str, str]]:
-    """What there is of all that ``annotate`` may write, as (attribute, key): ``("obsm", "X_mixvi")``."""
+    """Existing entries of an AnnData under the names that ``annotate`` writes to, except in ``.uns``.
+
+    Parameters
+    ----------
+    adata, key_added
+        Cells and name of the results, as in ``annotate``.
+
+    Returns
+    -------
+    Attribute and key of each entry, such as ``("obsm", "X_mixvi")``.
+    """
     places = [
         *(("obs", key) for key in (key_added, f"{key_added}_confidence", f"{key_added}_entropy")),
         *(("obsm", key) for key in (f"X_{key_added}", f"{key_added}_probabilities")),
@@ -99,31 +188,55 @@ def annotation_keys(adata: AnnData, key_added: str) -> list[tuple[str, str]]:
 
 
 def check_free(adata: AnnData, key_added: str) -> None:
-    """Make sure that what ``annotate`` writes takes the place of nothing but its own earlier results."""
+    """Check that ``annotate`` would overwrite only its own earlier results.
+
+    Parameters
+    ----------
+    adata, key_added
+        Cells and name of the results, as in ``annotate``.
+
+    Raises
+    ------
+    ValueError
+        If other data have these names.
+    """
     own = {"model", "version", "settings"} <= set(adata.uns.get(key_added, {}))
     taken = [key for _, key in annotation_keys(adata, key_added)]
     if not own and (taken or key_added in adata.uns):
         raise ValueError(
-            f"The AnnData has {taken or key_added!r} already, and not from mixvi; nothing was written. "
+            f"The AnnData already has {taken or key_added!r}, which is not from mixvi; nothing was written. "
             f"Choose another key_added than {key_added!r}."
         )
 
 
 def stand_in(adata: AnnData, var_names: np.ndarray, setup_args: Mapping[str, Any], no_label: str) -> AnnData:
-    """A small AnnData with what a model needs of new cells, so that theirs is not written to. Values are not copied.
+    """A small AnnData that a model can register in place of the user's, which must not change.
 
-    New cells count as unlabelled.
+    Parameters
+    ----------
+    adata
+        New cells.
+    var_names
+        (g,) names of the model's genes.
+    setup_args
+        Arguments of the model's ``setup_anndata``, by name.
+    no_label
+        Label of cells without a class, if ``setup_args`` has no ``unlabeled_category``.
+
+    Returns
+    -------
+    The same matrix without a copy, and copies of the columns that the model reads. All cells are unlabelled.
 
     Raises
     ------
     ValueError
-        If genes differ from the model's, in name or order.
+        If the genes or their order differ from the model's, or a column has missing values.
     KeyError
         If a layer or column is missing.
     """
     _check_genes(adata.var_names, var_names)
     layer = setup_args["layer"]
-    advice = f"the model reads that one; if the same kind of values are in .X, adata.layers[{layer!r}] = adata.X"
+    advice = f"the model needs this one; if .X has the same kind of values, set adata.layers[{layer!r}] = adata.X"
     check_layer(adata, layer, advice)
     keys = [setup_args["batch_key"], setup_args["size_factor_key"]]
     for covariates in (setup_args["categorical_covariate_keys"], setup_args["continuous_covariate_keys"]):
@@ -144,16 +257,33 @@ def stand_in(adata: AnnData, var_names: np.ndarray, setup_args: Mapping[str, Any
 
 
 def as_positions(indices: Sequence[int] | None, n: int) -> np.ndarray:
-    """Row numbers from ``None`` (all), a mask (n,) or row numbers, negative ones counting from the end."""
+    """Row numbers of chosen cells.
+
+    Parameters
+    ----------
+    indices
+        (m,) row numbers, where negative ones count from the end, or a mask (n,). ``None`` is all cells.
+    n
+        Number of cells.
+
+    Returns
+    -------
+    (m,) row numbers from 0 to n - 1.
+
+    Raises
+    ------
+    ValueError
+        If ``indices`` is empty, out of range, or neither whole numbers nor a mask.
+    """
     rows = np.arange(n) if indices is None else np.asarray(indices)
     if rows.dtype == bool and len(rows) == n:
         rows = np.flatnonzero(rows)
     if rows.ndim != 1 or not len(rows) or not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(
-            f"indices has shape {rows.shape} and type {rows.dtype}; give at least one row, or a mask of {n}."
+            f"indices has shape {rows.shape} and dtype {rows.dtype}; pass at least one row number, or a mask of {n}."
         )
     if rows.min() < -n or rows.max() >= n:
-        raise ValueError(f"indices go from {rows.min()} to {rows.max()}, but there are {n} cells.")
+        raise ValueError(f"indices go from {rows.min()} to {rows.max()}; {n} cells allow {-n} to {n - 1}.")
     return rows % n
 
 
@@ -164,7 +294,7 @@ def _check_genes(found: pd.Index, expected: np.ndarray) -> None:
     if len(missing):
         raise ValueError(
             f"The cells lack {len(missing):,} of the model's {len(expected):,} genes, such as {list(missing[:3])}; "
-            "add them (as zeros, if they were not measured) or train on the genes in common."
+            "add these genes (with zeros if they were not measured), or train on the common genes."
         )
     what = "the model's genes in another order" if len(found) == len(expected) else f"{len(found):,} genes"
     raise ValueError(f"The cells have {what}; the model has {len(expected):,}. Pass adata[:, model.get_var_names()].")

@@ -1,4 +1,4 @@
-"""Labels as a field of scvi-tools' registry: names, and the unlabelled category always last."""
+"""Labels as a field of scvi-tools' registry. The unlabelled category is always the last."""
 
 import numpy as np
 import pandas as pd
@@ -7,10 +7,10 @@ from scvi.data.fields import CategoricalObsField
 
 
 class LabelsField(CategoricalObsField):
-    """A column of ``.obs`` with classes, of which one value means "no label".
+    """A column of ``.obs`` with classes, and one category that means "no label".
 
-    Classes are those that occur, as text, in the order of their names; the unlabelled category follows them whether it
-    occurs or not.
+    Classes are the values that occur, as text, in alphabetical order. The unlabelled category follows them, even if no
+    cell has it.
     """
 
     def __init__(self, registry_key: str, obs_key: str, no_label: str):
@@ -24,11 +24,33 @@ class LabelsField(CategoricalObsField):
         return self._write(adata, [*classes, self.no_label])
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
-        """Write the codes that the classes have in another AnnData."""
+        """Write the codes of known classes to another AnnData.
+
+        Parameters
+        ----------
+        state_registry
+            State of the field from `register_field`.
+        adata_target
+            AnnData to write to.
+        **kwargs
+            Not used; scvi-tools passes them.
+
+        Returns
+        -------
+        State of the field in the other AnnData.
+
+        Raises
+        ------
+        ValueError
+            If there is a new class.
+        """
         self.validate_field(adata_target)
         known = [str(name) for name in state_registry[self.CATEGORICAL_MAPPING_KEY]]
         if new := sorted(set(self._names(adata_target)) - set(known)):
-            raise ValueError(f".obs[{self._original_attr_key!r}] has classes {new}; the model knows {known}.")
+            raise ValueError(
+                f".obs[{self._original_attr_key!r}] has classes {new}; the model knows {known}. Rename the new classes "
+                "or leave their cells out."
+            )
         return self._write(adata_target, known)
 
     def _names(self, adata: AnnData) -> pd.Series:

@@ -1,4 +1,4 @@
-"""Cells to the device in blocks of many minibatches."""
+"""Loading of cells to the device, in blocks of many minibatches."""
 
 import logging
 from collections.abc import Iterator
@@ -19,22 +19,22 @@ logger = logging.getLogger(__name__)
 
 CAT = REGISTRY_KEYS.CAT_COVS_KEY
 BLOCK_CELLS = 16_384
-NEIGHBOURS = 64  # cells of a file that are read together, where single ones would be slow
+NEIGHBOURS = 64  # consecutive cells of a file that are read together, because single cells are slow
 BLOCK_VALUES = 32_000_000  # stored values a block may have: 128 MB as float32
-GPU_BLOCK_CELLS, GPU_BLOCK_VALUES = 131_072, 64_000_000  # of cells that lie there: what a block costs is many steps
+GPU_BLOCK_CELLS, GPU_BLOCK_VALUES = 131_072, 64_000_000  # for cells on a GPU, where a block costs as much as many steps
 
 
 class CellsDataset(Dataset):
-    """Registered cells by their row numbers: ``dataset[rows]`` gives these and tensors under scvi-tools' names.
+    """Registered cells: ``dataset[rows]`` gives tensors under scvi-tools' names, and the row numbers.
 
     Parameters
     ----------
     manager
-        Of the registered AnnData.
+        Manager of the registered AnnData.
     device
-        Where the cells go.
+        Device of the tensors.
     resident
-        Read a file into memory at once and, for a GPU, put all cells there; else they come block by block.
+        Whether to read a file into memory, and to copy all cells to a GPU. Otherwise cells come block by block.
     """
 
     def __init__(self, manager: AnnDataManager, device: torch.device, resident: bool):
@@ -58,7 +58,7 @@ class CellsDataset(Dataset):
         return {REGISTRY_KEYS.X_KEY: self._matrix.rows(rows).to(self.device), **columns}
 
     def block_size(self, batch_size: int) -> int:
-        """Cells a block: a multiple of the minibatch that stays small in memory."""
+        """Number of cells in a block: a multiple of ``batch_size`` that takes little memory."""
         values = self.n_genes * min(2 * self.density, 1) + 2 * self.n_levels + 1
         n_cells = min(BLOCK_CELLS, BLOCK_VALUES / values)
         if isinstance(self._matrix, DeviceMatrix):
@@ -67,23 +67,24 @@ class CellsDataset(Dataset):
 
 
 class BlockSampler(Sampler):
-    """Row numbers, a block at a time.
+    """Blocks of row numbers.
 
     Parameters
     ----------
     rows
         (m,) row numbers.
     block_size
-        Cells a block.
+        Number of cells in a block.
     generator
-        Shuffles before each pass; ``None`` keeps the order.
+        Shuffles the rows before each pass; ``None`` keeps the order.
     rank, n_replicas
-        This process takes every n-th row; what does not share out evenly is left out, so that all take as many steps.
+        Number of this process, and of processes. Each takes every n-th row. The last rows are left out if they do not
+        suffice for all processes, so that all take the same number of steps.
     drop_last
-        Leave out what does not fill a minibatch of so many cells; 0 leaves out nothing.
+        Size of a minibatch; cells that do not fill the last one are left out. 0 leaves out none.
     neighbours
-        For a file: so many rows that follow each other stay together when blocks are made up, and are shuffled within
-        the block. Without ``generator`` rows then come in rising order, which a file is read fastest in.
+        Number of consecutive rows that are in one block, for faster reading of a file. Rows are shuffled within the
+        block. Without ``generator``, rows come in rising order if this is above 1.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class BlockSampler(Sampler):
         self.n_rows = n_mine - (n_mine % drop_last if drop_last else 0)
 
     def __len__(self) -> int:
-        return max(-(-(self.n_rows - 1) // self.block_size), min(self.n_rows, 1))  # one cell makes no block of its own
+        return max(-(-(self.n_rows - 1) // self.block_size), min(self.n_rows, 1))  # one cell is no block of its own
 
     def __iter__(self) -> Iterator[np.ndarray]:
         order = None if self.generator is None else Shuffled(len(self.rows), self.neighbours, self.generator)
@@ -117,7 +118,7 @@ class BlockSampler(Sampler):
 
 
 class Shuffled:
-    """Numbers below n in random order, but for runs of so many neighbours; only the order of the runs is kept."""
+    """Numbers below n in random order of runs of consecutive numbers. Only the order of runs takes memory."""
 
     def __init__(self, n: int, neighbours: int, generator: torch.Generator):
         self.n, self.neighbours = n, neighbours
@@ -129,15 +130,23 @@ class Shuffled:
         return self.n
 
     def __getitem__(self, place: np.ndarray) -> np.ndarray:
-        """The numbers in the given places below n, (m,)."""
+        """The numbers (m,) at the given positions (m,), which are below n."""
         place = place + self.n_missing * (place >= self.end_of_short)
         return self.first[place // self.neighbours] + place % self.neighbours
 
 
 def is_resident(manager: AnnDataManager, device: torch.device, data_path: str) -> bool:
-    """Whether cells are to lie on the device: as asked for, or where they take less than half of its free memory.
+    """Whether all cells stay in the device's memory; otherwise they come block by block.
 
-    What `from_zarr` opened was not to be loaded, and comes block by block unless the user says otherwise.
+    Parameters
+    ----------
+    manager
+        Manager of the registered AnnData.
+    device
+        Device of the model.
+    data_path
+        ``"resident"`` means yes, ``"stream"`` no. ``"auto"`` means yes if the cells take less than half of the free
+        memory and `from_zarr` did not open them.
     """
     if data_path != "auto":
         return data_path == "resident"
@@ -146,25 +155,25 @@ def is_resident(manager: AnnDataManager, device: torch.device, data_path: str) -
         return False
     free = psutil.virtual_memory().available
     matrix = HostMatrix(values, in_memory=False)
-    if device.type != "cpu":  # a file passes through the host's memory on its way
+    if device.type != "cpu":  # a file passes through the host's memory
         on_device = torch.cuda.mem_get_info(device)[0]
         free = min(free, on_device) if matrix.is_backed else on_device
     return n_bytes(matrix) < free / 2
 
 
 class CellsSplitter(DataSplitter):
-    """scvi-tools' split into training, validation and test cells, handed out in blocks.
+    """scvi-tools' split into training, validation and test cells, in blocks.
 
     Parameters
     ----------
     adata_manager
-        Of the registered AnnData.
+        Manager of the registered AnnData.
     batch_size
-        Cells a minibatch.
+        Number of cells in a minibatch.
     data_path
-        ``"resident"``, ``"stream"`` or ``"auto"``.
+        ``"resident"``, ``"stream"`` or ``"auto"``, as in `is_resident`.
     **kwargs
-        Of :class:`scvi.dataloaders.DataSplitter`.
+        Arguments of :class:`scvi.dataloaders.DataSplitter`.
     """
 
     def __init__(self, adata_manager: AnnDataManager, batch_size: int = 128, data_path: str = "auto", **kwargs):
@@ -174,7 +183,7 @@ class CellsSplitter(DataSplitter):
         self._dataset: CellsDataset | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Split; what the first process drew is what all go by."""
+        """Split the cells; all processes use the split of the first."""
         super().setup(stage)
         split = self.trainer.strategy.broadcast((self.train_idx, self.val_idx, self.test_idx))
         self.train_idx, self.val_idx, self.test_idx = split
@@ -192,22 +201,48 @@ class CellsSplitter(DataSplitter):
         return self._loader(self.test_idx)
 
     def ordered_dataloader(self, rows: np.ndarray) -> DataLoader | None:
-        """Blocks of the cells with the given rising row numbers; of several processes, each gets every n-th cell."""
+        """Blocks of cells with the given rising row numbers (m,). Each of n processes gets every n-th cell."""
         return self._loader(rows)
 
     def some_rows(self, of: np.ndarray, n: int, seed: int) -> np.ndarray:
-        """Rising row numbers of n of the given cells, or of all there are, from all over the data."""
+        """Random cells from all parts of the data; of a file, in runs of neighbours.
+
+        Parameters
+        ----------
+        of
+            (m,) row numbers to choose from.
+        n
+            Number of cells; all are taken if there are fewer.
+        seed
+            Seed of the draw.
+
+        Returns
+        -------
+        (min(m, n),) rising row numbers.
+        """
         rows = np.sort(of)
         neighbours = NEIGHBOURS if self.cells().is_backed else 1
         order = Shuffled(len(rows), neighbours, torch.Generator().manual_seed(seed))
         return np.sort(rows[order[np.arange(min(n, len(rows)))]])
 
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
-        """Blocks are there already."""
+        """Return the block, whose tensors are on the device already.
+
+        Parameters
+        ----------
+        batch, device, dataloader_idx
+            From Lightning.
+        """
         return batch
 
     def on_after_batch_transfer(self, batch, dataloader_idx):
-        """What is sparse stays so."""
+        """Return the block; scvi-tools would fill in the zeros of sparse matrices.
+
+        Parameters
+        ----------
+        batch, dataloader_idx
+            From Lightning.
+        """
         return batch
 
     def cells(self) -> CellsDataset:
@@ -218,7 +253,7 @@ class CellsSplitter(DataSplitter):
             self._dataset = CellsDataset(self.adata_manager, device, resident)
             if self._dataset.is_backed:
                 logger.info(
-                    "Cells are read from disk, about %s MB of values an epoch, and up to as much again to validate; "
+                    "Cells are read from disk: about %s MB of values an epoch, and up to as much again for validation. "
                     "data_path='resident' reads them into memory once.",
                     f"{self._dataset.n_bytes / 1e6:,.0f}",
                 )
@@ -233,13 +268,13 @@ class CellsSplitter(DataSplitter):
             generator = torch.Generator().manual_seed(strategy.broadcast(int(torch.randint(2**62, ()))))
         sampler = BlockSampler(
             rows,
-            # gradients of several processes are averaged at each step, which Lightning does once a block
+            # Lightning averages the gradients of several processes once a block, so a block is one step
             self.batch_size if self.distributed else dataset.block_size(self.batch_size),
             generator,
             strategy.global_rank if self.distributed else 0,
             strategy.world_size if self.distributed else 1,
             self.batch_size if self.drop_last and shuffle else 0,
-            # a block of several processes is one minibatch, which neighbours would make up almost alone
+            # with several processes a block is one minibatch, which must not be a few runs of neighbours
             NEIGHBOURS if dataset.is_backed and not self.distributed else 1,
         )
         return DataLoader(dataset, sampler=sampler, batch_size=None)
@@ -250,4 +285,4 @@ def _column(values) -> Tensor:
     values = np.asarray(values)
     if not np.issubdtype(values.dtype, np.integer):
         values = values.astype(np.float32)
-    return torch.tensor(values.reshape(len(values), -1))  # pandas lends its columns read-only
+    return torch.tensor(values.reshape(len(values), -1))  # a copy, as columns of pandas are read-only

@@ -1,4 +1,4 @@
-"""scvi-tools' AnnData manager, without a change to the user's matrix."""
+"""scvi-tools' AnnData manager, which does not change the user's matrix."""
 
 import numpy as np
 from scipy.sparse import issparse
@@ -6,13 +6,13 @@ from scvi.data import AnnDataManager
 
 
 class CellsManager(AnnDataManager):
-    """Hands a matrix in memory over as CSR or as a plain array.
+    """Returns a matrix in memory as CSR or as a plain array.
 
-    Minibatches are rows, which CSC is slow to cut out, and views of AnnData are arrays that torch does not take.
+    Minibatches are rows, which are slow to read from CSC. Views of AnnData are arrays that torch does not accept.
     """
 
     def get_from_registry(self, registry_key: str):
-        """The registered data, while the user keeps theirs."""
+        """The registered data; the user's AnnData keeps its own type."""
         data = super().get_from_registry(registry_key)
         if isinstance(data, np.ndarray):
             return np.asarray(data)

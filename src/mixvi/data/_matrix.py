@@ -1,4 +1,4 @@
-"""Where the registered matrix lies, and how rows of it reach the device."""
+"""The registered matrix in memory, in a file or on the device, and its rows as tensors."""
 
 import numpy as np
 import torch
@@ -8,9 +8,9 @@ from torch import Tensor
 
 from mixvi.ops.csr import csr, is_sparse
 
-MAX_SPARSE = 0.3  # share of entries that are not zero below which CSR is faster; benchmarks/throughput.py measures it
-LOOK = 4096  # rows that tell the share
-GAP = 8  # rows between two wanted ones in a file that are read along, as that is faster than to read twice
+MAX_SPARSE = 0.3  # share of non-zero entries below which CSR is faster; benchmarks/throughput.py measures it
+LOOK = 4096  # rows from which the share is estimated
+GAP = 8  # unwanted rows between two wanted ones that are read too, as one read is faster than two
 
 
 class HostMatrix:
@@ -19,9 +19,9 @@ class HostMatrix:
     Parameters
     ----------
     matrix
-        NumPy array, SciPy sparse matrix, or what anndata opens of a file.
+        (n, g) NumPy array, SciPy sparse matrix, or matrix in a file that anndata opened.
     in_memory
-        Read what is in a file, and turn what is mostly zeros into CSR, once and for all.
+        Whether to read a file into memory, and to store a matrix of mostly zeros as CSR.
     """
 
     def __init__(self, matrix, in_memory: bool):
@@ -32,35 +32,35 @@ class HostMatrix:
         some = matrix[: min(LOOK, self.n_rows)]
         self.density = (some.nnz if issparse(some) else np.count_nonzero(some)) / max(np.prod(some.shape), 1)
         if in_memory and self.density < MAX_SPARSE:
-            matrix = csr_matrix(matrix)  # no copy of what is CSR
+            matrix = csr_matrix(matrix)  # CSR is not copied
         self._matrix = matrix
 
     def rows(self, index: np.ndarray) -> Tensor:
-        """Rows (m,) in the order asked for: float32 (m, g), CSR where that is faster."""
+        """Rows with the given numbers (m,), in that order: float32 (m, g), CSR if that is faster."""
         if self.is_backed:  # files are read in rising order, each row once
             once, place = np.unique(index, return_inverse=True)
             block = _read(self._matrix, once)[place]
         elif len(index) and (np.diff(index) == 1).all():
-            block = self._matrix[index[0] : index[-1] + 1].copy()  # a slice of an array is the user's own memory
+            block = self._matrix[index[0] : index[-1] + 1].copy()  # a slice of an array shares the user's memory
         else:
             block = self._matrix[index]
         if self.density >= MAX_SPARSE:
             return torch.from_numpy(_float(block.toarray() if issparse(block) else block))
         block = csr_matrix(block)
-        block.sum_duplicates()  # a gene may stand twice in a row of CSR, and then means the sum
+        block.sum_duplicates()  # if a row of CSR has a gene twice, its value is the sum
         offset, gene = (torch.from_numpy(part.astype(np.int32, copy=False)) for part in (block.indptr, block.indices))
         return csr(offset, gene, torch.from_numpy(_float(block.data)), self.n_genes)
 
 
 class DeviceMatrix:
-    """A matrix (n, g) that lies on the device, in the smallest numbers that hold it exactly; for a GPU.
+    """A matrix (n, g) on a GPU, in the smallest dtype that represents it exactly.
 
     Parameters
     ----------
     matrix
-        What to put there, in memory or not.
+        (n, g) matrix to copy, from memory or a file.
     device
-        Where it goes.
+        The GPU.
     """
 
     def __init__(self, matrix: HostMatrix, device: torch.device):
@@ -79,7 +79,7 @@ class DeviceMatrix:
             self._offset = torch.cat([n_entries.new_zeros(1), n_entries]).cumsum(0).to(device)  # int64
 
     def rows(self, index: np.ndarray) -> Tensor:
-        """Rows (m,) in the order asked for: float32 (m, g), dense or CSR."""
+        """Rows with the given numbers (m,), in that order: float32 (m, g), dense or CSR."""
         index = torch.from_numpy(index).to(self._value.device)
         if not self.sparse:
             return self._value[index].float()
@@ -93,11 +93,11 @@ class DeviceMatrix:
 
 
 def runs(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rising row numbers (m,) as runs of neighbours that a file is read in.
+    """Group rising row numbers (m,) into runs, each of which is one read of a file.
 
     Returns
     -------
-    First row of each run, the row after its last, and the place (m,) of each row in what the runs hold.
+    First row (r,) of each run, the row (r,) after its last, and the position (m,) of each row in the stacked runs.
     """
     cut = np.flatnonzero(np.diff(rows) > GAP) + 1
     first = rows[np.concatenate([[0], cut])]
@@ -108,18 +108,18 @@ def runs(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def n_bytes(matrix: HostMatrix) -> float:
-    """What the matrix takes on a device, at most."""
+    """Upper bound of the bytes that the matrix takes on a device."""
     cells = float(matrix.n_rows) * matrix.n_genes
     return cells * 4 if matrix.density >= MAX_SPARSE else cells * matrix.density * 8
 
 
 def _read(matrix, rows: np.ndarray) -> np.ndarray | csr_matrix:
-    """Rising row numbers (m,) of what anndata opens of a file."""
+    """Rows of a matrix in a file, by rising row numbers (m,)."""
     if not isinstance(matrix, CSRDataset) or matrix.backend != "hdf5" or not len(rows):
         block = matrix[rows]
         return csr_matrix(block) if issparse(block) else block
     parts = []
-    for some in np.array_split(rows, -(-len(rows) // LOOK)):  # bounds what is read along
+    for some in np.array_split(rows, -(-len(rows) // LOOK)):  # bounds the unwanted rows in memory
         first, after, place = runs(some)
         parts.append(vstack([matrix[a:b] for a, b in zip(first, after, strict=True)], "csr")[place])
     return csr_matrix(vstack(parts, "csr"))

@@ -1,4 +1,4 @@
-"""What values a matrix holds, and which likelihoods can describe them."""
+"""The values of a matrix, and the likelihoods that can describe them."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import coo_matrix, issparse
 
-BLOCK = 4096  # rows looked at together
+BLOCK = 4096  # rows checked together
 
 AUTO = {"count": "nb", "unit": "bernoulli", "real": "normal"}
 MEANING = {
@@ -17,7 +17,7 @@ MEANING = {
 
 
 class Find(NamedTuple):
-    """Entries of one kind: how many, and the first of them."""
+    """Entries of one kind: their number, and value and position of the first."""
 
     count: int
     value: float
@@ -29,16 +29,16 @@ class Find(NamedTuple):
 
 
 class Support(NamedTuple):
-    """What a matrix holds.
+    """The values of a matrix.
 
     Attributes
     ----------
     where
         Its name in the AnnData, such as ``adata.layers['counts']``.
     negative, fraction, above_one
-        Entries below 0, that are no whole number, above 1; ``None`` where there are none.
+        Entries that are below 0, are no whole number, or are above 1; ``None`` if there are none.
     empty
-        Number of cells that hold zeros only, and the name of the first.
+        Number of cells with zeros only, and the name of the first.
     """
 
     where: str
@@ -49,23 +49,27 @@ class Support(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """The narrowest of ``"unit"``, ``"count"``, ``"real"`` that holds all entries."""
+        """``"unit"`` for entries in [0, 1], ``"count"`` for other whole numbers from 0 on, else ``"real"``."""
         if self.negative is None and self.above_one is None:
             return "unit"
         return "count" if self.negative is None and self.fraction is None else "real"
 
 
 def describe(matrix, where: str, cell_names, gene_names) -> Support:
-    """Look at every entry once, block by block.
+    """Check every entry once, block by block.
 
     Parameters
     ----------
     matrix
-        (n, g): dense, sparse, or backed by a file.
+        (n, g) values: dense, sparse, or backed by a file.
     where
-        Its name, for messages.
+        Name of the matrix, for messages.
     cell_names, gene_names
-        (n,) and (g,).
+        (n,) and (g,) names, for messages.
+
+    Returns
+    -------
+    The values that it has.
 
     Raises
     ------
@@ -105,33 +109,45 @@ def describe(matrix, where: str, cell_names, gene_names) -> Support:
 
 
 def choose_likelihood(support: Support, linear: bool = False) -> tuple[str, str]:
-    """The likelihood for ``"auto"`` and, in one line, why."""
+    """The likelihood for ``"auto"``.
+
+    Parameters
+    ----------
+    support
+        The values of the data.
+    linear
+        Whether the model is linear, and therefore needs a normal likelihood.
+
+    Returns
+    -------
+    Name of the likelihood, and a sentence with the reason.
+    """
     if linear:
-        advice = "; it is raw counts, so normalise and take logs first" if support.kind == "count" else ""
+        advice = "; it holds raw counts, so log-normalise them first" if support.kind == "count" else ""
         return "normal", f"likelihood='normal', because a linear model is the PCA of {support.where}{advice}."
     likelihood = AUTO[support.kind]
     return likelihood, f"likelihood={likelihood!r}, because {support.where} holds {MEANING[support.kind]}."
 
 
 def check_support(support: Support, likelihood: str, needs: str) -> None:
-    """Make sure that a likelihood can describe the data.
+    """Check that a likelihood can describe the data.
 
     Parameters
     ----------
     support
-        What the data are.
+        The values of the data.
     likelihood
         Name of the likelihood, for the message.
     needs
-        What it can describe: ``"count"``, ``"unit"`` or ``"real"``.
+        Values that it can describe: ``"count"``, ``"unit"`` or ``"real"``.
 
     Raises
     ------
     ValueError
-        With what was found, where, and what to do.
+        If it cannot describe them, or if counts have a cell with zeros only.
     """
     asked = f"likelihood={likelihood!r} needs {MEANING[needs]}, but {support.where} has"
-    instead = "or take likelihood='normal', which any real values fit."
+    instead = "or choose likelihood='normal', which describes any real values."
     counts = "Pass the raw counts (setup_anndata(layer=...)), "
     if needs == "count":
         if support.negative is not None:
@@ -141,15 +157,15 @@ def check_support(support: Support, likelihood: str, needs: str) -> None:
         if support.empty[0]:
             raise ValueError(
                 f"{support.where} has {support.empty[0]:,} cells without any count (the first is "
-                f"{support.empty[1]!r}), of which likelihood={likelihood!r} has nothing to learn. Remove them with "
-                "sc.pp.filter_cells(adata, min_counts=1), or keep genes that they express."
+                f"{support.empty[1]!r}); likelihood={likelihood!r} needs a count in every cell. Remove these cells "
+                "with sc.pp.filter_cells(adata, min_counts=1), or keep genes that they express."
             )
     if needs == "unit" and (wrong := support.negative or support.above_one) is not None:
-        raise ValueError(f"{asked} entries outside: {wrong}. Divide by the largest possible value, {instead}")
+        raise ValueError(f"{asked} other entries: {wrong}. Divide by the largest possible value, {instead}")
 
 
 def _blocks(matrix) -> Iterator[tuple[int, np.ndarray]]:
-    """Row blocks with the row they start at."""
+    """Number of the first row, and rows, of each block."""
     if issparse(matrix):
         matrix = matrix.tocsr()
     for start in range(0, matrix.shape[0], BLOCK):
@@ -157,7 +173,7 @@ def _blocks(matrix) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _first(block, wrong: Callable[[np.ndarray], np.ndarray]) -> tuple[int, int, int, float]:
-    """How many entries of a block are wrong, and row, column and value of the first. Zeros are never wrong."""
+    """Number of wrong entries in a block; row, column and value of the first. Zeros are never wrong."""
     values = block.data if issparse(block) else np.asarray(block)
     mask = wrong(values)
     count = int(np.count_nonzero(mask))

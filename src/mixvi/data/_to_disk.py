@@ -1,4 +1,4 @@
-"""An AnnData to disk whose matrix comes block by block."""
+"""Write an AnnData to disk with its matrix block by block."""
 
 import shutil
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ import zarr
 from anndata import AnnData
 
 SUFFIXES = (".h5ad", ".zarr")
-CHUNK_VALUES = 1_000_000  # of a chunk: 4 MB before compression
+CHUNK_VALUES = 1_000_000  # in a chunk: 4 MB before compression
 
 
 def check_target(path: str | PathLike) -> Path:
@@ -22,36 +22,36 @@ def check_target(path: str | PathLike) -> Path:
     Raises
     ------
     ValueError
-        If the name does not end in .h5ad or .zarr, the folder does not exist, or the file does.
+        If the name does not end in .h5ad or .zarr, the folder does not exist, or the file exists.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path} must end in {' or '.join(SUFFIXES)}, which says what is written.")
+        raise ValueError(f"{path} must end in {' or '.join(SUFFIXES)}, which selects the format.")
     if path.exists():
-        raise ValueError(f"{path} exists, and is not overwritten; choose another name, or remove it.")
+        raise ValueError(f"{path} exists and is not overwritten; choose another name, or remove it.")
     if not path.parent.is_dir():
-        raise ValueError(f"{path.parent} is not a folder; make it first.")
+        raise ValueError(f"{path.parent} is not a folder; create it first.")
     return path
 
 
 def write_blocks(path: str | PathLike, skeleton: AnnData, blocks: Iterable[np.ndarray]) -> None:
-    """Write an AnnData and, as its ``.X``, a float32 matrix of which one block is in memory at a time.
+    """Write an AnnData with a float32 ``.X`` that comes in blocks, so that only one block is in memory.
 
-    The file appears when it is complete.
+    The file has a temporary name until it is complete.
 
     Parameters
     ----------
     path
-        New ``.h5ad`` or ``.zarr``.
+        New file, ``.h5ad`` or ``.zarr``.
     skeleton
-        What to write beside the matrix; it has none.
+        AnnData of the same shape, without ``.X``.
     blocks
-        Consecutive rows (m, g), together as many as the skeleton has.
+        (m, g) each: consecutive rows, in total as many as the skeleton has.
 
     Raises
     ------
     ValueError
-        As `check_target`.
+        If the name does not end in .h5ad or .zarr, the folder does not exist, or the file exists.
     """
     path = check_target(path)
     unfinished = path.with_name(f"{path.name}.unfinished-{uuid4().hex[:8]}")

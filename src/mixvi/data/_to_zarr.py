@@ -1,4 +1,4 @@
-"""``.h5ad`` files to one zarr store, block by block."""
+"""Convert ``.h5ad`` files to one zarr store, block by block."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -26,14 +26,14 @@ def to_zarr(
     layer: str | None = None,
     progress: bool = True,
 ) -> None:
-    """Write ``.h5ad`` files one after the other into one zarr store that `from_zarr` opens.
+    """Write ``.h5ad`` files one after the other into one zarr store, for `from_zarr`.
 
-    No file is ever in memory as a whole; about 16,000 cells are, and ``.obs``. The store appears when it is complete.
+    Only ``.obs`` and about 16,000 cells are in memory. The store has a temporary name until it is complete.
 
     Parameters
     ----------
     h5ad_paths
-        Files with the same genes in the same order, CSR or dense.
+        One or more files with the same genes in the same order. Their matrices must be CSR or dense.
     out
         The new store.
     layer
@@ -46,7 +46,7 @@ def to_zarr(
     ImportError
         If the packages of ``mixvi[large]`` are missing.
     ValueError
-        If ``out`` exists, or a file has other genes than the first, or its matrix is CSC.
+        If ``out`` exists, no file is given, genes differ between files, or a matrix is CSC.
     KeyError
         If a layer does not exist.
     """
@@ -55,7 +55,7 @@ def to_zarr(
 
     out = Path(out)
     if out.exists():
-        raise ValueError(f"{out} exists, and to_zarr overwrites nothing; choose another name, or remove it.")
+        raise ValueError(f"{out} exists, and to_zarr does not overwrite it; choose another name, or remove it.")
     paths = [h5ad_paths] if isinstance(h5ad_paths, str | PathLike) else list(h5ad_paths)
     if not paths:
         raise ValueError("to_zarr got no file; pass one path, or a list of them.")
@@ -72,14 +72,14 @@ def to_zarr(
             ad.io.write_elem(group, "/", AnnData(obs=obs, var=var))
             _write(group, matrices, progress)
         if out.exists():
-            raise ValueError(f"{out} came into being meanwhile, and to_zarr overwrites nothing; nothing was written.")
+            raise ValueError(f"{out} was created meanwhile, and to_zarr does not overwrite it; choose another name.")
         unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _matrix(file: h5py.File, layer: str | None, path):
-    """The matrix on disk, by rows."""
+    """The matrix in a file, to read by rows."""
     where = "X" if layer is None else f"layers/{layer}"
     if where not in file:
         raise KeyError(f"{path} has no {where!r}; its layers are {sorted(file.get('layers', []))}, layer=None takes X.")
@@ -88,8 +88,8 @@ def _matrix(file: h5py.File, layer: str | None, path):
     matrix = ad.io.sparse_dataset(file[where])
     if matrix.format != "csr":
         raise ValueError(
-            f"{path} has {where!r} by columns (CSC), of which rows cannot be read without all of it; it must be CSR or "
-            "dense. Write it anew with adata.X.tocsr()."
+            f"{path} has {where!r} by columns (CSC), from which rows cannot be read alone; it must be CSR or dense. "
+            "Convert it with .tocsr() and write the file again."
         )
     return matrix
 
@@ -125,7 +125,7 @@ def _blocks(matrices: Sequence, progress: bool) -> Iterator[csr_matrix]:
 
 
 class _Growing:
-    """A zarr array (m,) to which is appended. Whole shards are written, each once."""
+    """A growing zarr array (m,). Values are written in whole shards."""
 
     def __init__(self, group, name: str, dtype, chunk: int):
         self.shard = chunk * SHARD_CHUNKS

@@ -1,4 +1,4 @@
-"""Cells in zarr stores: ``.obs`` and ``.var`` in memory, the matrix on disk and read by rows."""
+"""Cells in zarr stores: ``.obs`` and ``.var`` in memory, and a matrix on disk that is read by rows."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,19 +15,19 @@ from scipy.sparse import csr_matrix, vstack
 
 from mixvi.data._matrix import runs
 
-SECTION = 4096  # rows read at once: bounds the memory that rows far apart take
+SECTION = 4096  # rows read at once; bounds the memory for rows that are far apart
 
 
 class ZarrMatrix(CSRDataset):
-    """CSR matrices (n_i, g) of zarr stores, stacked; only read from.
+    """CSR matrices of zarr stores, stacked by rows; read-only.
 
-    A subclass of anndata's own type for a sparse matrix on disk, so that AnnData takes it as ``.X``. Of each store the
-    row offsets are in memory once rows were read (8 bytes a cell), nothing else.
+    A subclass of anndata's type for a sparse matrix on disk, which AnnData accepts as ``.X``. After the first read, row
+    offsets stay in memory, 8 bytes a cell.
 
     Parameters
     ----------
     matrices
-        From :func:`anndata.io.sparse_dataset`.
+        (n_i, g) each, from :func:`anndata.io.sparse_dataset`.
     """
 
     backend = "zarr"
@@ -39,37 +39,37 @@ class ZarrMatrix(CSRDataset):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Cells and genes."""
+        """Numbers of cells and genes."""
         return sum(matrix.shape[0] for matrix in self._matrices), self._matrices[0].shape[1]
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the values."""
+        """Dtype of the values."""
         return np.result_type(*(matrix.dtype for matrix in self._matrices))
 
     def __repr__(self) -> str:
         return f"ZarrMatrix: {len(self._matrices)} stores, shape {self.shape}, data_dtype {self.dtype}"
 
     def __getitem__(self, index) -> csr_matrix:
-        """Rows into memory: row numbers in any order, a slice or a mask; a second index chooses genes."""
+        """Read rows: row numbers in any order, a slice or a mask. A second index chooses genes."""
         rows, genes = index if isinstance(index, tuple) else (index, slice(None))
         found = self._read(np.arange(self.shape[0])[rows].ravel())
         every_gene = isinstance(genes, slice) and genes == slice(None)
         return found if every_gene else found[:, np.arange(self.shape[1])[genes].ravel()]
 
     def to_memory(self) -> csr_matrix:
-        """All of it."""
+        """The whole matrix."""
         return self[:]
 
     def copy(self) -> "ZarrMatrix":
-        """The same: nothing writes to it, and a copy in memory may not fit."""
+        """The same object: it is read-only, and a copy may not fit in memory."""
         return self
 
     def _read(self, rows: np.ndarray) -> csr_matrix:
         once, place = np.unique(rows, return_inverse=True)
         if not len(once):
             return csr_matrix((0, self.shape[1]), dtype=self.dtype)
-        with _codecs():  # arrays take their codecs when they are opened, which the loader does at the first rows
+        with _codecs():  # arrays choose codecs when the loader opens them, at its first rows
             if self._loader is None:
                 self._loader = _loader(self._matrices, self._sampler)
             self._sampler.rows = once
@@ -84,28 +84,28 @@ def from_zarr(
     obs_columns: Sequence[str] | None = None,
     obs_names: bool = True,
 ) -> AnnData:
-    """Open AnnData in zarr stores, without loading their matrix.
+    """Open an AnnData in zarr stores without loading its matrix.
 
-    ``.obs`` and ``.var`` are in memory, and ``annotate`` writes there; the stores are never written to. Models read
-    ``.X`` block by block (see ``data_path`` of ``train``). A view of it with some cells or genes is read into memory
-    when its ``.X`` is used or it is copied.
+    ``.obs`` and ``.var`` are in memory, and ``annotate`` writes there. The stores never change. Models read ``.X``
+    block by block (see ``data_path`` of ``train``). A view of some cells or genes is read into memory when you
+    copy it or use its ``.X``.
 
     Parameters
     ----------
     path_or_paths
-        Stores as anndata or `to_zarr` writes them, with the same genes in the same order. Several are stacked in the
-        order given, and names of cells made unique.
+        One or more stores from anndata or `to_zarr`, with the same genes in the same order. They are stacked in this
+        order, and names of cells become unique.
     layer
         The layer that becomes ``.X``; ``None`` is the stores' ``.X``. It must be CSR.
     obs_columns
-        Columns of ``.obs`` to read; ``None`` reads all that every store has.
+        Columns of ``.obs`` to read; ``None`` reads the columns that every store has.
     obs_names
-        Read the names of cells, which take 0.2 GB a million. ``False`` numbers the cells instead, in the order of the
-        stores (``"0"``, ``"1"``, ... once written to a file), so that memory hardly grows with cells.
+        Whether to read the names of cells, which take 0.2 GB a million. ``False`` saves this memory and numbers the
+        cells in the order of the stores; in a file the numbers become ``"0"``, ``"1"``, ....
 
     Returns
     -------
-    n cells x g genes, with ``.X``, ``.obs`` and ``.var`` (of the first store) and nothing else.
+    n cells x g genes, with ``.X``, ``.obs`` and the ``.var`` of the first store only.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def from_zarr(
     FileNotFoundError
         If there is no store.
     ValueError
-        If a store has no CSR matrix, or other genes than the first.
+        If no store is given, a matrix is not CSR, or genes differ between stores.
     KeyError
         If a layer or column does not exist.
     """
@@ -135,19 +135,32 @@ def from_zarr(
 
 
 def needs_large(name: str) -> None:
-    """Make sure that the packages of the extra are there."""
+    """Check that the packages of ``mixvi[large]`` are installed, for the function of this name."""
     try:
         import annbatch  # noqa: F401
         import zarr  # noqa: F401
         import zarrs  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f'mixvi.data.{name} needs {error.name}; pip install "mixvi[large]" brings all it needs.'
+            f'mixvi.data.{name} needs {error.name}; pip install "mixvi[large]" installs all that it needs.'
         ) from error
 
 
 def check_same_genes(expected: pd.Index, found: pd.Index, path, first) -> None:
-    """Make sure that two files have the same genes in the same order."""
+    """Check that two files have the same genes in the same order.
+
+    Parameters
+    ----------
+    expected, found
+        (g,) genes of the first file and of this one.
+    path, first
+        Paths of this file and of the first, for the message.
+
+    Raises
+    ------
+    ValueError
+        If they differ.
+    """
     if expected.equals(found):
         return
     if len(expected) != len(found):
@@ -155,11 +168,11 @@ def check_same_genes(expected: pd.Index, found: pd.Index, path, first) -> None:
     else:
         at = int(np.flatnonzero(np.asarray(expected) != np.asarray(found))[0])
         what = f"gene {found[at]!r} in place {at}, where {first} has {expected[at]!r}"
-    raise ValueError(f"{path} has {what}; write all with the same genes in the same order, adata[:, genes].")
+    raise ValueError(f"{path} has {what}; write all files with the same genes in the same order, by adata[:, genes].")
 
 
 def stack_obs(obs: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The columns all have, of one after the other, with categories united and names (or numbers) made unique."""
+    """Stack the columns that all tables have; categories are united, and names or numbers become unique."""
     if all(isinstance(part.index, pd.RangeIndex) for part in obs):
         names = pd.RangeIndex(sum(map(len, obs)))
     else:
@@ -176,7 +189,7 @@ def stack_obs(obs: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _numbered(x: ZarrMatrix, obs: pd.DataFrame, var: pd.DataFrame) -> AnnData:
-    """Cells under the numbers that index ``obs``: a new AnnData would make strings of them, and gets one name first."""
+    """An AnnData with the numbers of ``obs`` as names. AnnData() would make strings of them, so they come later."""
     same_name = pd.CategoricalIndex(pd.Categorical.from_codes(np.zeros(len(obs), np.int8), ["cell"]))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Observation names are not unique")
@@ -195,7 +208,7 @@ def _open(path):
             return zarr.open_group(path, mode="r")
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"There is no zarr store at {path}; mixvi.data.to_zarr makes one of .h5ad files."
+            f"There is no zarr store at {path}; mixvi.data.to_zarr makes one from .h5ad files."
         ) from error
 
 
@@ -207,8 +220,8 @@ def _matrix(group, layer: str | None, path) -> CSRDataset:
     found = group[where].attrs.get("encoding-type", "unknown")
     if found != "csr_matrix":
         raise ValueError(
-            f"{path} has {where!r} as {found!r}, of which rows are slow to read; it must be 'csr_matrix'. "
-            "mixvi.data.to_zarr writes it so."
+            f"{path} has {where!r} as {found!r}, from which rows are slow to read; it must be 'csr_matrix'. "
+            "mixvi.data.to_zarr writes this format."
         )
     return ad.io.sparse_dataset(group[where], should_cache_indptr=False)
 
@@ -217,7 +230,7 @@ def _obs(group, columns: Sequence[str] | None, names: bool, path) -> pd.DataFram
     there = list(group.attrs["column-order"])
     columns = there if columns is None else columns
     if missing := [key for key in columns if key not in there]:
-        raise KeyError(f"{path} has no columns {missing} in .obs; there are {there}.")
+        raise KeyError(f"{path} has no columns {missing} in .obs; the columns are {there}.")
     index = _index(group) if names else pd.RangeIndex(group[group.attrs["_index"]].shape[0])
     return pd.DataFrame({key: pd.Series(ad.io.read_elem(group[key])).array for key in columns}, index=index)
 
@@ -227,7 +240,7 @@ def _index(group) -> pd.Index:
 
 
 def _codecs():
-    """Decode in Rust, on all cores, while this lasts."""
+    """Context that decodes in Rust on all cores."""
     import zarr
 
     return zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"} if find_spec("zarrs") else {})
@@ -246,7 +259,7 @@ def _sampler():
     from annbatch.abc import Sampler
 
     class Rows(Sampler):
-        """Hands out given rows (m,), in rising order and each once, as runs of neighbours."""
+        """Requests rising row numbers (m,), without repeats, as runs of neighbours."""
 
         rows = np.arange(0)
         batch_size = SECTION

@@ -1,1 +1,1 @@
-"""Numerics without a model: sparse minibatches, log-probabilities of counts, and what is compiled for the CPU."""
+"""Numerics without a model: sparse minibatches, log-likelihoods of counts, and functions compiled for the CPU."""

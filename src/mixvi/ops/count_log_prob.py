@@ -1,9 +1,9 @@
-"""Log-likelihoods of counts, with the costly functions taken only where counts are not zero.
+"""Log-likelihoods of counts, which compute costly functions only where counts are not zero.
 
-Every function here says the plain formula in its docstring and gives its sum over genes. With s = mu + theta, all
-lgamma of the negative binomial cancel at x = 0, where log NB(0; mu, theta) = theta log(theta / s). Where counts are not
-zero differs from one minibatch to the next, and a compiled step has to have one shape: under ``torch.compile``, which
-makes the plain formula one pass over x, it is the plain formula that is taken.
+Every docstring gives the plain formula, and every function returns its sum over genes. With s = mu + theta, all lgamma
+of the negative binomial cancel at x = 0, where log NB(0; mu, theta) = theta log(theta / s). A compiled step needs
+tensors of constant shape, but the number of non-zero counts differs between minibatches. So ``torch.compile`` gets the
+plain formula, which it turns into one pass over x.
 """
 
 import torch
@@ -14,11 +14,23 @@ from torch.nn.functional import linear, softplus
 from mixvi.ops import negative_binomial_cpu
 from mixvi.ops.csr import Entries, entries
 
-EPS = 1e-8  # inside logs, where mu or theta may underflow; scvi-tools has the same
+EPS = 1e-8  # added inside logs, where mu or theta may underflow; as in scvi-tools
 
 
 def log_poisson(x: Tensor, mu: Tensor) -> Tensor:
-    """sum_g x log mu - mu - lgamma(x + 1), (n,), for x (n, g) dense or CSR and mu (n, g)."""
+    """sum_g x log mu - mu - lgamma(x + 1).
+
+    Parameters
+    ----------
+    x
+        (n, g) counts, dense or CSR.
+    mu
+        (n, g) means.
+
+    Returns
+    -------
+    (n,) log-likelihood of each cell, in nats.
+    """
     if torch.compiler.is_compiling():
         x = x.to(mu)
         return (x * (mu + EPS).log() - (x + 1).lgamma() - mu).sum(-1)
@@ -28,9 +40,20 @@ def log_poisson(x: Tensor, mu: Tensor) -> Tensor:
 
 
 def log_negative_binomial(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
-    """sum_g theta log(theta / s) + x log(mu / s) + lgamma(x + theta) - lgamma(theta) - lgamma(x + 1), (n,).
+    """sum_g theta log(theta / s) + x log(mu / s) + lgamma(x + theta) - lgamma(theta) - lgamma(x + 1).
 
-    For x (n, g) dense or CSR, mean mu (n, g) and inverse dispersion theta (g,).
+    Parameters
+    ----------
+    x
+        (n, g) counts, dense or CSR.
+    mu
+        (n, g) means.
+    theta
+        (g,) inverse dispersions.
+
+    Returns
+    -------
+    (n,) log-likelihood of each cell, in nats.
     """
     if torch.compiler.is_compiling():
         return _log_negative_binomial(x, mu, theta).sum(-1)
@@ -40,7 +63,25 @@ def log_negative_binomial(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
 def log_negative_binomial_softmax(
     x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor
 ) -> Tensor:
-    """The same with mu = library softmax(h weight^T + bias): h (n, k), weight (g, k), bias (g,), library (n, 1)."""
+    """`log_negative_binomial` with mu = library softmax(h weight^T + bias).
+
+    Parameters
+    ----------
+    x
+        (n, g) counts, dense or CSR.
+    h
+        (n, k) output of the last hidden layer.
+    weight, bias
+        (g, k) and (g,) of the linear layer before the softmax.
+    library
+        (n, 1) library sizes, in counts.
+    theta
+        (g,) inverse dispersions.
+
+    Returns
+    -------
+    (n,) log-likelihood of each cell, in nats.
+    """
     eager = h.device.type == "cpu" and not torch.compiler.is_compiling()
     if eager and h.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
         return negative_binomial_cpu.log_negative_binomial_softmax(x, h, weight, bias, library, theta)
@@ -48,7 +89,23 @@ def log_negative_binomial_softmax(
 
 
 def log_zero_inflated(x: Tensor, mu: Tensor, theta: Tensor, zero_logits: Tensor) -> Tensor:
-    """sum_g log( pi [x = 0] + (1 - pi) NB(x; mu, theta) ), pi = sigmoid(zero_logits), (n,); shapes as above."""
+    """sum_g log( pi [x = 0] + (1 - pi) NB(x; mu, theta) ), with pi = sigmoid(zero_logits).
+
+    Parameters
+    ----------
+    x
+        (n, g) counts, dense or CSR.
+    mu
+        (n, g) means of the negative binomial.
+    theta
+        (g,) inverse dispersions.
+    zero_logits
+        (n, g) logits of the probabilities pi of an additional zero.
+
+    Returns
+    -------
+    (n,) log-likelihood of each cell, in nats.
+    """
     zero = -theta * (mu / (theta + EPS)).log1p()  # theta log(theta / s), (n, g)
     if torch.compiler.is_compiling():
         nb = _log_negative_binomial(x, mu, theta)
@@ -68,9 +125,9 @@ def log_zero_inflated(x: Tensor, mu: Tensor, theta: Tensor, zero_logits: Tensor)
 
 
 def _log_negative_binomial(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
-    """Of each count, (n, g), for a dense x.
+    """Log-likelihood of each count (n, g), for a dense x.
 
-    Theta is one for each count, so that gradients by it, which cancel at x = 0, do so before they are added up.
+    Theta is expanded to (n, g), so that its gradients, which cancel at x = 0, cancel before they are summed.
     """
     x, theta = x.to(mu), theta.expand_as(mu)
     at_mean = x * ((mu + EPS) / (mu + theta + EPS)).log() - theta * (mu / (theta + EPS)).log1p()
@@ -106,7 +163,7 @@ class _NegativeBinomial(torch.autograd.Function):
 
 
 def _digamma(y: Tensor) -> Tensor:
-    """Digamma of y >= 1, vectorised as torch's is not on the CPU (Abramowitz & Stegun 6.3.5 and 6.3.18)."""
+    """Digamma of y >= 1 (Abramowitz & Stegun 6.3.5 and 6.3.18). It is vectorised; on the CPU, torch's is not."""
     below = torch.zeros_like(y)
     for i in range(6):
         below -= 1 / (y + i)  # digamma(y) = digamma(y + 6) - sum_i 1 / (y + i)
@@ -122,7 +179,7 @@ def _entries(x: Tensor, like: Tensor) -> Entries:
 
 
 def _at(values: Tensor, place: Tensor) -> Tensor:
-    """Values at flat places; many times faster than brackets."""
+    """Values at flat positions; many times faster than indexing by brackets."""
     return values.view(-1).index_select(0, place)
 
 

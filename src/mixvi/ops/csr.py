@@ -1,6 +1,6 @@
-"""Rows of a matrix, dense or CSR: what a minibatch of counts needs without ever filling in its zeros.
+"""Matrices of counts, dense or CSR: operations on a minibatch that need not store its zeros.
 
-A matrix (n, g) is a torch tensor of either layout. Functions here take both, and keep it where they return a matrix.
+A matrix (n, g) is a torch tensor of either layout. Functions take both, and a returned matrix keeps the layout.
 """
 
 import warnings
@@ -26,26 +26,42 @@ class Entries(NamedTuple):
 
 
 def is_sparse(x: Tensor) -> bool:
-    """Whether x is CSR."""
+    """Whether a matrix is CSR."""
     return x.layout == torch.sparse_csr
 
 
 def csr(offset: Tensor, gene: Tensor, value: Tensor, n_genes: int) -> Tensor:
-    """CSR matrix (n, g) from offset (n + 1,), gene (m,) and value (m,)."""
+    """CSR matrix of m stored entries.
+
+    Parameters
+    ----------
+    offset
+        (n + 1,) integers: the entries of row i are those from ``offset[i]`` to ``offset[i + 1] - 1``.
+    gene
+        (m,) integers: column of each entry, of the same dtype as ``offset``.
+    value
+        (m,) value of each entry.
+    n_genes
+        Number of columns g.
+
+    Returns
+    -------
+    (n, g) CSR matrix; invariants are not checked.
+    """
     _hear_warning()
     return torch.sparse_csr_tensor(offset, gene, value, (len(offset) - 1, n_genes), check_invariants=False)
 
 
 @cache
 def _hear_warning() -> None:
-    """Torch warns once in a process that CSR is in beta: let this be here, unheard."""
+    """Trigger torch's warning that CSR is in beta, which comes once in a process, and suppress it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         torch.eye(1).to_sparse_csr()
 
 
 def dense(x: Tensor) -> Tensor:
-    """X with its zeros, (n, g)."""
+    """The matrix (n, g) as a dense tensor."""
     if not is_sparse(x):
         return x
     filled = torch.zeros(x.numel(), dtype=x.dtype, device=x.device)
@@ -53,7 +69,7 @@ def dense(x: Tensor) -> Tensor:
 
 
 def entries(x: Tensor) -> Entries:
-    """What of x is not zero."""
+    """Entries of a matrix (n, g): the stored ones of CSR, the non-zero ones of a dense tensor."""
     if is_sparse(x):
         n_entries = x.crow_indices().diff()
         row = torch.arange(len(x), device=x.device).repeat_interleave(n_entries, output_size=len(x.values()))
@@ -65,7 +81,19 @@ def entries(x: Tensor) -> Entries:
 
 
 def map_entries(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """F of every entry, for an f with f(0) = 0."""
+    """Apply a function to every entry.
+
+    Parameters
+    ----------
+    f
+        Elementwise function with f(0) = 0.
+    x
+        (n, g) matrix, dense or CSR.
+
+    Returns
+    -------
+    (n, g) matrix of the same layout.
+    """
     if not is_sparse(x):
         return f(x)
     return csr(x.crow_indices(), x.col_indices(), f(x.values()), x.shape[1])
@@ -79,26 +107,52 @@ def totals(x: Tensor) -> Tensor:
 
 
 def split(x: Tensor, n_rows: int) -> Iterator[Tensor]:
-    """Consecutive parts of n_rows rows; the last may be smaller."""
+    """Consecutive blocks of rows.
+
+    Parameters
+    ----------
+    x
+        (n, g) matrix, dense or CSR.
+    n_rows
+        Number of rows in a block; the last block may have fewer.
+
+    Returns
+    -------
+    Iterator over blocks of the same layout.
+    """
     if not is_sparse(x):
         yield from x.split(n_rows)
         return
     offset, gene, value = x.crow_indices(), x.col_indices(), x.values()
-    bounds = [*offset[::n_rows].tolist(), len(value)]  # the only word from the device to the host
+    bounds = [*offset[::n_rows].tolist(), len(value)]  # the only transfer from the device to the host
     for i in range(-(-len(x) // n_rows)):
         part = offset[i * n_rows : (i + 1) * n_rows + 1] - bounds[i]
         yield csr(part, gene[bounds[i] : bounds[i + 1]], value[bounds[i] : bounds[i + 1]], x.shape[1])
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """X W + b for data x (n, g), weight (g, h), bias (h,): (n, h). There is no gradient for a sparse x."""
+    """Linear layer x W + b. A sparse x gets no gradient.
+
+    Parameters
+    ----------
+    x
+        (n, g) matrix, dense or CSR.
+    weight
+        (g, h) weights: the transpose of those of ``torch.nn.functional.linear``.
+    bias
+        (h,) biases, or ``None``.
+
+    Returns
+    -------
+    (n, h) dense tensor.
+    """
     if not is_sparse(x):
         return dense_linear(x, weight.t(), bias)
     return _SparseLinear.apply(x, weight, bias)
 
 
 class _SparseLinear(torch.autograd.Function):
-    """A gather and sum of the weights of the genes a cell has; backwards, of the cells a gene is in."""
+    """Forward: sum the weights of the genes of each cell. Backward: sum the gradients of the cells of each gene."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -115,14 +169,14 @@ class _SparseLinear(torch.autograd.Function):
 
 
 def _bags(offset: Tensor, index: Tensor, value: Tensor, rows: Tensor) -> Tensor:
-    """The CSR matrix of these entries, (n, g), times rows (g, h)."""
+    """Product of the CSR matrix (n, g) of these entries and ``rows`` (g, h)."""
     return embedding_bag(index, rows, offset, mode="sum", per_sample_weights=value.to(rows), include_last_offset=True)
 
 
 def _by_column(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Entries of a CSR matrix by column: where columns start, rows and values.
+    """Entries of a CSR matrix by column: offsets of the columns, rows and values.
 
-    On the CPU by a counting sort, which is many times faster than torch's.
+    On the CPU this is a counting sort, which is many times faster than torch's conversion.
     """
     if x.device.type != "cpu":
         columns = x.to_sparse_csc()
@@ -135,11 +189,11 @@ def _by_column(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @njit(cache=True)
 def _sort_by_column(offset, column, value, offset_of, row_of, value_of):
-    """Fill in the entries of a CSR matrix column by column: where columns start in zeros, rows and values."""
+    """Fill in the entries of a CSR matrix by column. ``offset_of`` must be zeros; it gets the starts of columns."""
     for k in range(len(column)):
         offset_of[column[k] + 1] += 1
     at = 0
-    for j in range(1, len(offset_of)):  # where the column before starts, for now
+    for j in range(1, len(offset_of)):  # start of the previous column, for now
         n, offset_of[j] = offset_of[j], at
         at += n
     for i in range(len(offset) - 1):

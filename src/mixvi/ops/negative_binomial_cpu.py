@@ -1,10 +1,9 @@
 """The negative binomial of a softmax decoder in one pass over each cell, compiled for the CPU.
 
-``mixvi.ops.count_log_prob`` defines what is computed, and does it with torch. This file computes it in single
-precision. Its exp, log, lgamma and digamma let the compiler take 8 or 16 genes at a time. It uses one thread: waking
-another one of torch's takes as long as a minibatch of 128. The values that a loop over the counts of a cell needs are
-first copied side by side. Otherwise the memory addresses would decide the compiler's choice of loop, and with it the
-last bits.
+`mixvi.ops.count_log_prob` has the formula, and computes it with torch. This file computes it in single precision. The
+compiler vectorises its exp, log, lgamma and digamma over 8 or 16 genes. It uses one thread, because waking another one
+takes as long as a minibatch of 128. Before a loop over the counts of a cell, all values that it needs are copied to
+contiguous memory. Otherwise memory addresses would select the compiled loop, and thereby the last bits of the result.
 """
 
 import numpy as np
@@ -17,25 +16,34 @@ from torch.autograd.function import once_differentiable
 from mixvi.ops.csr import is_sparse
 
 EPS = np.float32(1e-8)  # as in mixvi.ops.count_log_prob
-FLAGS = {"contract", "reassoc", "arcp", "nsz"}  # sums in any order; NaN and infinity stay what they are
+FLAGS = {"contract", "reassoc", "arcp", "nsz"}  # sums may be reordered; NaN and infinity are kept
 _f, _i = np.float32, np.int32
 
 
 def log_negative_binomial_softmax(
     x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor
 ) -> Tensor:
-    """sum_g log NB(x; library softmax(h weight^T + bias), theta), (n,); float32 on the CPU.
+    """sum_g log NB(x; library softmax(h weight^T + bias), theta), for float32 on the CPU.
 
-    For x (n, g) dense or CSR, features h (n, k), weight (g, k), bias (g,), library (n, 1) and theta (g,).
+    There is no gradient by ``library``.
+
+    Parameters
+    ----------
+    x, h, weight, bias, library, theta
+        As in `mixvi.ops.count_log_prob.log_negative_binomial_softmax`.
+
+    Returns
+    -------
+    (n,) log-likelihood of each cell, in nats.
     """
     return _Fused.apply(x, h, weight, bias, library, theta)
 
 
 class _Fused(torch.autograd.Function):
-    """A pass makes one matrix (n, g): logits, which turn into gradients where they are.
+    """A pass needs one matrix (n, g): the logits, which gradients then replace.
 
-    Gradients by bias and theta are added up on the way, for cells that weigh the same, as they do in a mean. Where they
-    turn out to weigh otherwise there is another pass.
+    The pass also sums gradients by bias and theta, as if all cells had equal weight in the loss, as in a mean. If the
+    weights differ, there is a second pass.
     """
 
     @staticmethod
@@ -47,7 +55,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        *given, by_logits, by_gene = ctx.saved_tensors  # of the log p of each cell, and of their sum
+        *given, by_logits, by_gene = ctx.saved_tensors  # gradients of the log p of each cell, and of their sum
         _, h, weight, *_ = given
         each, first = grad.unsqueeze(-1), grad[:1]
         by_bias, by_theta = first.sum() * by_gene if (grad == first).all() else _pass(*given, grad)[-1]
@@ -57,7 +65,7 @@ class _Fused(torch.autograd.Function):
 def _pass(
     x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor, each: Tensor
 ) -> tuple[Tensor, ...]:
-    """Log p (n,), its gradient by logits (n, g), and that by bias and theta (2, g) of its sum, ``each`` (n,) times."""
+    """Log p (n,), its gradient by logits (n, g), and by bias and theta (2, g), summed with weights ``each`` (n,)."""
     logits, log_p, by_gene = torch.addmm(bias, h, weight.t()), h.new_empty(len(h)), h.new_zeros(2, len(theta))
     arrays = (logits, library.view(-1), theta, each, *_csr(x), log_p, *by_gene)
     _negative_binomial(*(values.detach().contiguous().numpy() for values in arrays))
@@ -73,7 +81,7 @@ def _csr(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @njit(inline="always", fastmath=FLAGS)
 def _exp(x):
-    """E^x by halves of a power of two and a polynomial (Cephes expf); 1e-7 relative."""
+    """E^x by a power of two and a polynomial (Cephes expf); relative error 1e-7."""
     x = _f(-87) if x < _f(-87) else x
     k = np.floor(x * _f(1.44269504) + _f(0.5))
     r = x - k * _f(0.693359375) + k * _f(2.12194440e-4)
@@ -87,7 +95,7 @@ def _exp(x):
 
 @njit(inline="always", fastmath=FLAGS)
 def _log(x):
-    """Log x for normal x > 0: exponent, and a polynomial for the mantissa (Cephes logf); 1e-7 relative."""
+    """Log x for normal x > 0: exponent, and a polynomial for the mantissa (Cephes logf); relative error 1e-7."""
     bits = _f(x).view(_i)
     exponent = _i(_i(bits - _i(0x3F3504F3)) >> _i(23))
     m = _i(bits - _i(exponent << _i(23))).view(_f) - _f(1)
@@ -105,7 +113,7 @@ def _log(x):
 
 @njit(inline="always", fastmath=FLAGS)
 def _lgamma(y):
-    """Log Gamma(y), y > 0: Stirling's series at y + 5, less log y (y + 1) ... (y + 4); at y itself from 100 on."""
+    """Log Gamma(y), y > 0: Stirling's series at y + 5, minus log y (y + 1) ... (y + 4); at y itself from 100 on."""
     small = y < _f(100)
     a = min(y, _f(100))
     z = y + _f(5) if small else y
@@ -118,7 +126,7 @@ def _lgamma(y):
 
 @njit(inline="always", fastmath=FLAGS)
 def _digamma(y):
-    """Digamma(y), y > 0: its asymptotic series at y + 5, less 1 / y + ... + 1 / (y + 4)."""
+    """Digamma(y), y > 0: its asymptotic series at y + 5, minus 1 / y + ... + 1 / (y + 4)."""
     below = _f(1) / y + _f(1) / (y + _f(1)) + _f(1) / (y + _f(2)) + _f(1) / (y + _f(3)) + _f(1) / (y + _f(4))
     z = y + _f(5)
     w = _f(1) / (z * z)
@@ -134,7 +142,7 @@ def _ordered(bits):
 
 @njit(inline="always")
 def _largest(values):
-    """The largest of values; the compiler would take floats, of which some may be NaN, one by one."""
+    """Largest value, by integer comparison. Floats may be NaN, and the compiler does not vectorise their maximum."""
     largest = _i(-(2**31))
     for j in range(len(values)):
         largest = max(largest, _ordered(_f(values[j]).view(_i)))
@@ -143,7 +151,7 @@ def _largest(values):
 
 @njit(cache=True, fastmath=FLAGS, error_model="numpy")
 def _negative_binomial(logits, library, theta, each, offset, gene, value, log_p, by_bias, by_theta):
-    """Fill in log p (n,) and its gradients: by logits (n, g) in their place, by genes' own (g,) ``each`` (n,) times."""
+    """Fill in log p (n,), its gradient in place of logits (n, g), and by bias and theta (g,) with weights ``each``."""
     n, g = logits.shape
     rho, value_at, mu_at = np.empty(g, np.float32), np.empty(g, np.float32), np.empty(g, np.float32)
     y, lgamma_y, digamma_y = np.empty(3 * g, np.float32), np.empty(3 * g, np.float32), np.empty(2 * g, np.float32)
@@ -172,7 +180,7 @@ def _negative_binomial(logits, library, theta, each, offset, gene, value, log_p,
             lgamma_y[k] = _lgamma(y[k])
         for k in range(2 * m):
             digamma_y[k] = _digamma(y[k])
-        for k in range(m):  # what counts other than 0 add
+        for k in range(m):  # contribution of counts above 0
             x, mu = value_at[k], mu_at[k]
             s = mu + y[m + k] + EPS
             log_px += x * _log((mu + EPS) / s) + lgamma_y[k] - lgamma_y[m + k] - lgamma_y[2 * m + k]
@@ -186,4 +194,4 @@ def _negative_binomial(logits, library, theta, each, offset, gene, value, log_p,
         for j in range(g):
             logits[i, j] -= rho[j] * sum_grad
             by_bias[j] += times * logits[i, j]
-        log_p[i] = log_px + _f(0) * sum_grad  # the logarithm above does not see NaN
+        log_p[i] = log_px + _f(0) * sum_grad  # passes on NaN, which _log does not

@@ -1,7 +1,7 @@
 """Batch norm, ReLU and dropout of a hidden layer in one pass, compiled for the CPU.
 
-One after the other in torch they are a dozen operations, each of which costs several times its arithmetic. Here a layer
-in training takes one, and another for its gradient, in single precision; all others take torch's.
+In torch they are a dozen operations, and the overhead of each is larger than its arithmetic. Here a layer in training
+takes one operation, and another for its gradient. This is for single precision on the CPU; other layers use torch.
 """
 
 import numpy as np
@@ -12,10 +12,23 @@ from torch.autograd.function import once_differentiable
 
 
 def activate(h: Tensor, norm: nn.BatchNorm1d, dropout: nn.Dropout) -> Tensor:
-    """dropout(relu(norm(h))) for h (n, k); the running statistics of the norm go on as they do in torch.
+    """dropout(relu(norm(h))); the running statistics of the norm are updated as in torch.
 
-    Dropout takes 16 random bits a unit, as drawing them is most of what it costs: units are at 0 with probability p, to
-    2^-16, and the others scaled up by as much.
+    Dropout draws 16 random bits for each unit, because drawing is its main cost. So its probability p is rounded to a
+    multiple of 2^-16, and kept units are scaled by the same rounded value.
+
+    Parameters
+    ----------
+    h
+        (n, k) output of a linear layer.
+    norm
+        Batch norm of k units.
+    dropout
+        Dropout; it acts in training only.
+
+    Returns
+    -------
+    (n, k) activations.
     """
     usual = type(norm) is nn.BatchNorm1d and norm.affine and norm.track_running_stats and norm.momentum is not None
     drops = norm.training and dropout.training and 0 < dropout.p < 1
@@ -55,7 +68,7 @@ def _numpy(tensors: tuple[Tensor, ...]) -> list[np.ndarray]:
 
 @njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
 def _forward(h, weight, bias, bits, running_mean, running_var, out, moments, lowest, scale, eps, momentum):
-    """Fill in what comes out (n, k), and mean and 1 / standard deviation (2, k) of each unit."""
+    """Fill in the output (n, k), and mean and 1 / standard deviation (2, k) of each unit."""
     n, k = h.shape
     mean, var = np.zeros(k), np.zeros(k)
     for i in range(n):
@@ -82,7 +95,7 @@ def _forward(h, weight, bias, bits, running_mean, running_var, out, moments, low
 
 @njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
 def _backward(grad, h, weight, out, moments, by_h, by_weight_and_bias, scale):
-    """Fill in the gradients by h (n, k), weight and bias (2, k) from that by what came out (n, k)."""
+    """Fill in the gradients by h (n, k), weight and bias (2, k), from the gradient by the output (n, k)."""
     n, k = h.shape
     by_weight, by_bias = np.zeros(k), np.zeros(k)
     for i in range(n):

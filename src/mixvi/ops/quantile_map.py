@@ -1,4 +1,4 @@
-"""Values at their quantile: what is a cell's own, beside its place in the latent space, under another distribution."""
+"""Quantile mapping: a value under one distribution becomes the value at the same quantile of another."""
 
 from typing import NamedTuple
 
@@ -10,19 +10,30 @@ from scvi.distributions import Poisson
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Normal
 
-EDGE = 1e-6  # what is further out than that, a model holds for impossible: its quantile says nothing
+EDGE = 1e-6  # a value further out is impossible under the model, and its quantile is not informative
 TINY = 1e-30
-THETA = (1e-8, 1e6)  # beyond, all is 0, or a Poisson
+THETA = (1e-8, 1e6)  # range; below it every count is 0, above it the distribution is a Poisson
 
 
 def carry(x: Tensor, here: Distribution, there: Distribution) -> Tensor:
-    """Values (n, g) that stand in ``there`` where x (n, g) stands in ``here``, two p(x | z, c) of one likelihood.
+    """Move values to the same quantiles of another distribution, as a counterfactual (Pearl 2009, chapter 7).
 
-    As a counterfactual is found: what a cell's noise was, by its own p, goes into the other (Pearl 2009, chapter 7).
-    For normals these are as many standard deviations from the mean. A count, or 0 or 1, covers a range of quantiles, of
-    which one is drawn; a grey value is 1 as often as it says. So x ~ here becomes a draw from there, and counts stay
-    what they are where the two are the same. Counts beyond the last millionth of ``here`` go by the ratio of means, as
-    far as to the last millionth of ``there``.
+    The quantile is the noise of a cell under ``here``, and it is kept under ``there``. A normal value keeps its number
+    of standard deviations from the mean. A count covers a range of quantiles, and one of them is drawn; so does a 0 or
+    a 1. A grey value v is first drawn as 1 with probability v. If x is a draw from ``here``, the result is a draw from
+    ``there``. If both are equal, counts do not change. A count in the first or last millionth of ``here`` is scaled by
+    the ratio of means instead. The result is at most the last millionth of ``there``, or the count if that is larger.
+
+    Parameters
+    ----------
+    x
+        (n, g) values.
+    here, there
+        Distributions p(x | z, c) of one family, of shape (n, g) or one that broadcasts to it.
+
+    Returns
+    -------
+    (n, g) values under ``there``.
     """
     if isinstance(here, Normal):
         return there.loc + (x - here.loc) * torch.where(here.scale > TINY, there.scale / here.scale, 1.0)
@@ -44,11 +55,11 @@ def carry(x: Tensor, here: Distribution, there: Distribution) -> Tensor:
 
 
 class _Counts(NamedTuple):
-    """A distribution of counts with zeros beside its own, as arrays of one shape."""
+    """A zero-inflated distribution of counts, as arrays of one shape."""
 
-    mean: np.ndarray  # of its own counts
-    theta: np.ndarray | None  # ``None``: Poisson
-    zeros: np.ndarray  # probability of a zero beside them
+    mean: np.ndarray  # mean without zero inflation
+    theta: np.ndarray | None  # inverse dispersion; ``None`` for a Poisson
+    zeros: np.ndarray  # probability of an additional zero
 
     @classmethod
     def of(cls, px: Distribution, shape: tuple[int, ...]) -> "_Counts":
