@@ -1,7 +1,7 @@
-"""Data to start with: what ships with other packages, a toy of known truth, and public files by checksum.
+"""Data sets: small ones from other packages, simulated clusters, and public files with checksums.
 
-A file in the folder that ``MIXVI_DATA_DIR`` names is read from there; everything else is downloaded once, checked, and
-kept in the user's cache folder (pooch).
+If the environment variable ``MIXVI_DATA_DIR`` names a folder, files are read from there. Other files are downloaded
+once, checked, and kept in the user's cache folder (pooch).
 """
 
 import gzip
@@ -26,13 +26,13 @@ FASHION_CLASSES = (
 
 
 class Source(NamedTuple):
-    """A public file: where it is and what it must hash to."""
+    """A public file: its address and its checksum."""
 
     url: str
     checksum: str
 
 
-KANG_TYPES = {  # of the public file: as in tutorials and benchmarks
+KANG_TYPES = {  # name in the public file: name in tutorials and benchmarks
     "B cells": "B", "CD14+ Monocytes": "CD14+ Mono", "CD4 T cells": "CD4 T", "CD8 T cells": "CD8 T",
     "Dendritic cells": "Dendritic", "FCGR3A+ Monocytes": "FCGR3A+ Mono", "Megakaryocytes": "Megakaryocyte",
     "NK cells": "NK",
@@ -62,12 +62,12 @@ FASHION = {
 
 
 def pbmc68k_reduced() -> AnnData:
-    """700 peripheral blood cells x 765 genes (Zheng 2017), from what scanpy ships; no network.
+    """700 peripheral blood cells x 765 genes (Zheng 2017), part of scanpy; works offline.
 
     Returns
     -------
-    ``.X`` log-normalised to 10,000; ``.layers["counts"]`` raw counts, restored from it and the shipped totals;
-    ``.obs["cell_type"]`` the shipped labels.
+    ``.X``: log(1 + counts per 10,000). ``.layers["counts"]``: raw counts, computed from ``.X`` and scanpy's
+    totals. ``.obs["cell_type"]``: scanpy's labels.
     """
     shipped = sc.datasets.pbmc68k_reduced()
     log_normalised = csr_matrix(shipped.raw.X, dtype=np.float32)
@@ -80,11 +80,11 @@ def pbmc68k_reduced() -> AnnData:
 
 
 def digits() -> AnnData:
-    """1,797 images of handwritten digits, 8 x 8, from what scikit-learn ships; no network.
+    """1,797 images of handwritten digits, 8 x 8 pixels, part of scikit-learn; works offline.
 
     Returns
     -------
-    ``.X`` (1797, 64) grey values in [0, 1]; ``.obs["digit"]``; ``.uns["image_shape"]``.
+    ``.X``: (1797, 64) grey values in [0, 1]. ``.obs["digit"]``: ``"0"`` to ``"9"``. ``.uns["image_shape"]``: (8, 8).
     """
     from sklearn.datasets import load_digits
 
@@ -101,32 +101,33 @@ def blobs(
     seed: int = 0,
     separation: float = 6.0,
 ) -> AnnData:
-    """A toy of known truth: a Gaussian mixture in a plane, seen through a random linear map.
+    """Simulated data with known clusters: a Gaussian mixture in a plane, mapped linearly to genes.
 
-    Cluster centres stand on a circle, some standard deviations from their neighbours. Each condition adds a shift of
-    its own to all its cells, of about half the spread between clusters. Clusters and conditions are independent.
+    The means of clusters lie on a circle, and each cluster has standard deviation 1. Each condition shifts all its
+    cells by one random vector, about half as long as the radius of the circle. Clusters and conditions are independent.
 
     Parameters
     ----------
     n_cells, n_genes, n_clusters, n_conditions
-        Sizes.
+        Numbers of each, at least 1.
     kind
-        ``"real"`` adds Gaussian noise of standard deviation 0.5; ``"count"`` draws Poisson counts, about 20 a gene,
-        from the softmax of the map.
+        ``"real"`` adds Gaussian noise of standard deviation 0.5. ``"count"`` draws Poisson counts with a mean of about
+        20 per gene; their rates are the softmax of the mapped values.
     seed
-        Of everything.
+        Of all draws.
     separation
-        Standard deviations between neighbouring centres: at 6, about 3 cells in 1,000 are nearer to another centre
-        than to their own; at 10, none is.
+        Distance between means of neighbouring clusters, in standard deviations. At 6, about 3 cells in 1,000 are nearer
+        to the mean of another cluster than to their own. At 10, none is.
 
     Returns
     -------
-    ``.X``; ``.obs["cluster"]`` and ``.obs["condition"]`` the truth; ``.obsm["z"]`` (n, 2) the place in the plane.
+    ``.X``: (n, g) values. ``.obs["cluster"]`` and ``.obs["condition"]``: the truth. ``.obsm["z"]``: (n, 2) the place in
+    the plane.
 
     Raises
     ------
     ValueError
-        If a size is below 1 or ``kind`` is not known.
+        If a number is below 1, or ``kind`` is not known.
     """
     if min(n_cells, n_genes, n_clusters, n_conditions) < 1:
         raise ValueError("blobs needs at least one cell, gene, cluster and condition.")
@@ -135,8 +136,8 @@ def blobs(
     rng = np.random.default_rng(seed)
     cluster = rng.integers(n_clusters, size=n_cells)
     condition = rng.integers(n_conditions, size=n_cells)
-    angle = 2 * np.pi * cluster / n_clusters
     radius = 0.0 if n_clusters == 1 else separation / 2 / np.sin(np.pi / n_clusters)
+    angle = 2 * np.pi * cluster / n_clusters
     z = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1) + rng.normal(size=(n_cells, 2))
     map_, shift = rng.normal(size=(2, n_genes)), rng.normal(size=(n_conditions, n_genes))
     signal = z @ map_ / np.sqrt(2) + (radius / 2) * shift[condition] * (n_conditions > 1)
@@ -161,8 +162,8 @@ def pbmc3k() -> AnnData:
 
     Returns
     -------
-    ``.X`` raw counts. The public file has no labels; ``pbmc3k.h5ad`` in ``MIXVI_DATA_DIR`` may have
-    ``.obs["cell_type"]``.
+    ``.X``: raw counts. The public file has no labels. If ``MIXVI_DATA_DIR`` has ``pbmc3k.h5ad``, that file is read; it
+    may have ``.obs["cell_type"]``.
     """
     if (path := _local("pbmc3k.h5ad")) is not None:
         return ad.read_h5ad(path)
@@ -177,9 +178,9 @@ def kang() -> AnnData:
 
     Returns
     -------
-    ``.X`` raw counts; ``.obs["condition"]`` ``"control"`` or ``"stimulated"``; ``.obs["cell_type"]`` ``"B"``,
-    ``"CD14+ Mono"``, ``"CD4 T"`` and so on; ``.obs["donor"]``. The public file has 24,673 cells; ``kang_pbmc.h5ad`` in
-    ``MIXVI_DATA_DIR`` takes its place.
+    24,673 cells. ``.X``: raw counts. ``.obs["condition"]``: ``"control"`` or ``"stimulated"``. ``.obs["cell_type"]``:
+    ``"B"``, ``"CD14+ Mono"``, ``"CD4 T"`` and so on. ``.obs["donor"]``: the patient. If ``MIXVI_DATA_DIR`` has
+    ``kang_pbmc.h5ad``, that file is read instead.
     """
     if (path := _local("kang_pbmc.h5ad")) is not None:
         return ad.read_h5ad(path)
@@ -195,20 +196,19 @@ def pbmc_3tech() -> AnnData:
 
     Returns
     -------
-    5,700 cells x 3,965 genes: ``.X`` raw counts; ``.obs["batch"]`` the chemistry; ``.obs["cell_type"]``, with
-    ``"unassigned"`` for those without.
+    5,700 cells x 3,965 genes. ``.X``: raw counts. ``.obs["batch"]``: the chemistry. ``.obs["cell_type"]``: the cell
+    type, or ``"unassigned"``.
 
     Raises
     ------
     ValueError
-        If ``pbmc_3tech.h5ad`` is not in the folder that ``MIXVI_DATA_DIR`` names: there is no public file of these
-        cells together.
+        If ``pbmc_3tech.h5ad`` is not in the folder ``MIXVI_DATA_DIR``. No public file has these cells together.
     """
     if (path := _local("pbmc_3tech.h5ad")) is not None:
         return ad.read_h5ad(path)
     raise ValueError(
-        "pbmc_3tech.h5ad has no public address. Put it, or any .h5ad of that name with raw counts, .obs['batch'] and "
-        ".obs['cell_type'], into a folder and name that in MIXVI_DATA_DIR."
+        "pbmc_3tech.h5ad cannot be downloaded. Put a file of that name, with raw counts, .obs['batch'] and "
+        ".obs['cell_type'], into a folder, and set the environment variable MIXVI_DATA_DIR to that folder."
     )
 
 
@@ -217,8 +217,9 @@ def mnist() -> AnnData:
 
     Returns
     -------
-    ``.X`` (70000, 784) grey values in [0, 1], the 60,000 training images first; ``.obs["digit"]``, ``.obs["split"]``
-    (``"train"``, ``"test"``); ``.uns["image_shape"]``. ``mnist.npz`` in ``MIXVI_DATA_DIR`` takes the download's place.
+    ``.X``: (70000, 784) grey values in [0, 1], the 60,000 training images first. ``.obs["digit"]``: ``"0"`` to ``"9"``.
+    ``.obs["split"]``: ``"train"`` or ``"test"``. ``.uns["image_shape"]``: (28, 28). If ``MIXVI_DATA_DIR`` has
+    ``mnist.npz``, that file is read instead of the download.
     """
     with np.load(_local("mnist.npz") or _fetch(SOURCES["mnist"])) as arrays:
         return _train_and_test(dict(arrays), "digit", [str(k) for k in range(10)])
@@ -229,7 +230,8 @@ def fashion_mnist() -> AnnData:
 
     Returns
     -------
-    As `mnist`, with ``.obs["item"]``. ``fashion_mnist.npz`` in ``MIXVI_DATA_DIR`` takes the download's place.
+    As `mnist`, with ``.obs["item"]``, the kind of clothes, instead of ``"digit"``. If ``MIXVI_DATA_DIR`` has
+    ``fashion_mnist.npz``, that file is read instead of the download.
     """
     if (path := _local("fashion_mnist.npz")) is not None:
         with np.load(path) as arrays:
@@ -239,12 +241,14 @@ def fashion_mnist() -> AnnData:
 
 
 def _local(name: str) -> Path | None:
-    """The file of that name in ```MIXVI_DATA_DIR```, if there is one."""
+    """The file of that name in ``MIXVI_DATA_DIR``, if there is one."""
     folder = os.environ.get("MIXVI_DATA_DIR")
     if not folder:
         return None
     if not Path(folder).is_dir():
-        raise ValueError(f"MIXVI_DATA_DIR={folder!r} is not a folder; name one, or unset it to download.")
+        raise ValueError(
+            f"MIXVI_DATA_DIR={folder!r} is not a folder. Set it to a folder, or unset it to download files."
+        )
     path = Path(folder) / name
     return path if path.is_file() else None
 
@@ -256,14 +260,15 @@ def _fetch(source: Source) -> Path:
         return Path(pooch.retrieve(source.url, source.checksum, path=folder, progressbar=False))
     except ValueError as error:
         raise ValueError(
-            f"{source.url} did not arrive as expected: its checksum is not {source.checksum}. The download may have "
-            "been cut or the file changed; nothing was kept. Try again, or put the file that the loader's docs "
-            "name into a folder, and name that in MIXVI_DATA_DIR."
+            f"The download of {source.url} is wrong: its checksum is not {source.checksum}. The download may have been "
+            "cut, or the file has changed. Nothing was kept. Try again, or put the file that the docstring of this "
+            "function names into a folder, and set the environment variable MIXVI_DATA_DIR to that folder."
         ) from error
     except (OSError, requests.RequestException) as error:
         raise ConnectionError(
-            f"{source.url} cannot be reached or the download was cut; nothing was kept. Try again, or put the "
-            "file that the loader's docs name into a folder, and name that in MIXVI_DATA_DIR."
+            f"{source.url} cannot be reached, or the download was cut. Nothing was kept. Try again, or put the file "
+            "that the docstring of this function names into a folder, and set the environment variable "
+            "MIXVI_DATA_DIR to that folder."
         ) from error
 
 
@@ -276,6 +281,7 @@ def _read_idx(path: Path) -> np.ndarray:
 
 
 def _train_and_test(arrays: dict[str, np.ndarray], name: str, classes) -> AnnData:
+    """Training and test images as one AnnData."""
     images = np.concatenate([arrays["x_train"], arrays["x_test"]])
     adata = _images(images / np.float32(255), np.concatenate([arrays["y_train"], arrays["y_test"]]), name, classes)
     adata.obs["split"] = pd.Categorical(["train"] * len(arrays["x_train"]) + ["test"] * len(arrays["x_test"]))
@@ -283,6 +289,7 @@ def _train_and_test(arrays: dict[str, np.ndarray], name: str, classes) -> AnnDat
 
 
 def _images(images: np.ndarray, target: np.ndarray, name: str, classes) -> AnnData:
+    """Images (n, height, width) and their classes (n,) as an AnnData with one row for each image."""
     n, height, width = images.shape
     obs = pd.DataFrame({name: pd.Categorical.from_codes(target, list(classes))}, index=[str(i) for i in range(n)])
     var = pd.DataFrame(index=[f"pixel {row} {column}" for row in range(height) for column in range(width)])

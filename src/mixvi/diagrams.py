@@ -1,4 +1,4 @@
-"""Plate diagrams: a model drawn from its own factorisation."""
+"""Plate diagrams: a model drawn from the factors of its distributions."""
 
 import re
 from typing import NamedTuple
@@ -29,7 +29,17 @@ class Graph(NamedTuple):
 
 
 def graph(model: LatentModel) -> Graph:
-    """Read the variables and arrows of a model off its factors (`mixvi.module.ELBOModule.factors`)."""
+    """Variables and arrows of a model, from the factors of its distributions (`mixvi.module.ELBOModule.factors`).
+
+    Parameters
+    ----------
+    model
+        Any model of the package, trained or not.
+
+    Returns
+    -------
+    `Graph`.
+    """
     factors, layout = model.module.factors, model.module.layout
     generative, inference = (frozenset(edge for f in part for edge in _edges(f)) for part in factors)
     nodes = frozenset(name for f in (*factors.generative, *factors.inference) for name in re.findall(r"\w+", f)[1:])
@@ -41,9 +51,9 @@ def graph(model: LatentModel) -> Graph:
 def plate(model: LatentModel) -> Axes:
     """Draw the plate diagram of a model.
 
-    Solid arrows generate, dashed arrows infer; shaded variables are observed (with labels registered, y is, in the
-    labelled cells), one with two rims is computed from others and not random. The plate holds what each cell has of its
-    own.
+    Solid arrows belong to the generative model p, dashed arrows to the inference model q. Shaded variables are
+    observed; y is observed in labelled cells only. A variable with two rims is a function of others and not random. The
+    plate contains the variables that each cell has.
 
     Parameters
     ----------

@@ -53,6 +53,6 @@ def test_what_cannot_be_compared_is_said(cells):
             draw(predicted, observed[:, ::-1], control)
     with pytest.raises(TypeError, match="got AnnData; it draws the latent space of a trained model"):
         pl.perturbed_latent(predicted, predicted, observed, control)
-    with pytest.raises(ValueError, match="have no place in .obsm"):
+    with pytest.raises(ValueError, match="have no .obsm"):
         pl.perturbed_latent(model, observed, observed, control)
     assert not plt.get_fignums()

@@ -1,7 +1,7 @@
-"""The simple answers that every prediction is shown beside: arrays in, arrays out, under a thin rim for AnnData."""
+"""Baselines: simple predictions to compare models with. Functions of arrays, and a `Predictor` around them."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, override
 
 import numpy as np
 import pandas as pd
@@ -12,41 +12,41 @@ from sklearn.linear_model import Ridge
 from mixvi.perturb._predictor import Predictor, Treatment, expression, is_counts
 
 N_COMPONENTS = 50
-MOST = 2.0  # times the mean shift
+MOST = 2.0  # largest factor of a scaled shift
 
 
 class Training(NamedTuple):
-    """What a baseline learns from: n cells, and the mean of each type that is there in both conditions."""
+    """What a baseline learns from: n cells, and means of each cell type that has cells in both conditions."""
 
     x: np.ndarray  # (n, g) expression
     cell_type: np.ndarray  # (n,)
     is_control: np.ndarray  # (n,) bool
-    control: dict[str, np.ndarray]  # type: (g,)
-    shift: dict[str, np.ndarray]  # type: (g,) stimulated less control
+    control: dict[str, np.ndarray]  # cell type: (g,) mean of control cells
+    shift: dict[str, np.ndarray]  # cell type: (g,) mean of stimulated cells minus mean of control cells
 
 
 def no_change(x: np.ndarray, training: Training) -> np.ndarray:
-    """The control cells (m, g) themselves."""
+    """Predict the control cells (m, g) themselves."""
     return x
 
 
 def mean_shift(x: np.ndarray, training: Training) -> np.ndarray:
-    """Plus the mean difference of stimulated and control cells, each type counting the same."""
+    """Add the shift averaged over cell types, each with the same weight."""
     return x + np.mean(list(training.shift.values()), axis=0)
 
 
 def nearest_shift(x: np.ndarray, training: Training) -> np.ndarray:
-    """Plus the difference of the type whose control mean is nearest."""
+    """Add the shift of the cell type whose control mean is nearest (Euclidean distance)."""
     mean = x.mean(0)
     nearest = min(training.control, key=lambda name: ((training.control[name] - mean) ** 2).sum())
     return x + training.shift[nearest]
 
 
 def scaled_shift(x: np.ndarray, training: Training) -> np.ndarray:
-    """Plus the mean difference times one factor for the type, between 0 and 2.
+    """Add the mean shift times one factor for the cells, between 0 and 2.
 
-    The factor is read off a line through the training types: how far each went along the mean shift, by how far its
-    control cells already lay along it.
+    The factor comes from linear regression over the training cell types. The response is how far each type moves along
+    the mean shift. The predictor is where its control mean lies along the mean shift.
     """
     direction = np.mean(list(training.shift.values()), axis=0)
     norm = max((direction**2).sum(), 1e-12)
@@ -58,14 +58,14 @@ def scaled_shift(x: np.ndarray, training: Training) -> np.ndarray:
 
 
 def pca_arithmetic(x: np.ndarray, training: Training) -> np.ndarray:
-    """Latent arithmetic on 50 principal components of the training cells."""
+    """Add the mean shift in the space of the first 50 principal components of the training cells."""
     pca = _pca(training.x)
     shift = np.mean(list(training.shift.values()), axis=0) @ pca.components_.T
     return pca.inverse_transform(pca.transform(x) + shift)
 
 
 def ridge(x: np.ndarray, training: Training) -> np.ndarray:
-    """Plus a shift that ridge regression reads off each cell's 50 principal components, learned from control cells."""
+    """Add a shift of each cell, by ridge regression of the type's shift on 50 principal components of control cells."""
     pca = _pca(training.x)
     rows = training.is_control & np.isin(training.cell_type, list(training.shift))
     target = np.stack([training.shift[name] for name in training.cell_type[rows]])
@@ -83,14 +83,18 @@ BASELINES: dict[str, Callable[[np.ndarray, Training], np.ndarray]] = {
 
 
 class Baseline(Predictor):
-    """One of ``BASELINES``, with what it learned from; made by `fit_baseline`."""
+    """One of ``BASELINES`` with its training data, made by `fit_baseline`.
+
+    It predicts one cell for each control cell, type by type. Nothing is drawn, so ``n_samples`` and ``seed`` have no
+    effect.
+    """
 
     def __init__(self, name: str, training: Training, treatment: Treatment, layer: str | None, counts: bool):
         self.name, self.training, self.treatment = name, training, treatment
         self.layer, self.counts = layer, counts
 
+    @override
     def predict(self, adata: AnnData, cell_type: str | None = None, n_samples: int = 1, seed: int = 0) -> AnnData:
-        """One cell for each control cell, type by type; nothing is drawn. See `Predictor.predict`."""
         rows = self.treatment.control_rows(adata.obs, cell_type)
         x = expression(adata[rows], self.layer, self.counts)
         types, _ = pd.factorize(adata.obs[self.treatment.cell_type_key].to_numpy()[rows], use_na_sentinel=False)
@@ -108,24 +112,34 @@ def fit_baseline(
     cell_type_key: str,
     layer: str | None = None,
 ) -> Baseline:
-    """Learn a simple prediction, to be shown beside that of a model.
+    """Learn a simple prediction, to compare a model's prediction with.
 
     Parameters
     ----------
     name
-        ``"no change"``; ``"mean shift"`` of all types; ``"nearest type's shift"``; ``"scaled shift"``: the mean shift
-        times one factor a type; ``"PCA arithmetic"``; ``"ridge"``: a shift for each cell.
+        One of ``BASELINES``. ``"no change"`` gives the control cells. The others add a shift to them: ``"mean shift"``
+        the mean difference over cell types; ``"nearest type's shift"`` the difference of the nearest cell type;
+        ``"scaled shift"`` the mean shift times one factor for each cell type; ``"PCA arithmetic"`` the mean shift in
+        principal components; ``"ridge"`` one shift for each cell, by ridge regression.
     adata
         Cells to learn from, in both conditions.
-    condition_key, control, stimulated, cell_type_key
-        As in `fit_shift`.
+    condition_key
+        Column of ``.obs`` with the condition.
+    control, stimulated
+        Its two values.
+    cell_type_key
+        Column of ``.obs`` with the type of each cell.
     layer
         Layer with the values; ``None`` is ``.X``. Counts are log-normalised (`expression`).
+
+    Returns
+    -------
+    `Baseline`, whose ``predict`` takes control cells.
 
     Raises
     ------
     ValueError
-        If the name is not known, or no type has cells in both conditions.
+        If the name is not known, or no cell type has enough cells in both conditions.
     KeyError
         If a column does not exist.
     """

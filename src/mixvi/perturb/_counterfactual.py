@@ -1,4 +1,6 @@
-"""The prediction of a model that was told the condition: encode with control, decode with stimulated."""
+"""Counterfactual prediction of a conditional model: encode with control, decode with stimulated."""
+
+from typing import override
 
 import numpy as np
 from anndata import AnnData
@@ -9,13 +11,17 @@ from mixvi.perturb._predictor import Predictor, Treatment, check_scale, draws, l
 
 
 class Counterfactual(Predictor):
-    """A conditional model as a predictor, made by `fit_counterfactual`."""
+    """A conditional model as a predictor, made by `fit_counterfactual`.
+
+    Control cells are encoded with their own condition and decoded with the stimulated one, by
+    ``model.predict_counterfactual``. A model of counts keeps the noise of each cell. Other models give the mean.
+    """
 
     def __init__(self, model: ConditionalMixin, treatment: Treatment):
         self.model, self.treatment = model, treatment
 
+    @override
     def predict(self, adata: AnnData, cell_type: str | None = None, n_samples: int = 1, seed: int = 0) -> AnnData:
-        """`predict_counterfactual` of control cells, with their own noise if of counts. See `Predictor.predict`."""
         treatment = self.treatment
         counts = draws(self.model)
         rows = np.repeat(treatment.control_rows(adata.obs, cell_type), n_samples if counts else 1)
@@ -29,14 +35,22 @@ class Counterfactual(Predictor):
 def fit_counterfactual(
     model: ConditionalMixin, condition_key: str, control: str, stimulated: str, cell_type_key: str
 ) -> Counterfactual:
-    """A trained CVAE or GMVAE that is conditioned on ``condition_key``, with the same ``predict`` as all predictors.
+    """Make a predictor of a trained CVAE or GMVAE that is conditioned on ``condition_key``.
 
     Parameters
     ----------
     model
-        Trained, with the condition registered (``batch_key`` or a covariate).
-    condition_key, control, stimulated, cell_type_key
-        As in `fit_shift`.
+        A trained model whose ``setup_anndata`` got the condition, as ``batch_key`` or as a covariate.
+    condition_key
+        Column of ``.obs`` with the condition.
+    control, stimulated
+        Its two values.
+    cell_type_key
+        Column of ``.obs`` with the type of each cell.
+
+    Returns
+    -------
+    `Counterfactual`, whose ``predict`` decodes control cells with the stimulated condition.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""One table for all predictions, with how far its figures can be trusted."""
+"""Compare predicted with real cells: one table of metrics, with bootstrap intervals."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -12,7 +12,7 @@ from mixvi.metrics import Trio, moments
 from mixvi.perturb._predictor import SOURCE, TARGET_SUM, expression, is_counts
 
 INTERVAL = (2.5, 97.5)  # percentiles
-MOST = 2 * np.log1p(TARGET_SUM)  # twice what a log-normalised value can be: baselines add to values
+MOST = 2 * np.log1p(TARGET_SUM)  # twice the largest log-normalised value, because baselines add to values
 RANGES = {"pearson of change": (-1, 1), "r2 of means": (0, 1), "r2 of variances": (0, 1), "de overlap": (0, 1)}
 
 
@@ -36,31 +36,35 @@ def evaluate(
     ``de overlap``                 share of the top genes found, in the right direction
     =============================  =====================================================================================
 
-    The first four are given over all genes and over the ``n_top`` that really change most (by Welch's t).
+    The first four are computed over all genes, and over the ``n_top`` genes that really change most (Welch's t).
 
     Parameters
     ----------
     predictions
-        By name: what `Predictor.predict` gave, or other cells with such values in ``.X``. Where the real cells have
-        counts, that is log(1 + counts per 10,000), or whole counts. Cells with the same
-        ``.obs["mixvi_control_cell"]`` are several draws of one: the bootstrap keeps them together, and the energy
-        distance does not compare them with each other.
-    observed, control
-        The real stimulated cells of the same kind, and the control cells; n x g with the same genes.
+        Name: predicted cells, as `Predictor.predict` returns them, or other cells with such values in ``.X``. If the
+        real cells have counts, these are log(1 + counts per 10,000), or whole counts. Cells with the same
+        ``.obs["mixvi_control_cell"]`` are several draws for one control cell. The bootstrap resamples them together,
+        and the energy distance does not compare them with each other.
+    observed
+        The real stimulated cells, n x g.
+    control
+        The control cells, with the same genes.
     layer
-        Layer of these two with the values; ``None`` is ``.X``. Counts are log-normalised (`expression`).
+        Layer of ``observed`` and ``control`` with the values; ``None`` is ``.X``. Counts are log-normalised
+        (`expression`).
     n_top
-        Number of differentially expressed genes, at most half of all genes.
+        Number of differentially expressed genes. At most half of all genes are taken.
     n_resamples
-        Bootstrap samples of the cells of all three.
+        Number of bootstrap samples. Predicted, real and control cells are all resampled.
     seed
         Of the bootstrap.
 
     Returns
     -------
-    One row a figure: ``prediction``, ``metric``, ``genes`` (``"all"`` or ``"top 100"``, with ``n_top``), ``value``, and
-    ``low`` and ``high``: 95 % of the bootstrap's figures, moved so that their mean is the value, because cells that are
-    drawn again are noisier than those measured. It says how far the figure depends on which cells were measured.
+    One row for each prediction and metric. Columns: ``prediction``; ``metric``; ``genes``, which is ``"all"`` or
+    ``"top 100"`` (with ``n_top``); ``value``; ``low`` and ``high``. These two enclose 95 % of the bootstrap values. The
+    interval is moved so that the bootstrap mean equals the value, because resampled cells are noisier than the measured
+    ones. It tells how much the metric depends on which cells were measured.
 
     Raises
     ------
@@ -71,47 +75,69 @@ def evaluate(
     n_top = max(min(n_top, observed.n_vars // 2), 1)
     rng, of_counts = np.random.default_rng(seed), is_counts(observed, layer) or is_counts(control, layer)
     real, before = (expression(cells, layer, of_counts) for cells in (observed, control))
-    weights_real, weights_before = (metrics.resampling(np.arange(len(x)), n_resamples, rng) for x in (real, before))
+    weights = [metrics.resampling(np.arange(len(x)), n_resamples, rng) for x in (real, before)]
     sides = moments(real), moments(before)
-    resampled_sides = moments(real, weights_real), moments(before, weights_before)
+    resampled_sides = moments(real, weights[0]), moments(before, weights[1])
     top = metrics.de_genes(*sides, n_top)
     rows = []
     for name, predicted in predictions.items():
         x = _log_normalised(name, predicted) if of_counts else expression(predicted, counts=False)
         source = _source(predicted)
-        weights, n = metrics.resampling(source, n_resamples, rng), source.max() + 1
-        trio, resampled = (
-            Trio(one._replace(n=n), *others)
-            for one, others in ((moments(x), sides), (moments(x, weights), resampled_sides))
-        )
-        for metric, genes, of in _figures(top, n_top):
-            rows.append([name, metric, genes, *_interval(metric, float(of(trio)), of(resampled))])
-        distances, chosen = metrics.cell_distances(x, real, seed)
-        of_a, of_b = source[chosen], np.arange(len(distances) - len(chosen))
-        pairs = tuple(metrics.resampling(of, n_resamples, rng) for of in (of_a, of_b))
-        value, spread = (metrics.energy_distance(distances, of_a, weights) for weights in (None, pairs))
-        rows.append([name, "energy distance", "all", *_interval("energy distance", float(value), spread)])
+        rows += [[name, *row] for row in _of_moments(x, source, sides, resampled_sides, top, n_resamples, rng)]
+        rows.append([name, *_of_distances(x, real, source, n_resamples, rng, seed)])
     return pd.DataFrame(rows, columns=["prediction", "metric", "genes", "value", "low", "high"])
 
 
+def _of_moments(
+    x: np.ndarray,
+    source: np.ndarray,
+    sides: tuple,
+    resampled_sides: tuple,
+    top: np.ndarray,
+    n_resamples: int,
+    rng: np.random.Generator,
+) -> list[tuple]:
+    """Metric, genes, value and interval of all metrics that compare moments of real and control cells (``sides``)."""
+    weights, n = metrics.resampling(source, n_resamples, rng), source.max() + 1
+    trio = Trio(moments(x)._replace(n=n), *sides)
+    resampled = Trio(moments(x, weights)._replace(n=n), *resampled_sides)
+    return [
+        (metric, genes, *_interval(metric, float(of(trio)), of(resampled)))
+        for metric, genes, of in _figures(top, len(top))
+    ]
+
+
+def _of_distances(
+    x: np.ndarray, real: np.ndarray, source: np.ndarray, n_resamples: int, rng: np.random.Generator, seed: int
+) -> tuple:
+    """Metric, genes, value and interval of the energy distance."""
+    distances, chosen = metrics.cell_distances(x, real, seed)
+    of_a, of_b = source[chosen], np.arange(len(distances) - len(chosen))
+    pairs = tuple(metrics.resampling(of, n_resamples, rng) for of in (of_a, of_b))
+    value, spread = (metrics.energy_distance(distances, of_a, weights) for weights in (None, pairs))
+    return "energy distance", "all", *_interval("energy distance", float(value), spread)
+
+
 def _log_normalised(name: str, predicted: AnnData) -> np.ndarray:
+    """Log-normalised values (m, g) of a prediction, checked to be on that scale."""
     x = expression(predicted)
     if x.max() > MOST:
         raise ValueError(
-            f"{name!r} has values up to {x.max():.4g}, and log(1 + counts per 10,000) cannot exceed {MOST / 2:.3g}: it "
-            "is not on the scale of the real cells. Use predict of mixvi.perturb, or log-normalise it "
+            f"{name!r} has values up to {x.max():.4g}, but log(1 + counts per 10,000) cannot exceed {MOST / 2:.3g}. So "
+            "it is not on the scale of the real cells. Use predict of mixvi.perturb, or log-normalise it "
             "(sc.pp.normalize_total to 1e4, sc.pp.log1p)."
         )
     return x
 
 
 def _interval(metric: str, value: float, resampled: np.ndarray) -> tuple[float, float, float]:
+    """Value, and the bootstrap interval around it, inside the range of the metric."""
     low, high = np.nanpercentile(resampled, INTERVAL) - np.nanmean(resampled) + value
     return value, *np.clip([low, high], *RANGES.get(metric, (-np.inf, np.inf)))
 
 
 def _figures(top: np.ndarray, n_top: int):
-    """Name, genes and function of a `Trio` of each figure."""
+    """Name of each metric, genes that it is computed over, and function of a `Trio` that computes it."""
     for metric, of in (
         ("pearson of change", metrics.pearson_of_change),
         ("r2 of means", metrics.r2_of_means),
@@ -124,7 +150,7 @@ def _figures(top: np.ndarray, n_top: int):
 
 
 def _source(predicted: AnnData) -> np.ndarray:
-    """Number of the control cell (m,) that each predicted cell was drawn for; a cell of its own where none is said."""
+    """Number of the control cell (m,) of each predicted cell. Without an entry, each cell gets a number of its own."""
     if SOURCE not in predicted.obs:
         return np.arange(predicted.n_obs)
     number, names = pd.factorize(predicted.obs[SOURCE])
@@ -134,12 +160,15 @@ def _source(predicted: AnnData) -> np.ndarray:
 
 
 def _check(predictions: Mapping[str, AnnData], observed: AnnData, control: AnnData) -> None:
+    """Raise a ValueError if there are too few cells, or genes differ."""
     sides = {"observed": observed, "control": control} | dict(predictions)
     for name, cells in sides.items():
         n = _source(cells).max(initial=-1) + 1
         if n < 2:
             raise ValueError(
-                f"{name!r} has {n} cells (draws of one not counted); there must be at least two to compare."
+                f"{name!r} has {n} cells; at least two are needed. Several draws for one control cell count as one."
             )
         if not cells.var_names.equals(observed.var_names):
-            raise ValueError(f"{name!r} has other genes than 'observed', or in another order; select the same genes.")
+            raise ValueError(
+                f"{name!r} has other genes than 'observed', or another order of genes. Select the same genes."
+            )

@@ -1,4 +1,4 @@
-"""What all predictions share: what they are asked, in which values they answer, and who is in which condition."""
+"""Base class of predictors, the treatment they predict, and the scale of their values."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -20,7 +20,7 @@ MIN_CELLS = 10
 
 
 class Treatment(NamedTuple):
-    """Where an AnnData says what was done to its cells, and of what type they are."""
+    """Columns of ``.obs`` with the condition and the type of each cell, and the two conditions to compare."""
 
     condition_key: str  # column of .obs
     control: str
@@ -28,14 +28,21 @@ class Treatment(NamedTuple):
     cell_type_key: str  # column of .obs
 
     def check(self, obs: pd.DataFrame, both: bool = False) -> None:
-        """Make sure that columns and conditions are there; with ``both``, some type of cells in both conditions.
+        """Check that columns and conditions exist.
+
+        Parameters
+        ----------
+        obs
+            ``.obs`` of n cells.
+        both
+            Whether stimulated cells must exist too, and one cell type with at least 10 cells in both conditions.
 
         Raises
         ------
         KeyError
             If a column does not exist.
         ValueError
-            If no cell is in one of the conditions, or no type has enough in both.
+            If no cell has one of the conditions, or no cell type has enough cells in both.
         """
         check_present(obs, [self.condition_key, self.cell_type_key])
         there = set(obs[self.condition_key])
@@ -45,31 +52,50 @@ class Treatment(NamedTuple):
         if both and not self.types(obs):
             raise ValueError(
                 f"No type of {self.cell_type_key!r} has {MIN_CELLS} cells or more in both {self.control!r} and "
-                f"{self.stimulated!r}: there is nothing to learn the effect from."
+                f"{self.stimulated!r}, so there is nothing to learn the effect from."
             )
 
     def types(self, obs: pd.DataFrame) -> list[str]:
-        """Types that have at least 10 cells in both conditions: the mean of fewer is mostly noise."""
+        """Cell types that have at least 10 cells in both conditions. The mean of fewer cells is mostly noise."""
         count = pd.crosstab(obs[self.cell_type_key], obs[self.condition_key])
         count = count.reindex(columns=[self.control, self.stimulated], fill_value=0).min(axis=1)
         return sorted(count.index[count >= MIN_CELLS], key=str)
 
     def control_rows(self, obs: pd.DataFrame, cell_type: str | None) -> np.ndarray:
-        """Rows of the control cells of a type (m,); ``None`` takes all types."""
+        """Find the control cells.
+
+        Parameters
+        ----------
+        obs
+            ``.obs`` of n cells.
+        cell_type
+            The cell type to take; ``None`` takes all.
+
+        Returns
+        -------
+        (m,) row numbers.
+
+        Raises
+        ------
+        KeyError
+            If a column does not exist.
+        ValueError
+            If there is no such control cell.
+        """
         self.check(obs)
         chosen = obs[self.condition_key] == self.control
         if cell_type is not None:
             chosen &= obs[self.cell_type_key] == cell_type
         if not chosen.any():
             raise ValueError(
-                f"No cell of {self.cell_type_key}={cell_type!r} is in {self.condition_key}={self.control!r}; types are "
+                f"No cell of {self.cell_type_key}={cell_type!r} has {self.condition_key}={self.control!r}. Types are "
                 f"{sorted(map(str, set(obs[self.cell_type_key])))}."
             )
         return np.flatnonzero(chosen)
 
 
 class Predictor(ABC):
-    """Abstract: what says how control cells would look under the treatment."""
+    """Abstract base class. A predictor predicts what control cells would express under the treatment."""
 
     treatment: Treatment
 
@@ -80,19 +106,19 @@ class Predictor(ABC):
         Parameters
         ----------
         adata
-            Cells with the genes and covariates that were learned from; its control cells are predicted from.
+            Cells with the genes and covariates of the training data. Only its control cells are used.
         cell_type
-            The type to predict; ``None`` takes all control cells.
+            The cell type to predict; ``None`` takes all control cells.
         n_samples
-            Cells to draw for each control cell, of a model of counts; others give each cell once.
+            Number of cells to predict for each control cell, by a model of counts. Other predictors ignore it.
         seed
             Of the draws.
 
         Returns
         -------
-        One row a predicted cell: ``.X`` (m, g) as `expression` gives it, log-normalised where counts were learned from;
-        ``.obs`` that of the control cell, whose name is in ``"mixvi_control_cell"``, its condition the new one;
-        ``.var`` that of the genes.
+        One row for each predicted cell. ``.X`` (m, g) has the values of `expression`: log-normalised if the training
+        data were counts. ``.obs`` is that of the control cell, with the new condition; the name of the control cell is
+        in ``.obs["mixvi_control_cell"]``. ``.var`` is that of the genes.
 
         Raises
         ------
@@ -101,6 +127,7 @@ class Predictor(ABC):
         """
 
     def _answer(self, x: np.ndarray, adata: AnnData, rows: np.ndarray, **obsm: np.ndarray) -> AnnData:
+        """Values (m, g) and representations (m, d) as the AnnData that ``predict`` returns."""
         obs = own_columns(adata, rows)
         obs[self.treatment.condition_key] = pd.Categorical([self.treatment.stimulated] * len(obs))
         names = adata.obs_names[rows]
@@ -111,20 +138,25 @@ class Predictor(ABC):
 
 
 def expression(adata: AnnData, layer: str | None = None, counts: bool | None = None) -> np.ndarray:
-    """Values that predictions are compared in: log(1 + counts per 10,000) of counts, others as they are.
+    """Values in which predictions are compared: log(1 + counts per 10,000) of counts, other values unchanged.
 
     Parameters
     ----------
     adata
         n cells x g genes.
     layer
-        Layer to look at; ``None`` is ``.X``.
+        Layer with the values; ``None`` is ``.X``.
     counts
-        Whether these are counts; ``None`` has a look (`is_counts`).
+        Whether the values are counts; ``None`` tests it with `is_counts`.
 
     Returns
     -------
     (n, g), dense.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer.
     """
     x = _matrix(adata, layer)
     if is_counts(adata, layer) if counts is None else counts:
@@ -133,30 +165,47 @@ def expression(adata: AnnData, layer: str | None = None, counts: bool | None = N
 
 
 def is_counts(adata: AnnData, layer: str | None = None) -> bool:
-    """Whether all values are whole and not negative, and some above 1."""
+    """Whether all values are whole numbers of at least 0, and some are above 1.
+
+    Parameters
+    ----------
+    adata
+        n cells x g genes.
+    layer
+        Layer with the values; ``None`` is ``.X``.
+
+    Returns
+    -------
+    True for counts.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer.
+    """
     return describe(_matrix(adata, layer), "adata", adata.obs_names, adata.var_names).kind == "count"
 
 
 def draws(model: LatentModel) -> bool:
-    """Whether a model predicts by drawing cells: those of counts do."""
+    """Whether a model predicts by drawing cells. Models of counts do."""
     return LIKELIHOODS[model.likelihood_].support == "count"
 
 
 def check_scale(model: LatentModel) -> None:
-    """Make sure that a model of real values was not given counts: it would predict on another scale than others."""
+    """Raise a ValueError if a model of real values was trained on counts: its predictions would be on another scale."""
     if (
         model.adata is not None
         and not draws(model)
         and describe_values(model.registry_, model.adata_manager).kind == "count"
     ):
         raise ValueError(
-            f"The {type(model).__name__} has likelihood={model.likelihood_!r} and was given counts. Log-normalise them "
-            "(sc.pp.normalize_total to 1e4, sc.pp.log1p), or use likelihood='nb'."
+            f"The {type(model).__name__} has likelihood={model.likelihood_!r} and was trained on counts. Log-normalise "
+            "them (sc.pp.normalize_total to 1e4, sc.pp.log1p), or use likelihood='nb'."
         )
 
 
 def log_normalize(counts: np.ndarray | csr_matrix) -> np.ndarray:
-    """Log(1 + counts per 10,000) of counts (n, g), dense; a cell without counts stays at 0."""
+    """Log(1 + counts per 10,000) of counts (n, g), dense. A cell without counts stays at 0."""
     cells = AnnData(csr_matrix(counts, dtype=np.float32))
     sc.pp.normalize_total(cells, target_sum=TARGET_SUM)
     sc.pp.log1p(cells)

@@ -1,7 +1,7 @@
-"""The held-out protocol: what is predicted has not been seen."""
+"""The held-out protocol: the cells that are predicted take no part in training."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from mixvi.perturb._counterfactual import fit_counterfactual
 from mixvi.perturb._evaluate import evaluate
 from mixvi.perturb._predictor import Predictor, Treatment
 
-MIN_CELLS = 20  # of a group in each condition: fewer say little about a mean
+MIN_CELLS = 20  # of a group in each condition; the mean of fewer cells is mostly noise
 
 
 def leave_one_out(
@@ -43,10 +43,10 @@ def leave_one_out(
     seed: int = 0,
     path: Path | str | None = None,
 ) -> pd.DataFrame:
-    """Hold the stimulated cells of each group out in turn, learn from the rest, predict them, and compare.
+    """Leave out the stimulated cells of one group, train on the rest, predict them, and compare; for each group.
 
-    A CVAE or GMVAE that ``setup`` conditions on ``condition_key`` predicts counterfactuals; any other model predicts by
-    `fit_shift`. Baselines learn from the same cells.
+    A CVAE or GMVAE that ``setup`` conditions on ``condition_key`` predicts counterfactuals. Any other model predicts
+    with `fit_shift`. Baselines learn from the same cells.
 
     Parameters
     ----------
@@ -54,30 +54,39 @@ def leave_one_out(
         AE, VAE, CVAE or GMVAE.
     adata
         Cells in both conditions. It is not written to.
-    condition_key, control, stimulated, cell_type_key
-        As in `fit_shift`.
+    condition_key
+        Column of ``.obs`` with the condition.
+    control, stimulated
+        Its two values.
+    cell_type_key
+        Column of ``.obs`` with the type of each cell.
     hold_out_key
-        Column of ``.obs`` whose groups are held out; ``None`` takes the cell types (a type never seen stimulated), a
-        column of donors gives the cross-donor split (a person never seen stimulated).
+        Column of ``.obs`` with the groups to leave out. ``None`` takes the cell types: the model has then never seen
+        the cell type stimulated. With a column of donors, it has never seen the donor's stimulated cells.
     groups
-        Which of them; ``None`` takes all with at least 20 cells in each condition.
-    setup, model, train
-        Arguments of ``setup_anndata``, of the model and of ``train``.
+        Groups to leave out; ``None`` takes all with at least 20 cells in each condition.
+    setup
+        Arguments of ``setup_anndata``.
+    model
+        Arguments of the model.
+    train
+        Arguments of ``train``.
     baselines
         Names from ``BASELINES``.
     shift
         Further arguments of `fit_shift`.
     n_samples
-        Predicted cells for each control cell, of models of counts: several make means less noisy.
+        Number of cells to predict for each control cell, by models of counts. More make means less noisy.
     seed
-        Of fits and draws.
+        Of training, predictions and bootstrap.
     path
-        A ``.csv``: results are kept there group by group, and groups for which it has the model's class and all
-        baselines at this seed are not computed again. It does not know the settings: give others a file of their own.
+        A ``.csv`` file. After each group, its results are appended. A group is skipped if the file has results of the
+        model's class and of all baselines at this seed. The file does not record settings, so use one file for each
+        choice of settings.
 
     Returns
     -------
-    The tables of `evaluate` of all groups, with the columns ``held_out`` and ``seed`` before.
+    The tables of `evaluate` of all groups, below each other, after the columns ``held_out`` and ``seed``.
 
     Raises
     ------
@@ -91,19 +100,13 @@ def leave_one_out(
     hold_out_key = hold_out_key or cell_type_key
     groups = _groups(adata.obs, treatment, hold_out_key, groups)
     path = None if path is None else Path(path)
-    name, layer = model_class.__name__, (setup or {}).get("layer")
     tables = [] if path is None or not path.exists() else [pd.read_csv(path, dtype={"held_out": str})]
-    there = {key for table in tables for key in zip(table["held_out"], table["seed"], table["prediction"], strict=True)}
-    missing = [group for group in groups if not {(str(group), seed, one) for one in (name, *baselines)} <= there]
-    for group in track(missing, description="held out"):
-        inside = (adata.obs[hold_out_key] == group).to_numpy()
-        treated = (adata.obs[condition_key] == stimulated).to_numpy()
-        observed, before = adata[inside & treated], adata[inside & (adata.obs[condition_key] == control).to_numpy()]
-        seen = adata[~(inside & treated)]
-        seen = seen.to_memory() if adata.isbacked else seen.copy()
+    layer = (setup or {}).get("layer")
+    for group in _missing(tables, groups, seed, (model_class.__name__, *baselines)):
+        observed, before, seen = _split(adata, treatment, hold_out_key, group)
         with torch.random.fork_rng():
             fitted = _fit(model_class, seen, setup or {}, model or {}, train or {}, seed)
-        predictors = {name: _predictor(fitted, treatment, shift or {})}
+        predictors = {model_class.__name__: _predictor(fitted, treatment, shift or {})}
         predictors |= {name: fit_baseline(name, seen, *treatment, layer=layer) for name in baselines}
         predictions = {name: one.predict(before, None, n_samples, seed) for name, one in predictors.items()}
         table = evaluate(predictions, observed, before, layer, seed=seed)
@@ -116,7 +119,29 @@ def leave_one_out(
     return whole.drop_duplicates([column for column in whole if column not in ("value", "low", "high")], keep="last")
 
 
+def _missing(tables: Sequence[pd.DataFrame], groups: list, seed: int, names: Sequence[str]) -> Iterable:
+    """Groups without results of all these predictors at this seed, with a progress bar."""
+    there = {key for table in tables for key in zip(table["held_out"], table["seed"], table["prediction"], strict=True)}
+    missing = [group for group in groups if not {(str(group), seed, name) for name in names} <= there]
+    return track(missing, description="held out")
+
+
+def _split(adata: AnnData, treatment: Treatment, key: str, group) -> tuple[AnnData, AnnData, AnnData]:
+    """The stimulated cells of a group, its control cells, and all cells but the former, in memory."""
+    inside = (adata.obs[key] == group).to_numpy()
+    is_stimulated, is_control = (
+        (adata.obs[treatment.condition_key] == value).to_numpy() for value in (treatment.stimulated, treatment.control)
+    )
+    seen = adata[~(inside & is_stimulated)]
+    return (
+        adata[inside & is_stimulated],
+        adata[inside & is_control],
+        seen.to_memory() if adata.isbacked else seen.copy(),
+    )
+
+
 def _fit(model_class: type[LatentModel], seen: AnnData, setup, model, train, seed: int) -> LatentModel:
+    """Train a model from a seed, and restore the global random states."""
     before, states = settings.seed, (random.getstate(), np.random.get_state())
     settings.seed = seed
     try:
@@ -132,12 +157,14 @@ def _fit(model_class: type[LatentModel], seen: AnnData, setup, model, train, see
 
 
 def _predictor(model: LatentModel, treatment: Treatment, shift: Mapping[str, Any]) -> Predictor:
+    """The predictor of a trained model: counterfactual if it is conditioned on the treatment, else a shift."""
     if treatment.condition_key in model.conditions and isinstance(model, ConditionalMixin):
         return fit_counterfactual(model, *treatment)
     return fit_shift(model, *treatment, **shift)
 
 
 def _groups(obs: pd.DataFrame, treatment: Treatment, key: str, groups: Sequence[str] | None) -> list:
+    """Groups to leave out, checked to have cells in both conditions."""
     check_present(obs, [key])
     cells = pd.crosstab(obs[key], obs[treatment.condition_key]).reindex(
         columns=[treatment.control, treatment.stimulated], fill_value=0
@@ -147,8 +174,8 @@ def _groups(obs: pd.DataFrame, treatment: Treatment, key: str, groups: Sequence[
     for group in chosen:
         if least.get(group, 0) < 2:
             raise ValueError(
-                f"{group!r} has not two cells in each condition to compare; of {key!r} these have at least "
-                f"{MIN_CELLS}: {list(least.index[least >= MIN_CELLS])}."
+                f"{group!r} has not two cells in each condition to compare. Groups of {key!r} with at least "
+                f"{MIN_CELLS} are {list(least.index[least >= MIN_CELLS])}."
             )
     if not chosen:
         raise ValueError(f"No group of {key!r} has {MIN_CELLS} cells in each condition; name some in groups=.")

@@ -1,8 +1,9 @@
 """Plots, with scanpy's habits: they return axes, and take ``show`` and ``save``."""
 
-from mixvi.pl._models import confusion, images, training, umap, weights
+from mixvi.pl._models import confusion, images, training, weights
 from mixvi.pl._perturb import gene_violin, perturbed_latent, predicted_means
 from mixvi.pl._tree import tree
+from mixvi.pl._umap import umap
 
 __all__ = [
     "confusion",

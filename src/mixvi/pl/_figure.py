@@ -7,13 +7,24 @@ from matplotlib.axes import Axes
 
 
 def check_given(value: object, attribute: str, wanted: str) -> None:
-    """Raise a TypeError where something else than ``wanted``, which has that attribute, is to be drawn."""
+    """Raise a TypeError if ``value`` lacks the attribute: this plot draws ``wanted`` and nothing else."""
     if not hasattr(value, attribute):
         raise TypeError(f"This plot got {type(value).__name__}; it draws {wanted}.")
 
 
+def grid(n: int, n_columns: int, size: tuple[float, float], extra: float = 0) -> list[Axes]:
+    """A new figure of n panels of that size (width, height) in inches, with ``extra`` inches of width for legends."""
+    columns, rows = min(n, n_columns), -(-n // n_columns)
+    figsize = (size[0] * columns + extra, size[1] * rows)
+    _, axes = plt.subplots(rows, columns, figsize=figsize, layout="constrained", squeeze=False)
+    axes = list(axes.ravel())
+    for unused in axes[n:]:
+        unused.remove()
+    return axes[:n]
+
+
 def finish(show: bool | None, save: Path | None, ax: Axes | None = None) -> None:
-    """Save or show the figure of the axes, or the current one: by default show it if it is not saved."""
+    """Save or show the figure of the axes, or the current figure. By default, show it if it is not saved."""
     if save is True:
         raise ValueError("save=True is no file; give its name, such as save='figure.png'.")
     figure = plt.gcf() if ax is None else ax.figure

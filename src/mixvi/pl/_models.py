@@ -1,4 +1,4 @@
-"""Plots of what models found."""
+"""Plots of training, of clusters and of generated images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,97 +6,46 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import scanpy as sc
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from mixvi.data import check_names, check_present
-from mixvi.pl._figure import check_given, finish
+from mixvi.pl._figure import check_given, finish, grid
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
     from mixvi.model._gmvae import GMVAE
 
 MEAN_OF = 200  # images
+TERMS = {  # of the loss: title and explanation
+    "elbo": ("negative ELBO", "reconstruction + all KL terms; lower is better"),
+    "reconstruction_loss": ("reconstruction", "-log p(x | z): misfit to the data"),
+    "kl_z": ("KL of z", "distance of q(z | x) from its prior"),
+    "kl_y": ("KL of y, the cluster", "distance of q(y | x) from the cluster weights"),
+    "kl_w": ("KL of w", "distance of q(w | x) from its prior"),
+    "label": ("labels", "-log q(y | x) of labelled cells; not in the ELBO"),
+    "guide": ("guide", "pull of cells to clusters; not in the ELBO"),
+}
 
 
-def umap(
-    adata: AnnData, key: str = "mixvi", labels: str | None = None, show: bool | None = None, save: Path | None = None
-) -> list[Axes]:
-    """UMAP of the latent space, coloured by cluster, by confidence and by known labels.
+def training(model: "LatentModel", show: bool | None = None, save: Path | None = None) -> list[Axes]:
+    """Negative ELBO and its terms by epoch, in nats per cell, of training (solid) and validation (dashed) cells.
+
+    Each panel is one term. Its title names the term and says what it measures.
 
     Parameters
     ----------
-    adata
-        Annotated by ``model.annotate()``. It is not written to.
-    key
-        The ``key_added`` of that call.
-    labels
-        Column of ``.obs`` to compare with.
+    model
+        A trained model.
     show
-        Show the figure; by default if it is not saved.
+        Show the figure; ``None`` shows it if it is not saved.
     save
         File to write.
 
     Returns
     -------
-    One axes a panel.
-
-    Raises
-    ------
-    ValueError
-        If nothing of that key was annotated.
-    KeyError
-        If there is no such column.
-    """
-    check_given(adata, "obsm", "an AnnData that model.annotate() has written to")
-    if f"X_{key}" not in adata.obsm:
-        raise ValueError(
-            f"There is no .obsm['X_{key}']; call model.annotate(adata) first, or name its key_added as key. "
-            f"There are {list(adata.obsm)}."
-        )
-    cells = AnnData(np.asarray(adata.obsm[f"X_{key}"]), obs=adata.obs)
-    panels = [key, f"{key}_confidence", *([labels] if labels else [])]
-    check_present(adata.obs, [labels] if labels else [])
-    panels = [panel for panel in panels if panel in adata.obs] or [None]
-    sc.pp.neighbors(cells, use_rep="X")
-    sc.tl.umap(cells)
-    _color_alike(cells, [panel for panel in (key, labels) if panel in panels])
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels) + 1.5, 4.2), layout="constrained")
-    axes = list(np.atleast_1d(axes))
-    titles = {None: "latent space", key: "cluster", f"{key}_confidence": "confidence"}
-    for ax, panel in zip(axes, panels, strict=True):
-        sc.pl.umap(cells, color=panel, ax=ax, show=False, frameon=False, title=titles.get(panel, labels))
-    finish(show, save)
-    return axes
-
-
-def _color_alike(cells: AnnData, keys: list[str]) -> None:
-    """One colour for each name, where columns share some."""
-    keys = [key for key in keys if not pd.api.types.is_numeric_dtype(cells.obs[key])]
-    kinds = [list(cells.obs[key].astype("category").cat.categories) for key in keys]
-    names = list(dict.fromkeys(name for kind in kinds for name in kind))
-    if len(names) < sum(map(len, kinds)):
-        palettes = (sc.pl.palettes.default_20, sc.pl.palettes.default_28, sc.pl.palettes.default_102)
-        palette = next((palette for palette in palettes if len(palette) >= len(names)), palettes[-1])
-        colors = dict(zip(names, palette, strict=False))
-        for key, kind in zip(keys, kinds, strict=True):
-            cells.uns[f"{key}_colors"] = [colors.get(name, "0.5") for name in kind]
-
-
-def training(model: "LatentModel", show: bool | None = None, save: Path | None = None) -> list[Axes]:
-    """The bound and its terms by epoch, in nats a cell, for training (line) and validation (dashed) cells.
-
-    Parameters
-    ----------
-    model
-        Trained.
-    show, save
-        As in `umap`.
-
-    Returns
-    -------
-    One axes a term.
+    One axes for each term.
 
     Raises
     ------
@@ -107,20 +56,23 @@ def training(model: "LatentModel", show: bool | None = None, save: Path | None =
     history = model.history
     if not history:
         raise ValueError(f"This {type(model).__name__} has no history to draw; call model.train() first.")
-    sums = ("kl_local", "kl_global")  # of what has a panel of its own, or of nothing
+    sums = ("kl_local", "kl_global")  # kl_local is drawn term by term, kl_global concerns parameters and not cells
     terms = [key.removesuffix("_train") for key in history if key.endswith("_train") and "loss" not in key[:10]]
     terms = [term for term in terms if term not in sums]
-    figure, axes = plt.subplots(1, len(terms), figsize=(3.2 * len(terms), 2.8), layout="constrained")
-    axes = list(np.atleast_1d(axes))
+    axes = grid(len(terms), 3, (3.6, 3))
     for ax, term in zip(axes, terms, strict=True):
-        for split, style in (("train", "-"), ("validation", "--")):
+        for split, name, style in (("train", "training", "-"), ("validation", "validation", "--")):
             if f"{term}_{split}" in history:
                 values = history[f"{term}_{split}"].astype(float)
-                ax.plot(values.index, values.to_numpy().ravel(), style, label=split)
-        title = "negative ELBO" if term == "elbo" else term.replace("_", " ")
-        ax.set(title=title, xlabel="epoch", ylabel="nats per cell")
-    axes[0].legend(frameon=False)
-    finish(show, save)
+                ax.plot(values.index, values.to_numpy().ravel(), style, label=name)
+        title, explanation = TERMS.get(term, (term.replace("_", " "), ""))
+        ax.set_title(f"{title}\n", fontsize="medium")
+        ax.annotate(explanation, (0.5, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", ha="center",
+                    fontsize="x-small")  # fmt: skip
+        ax.set(xlabel="epoch", ylabel="nats per cell")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.legend(frameon=False, fontsize="small")
+    finish(show, save, axes[0])
     return axes
 
 
@@ -131,23 +83,37 @@ def weights(model: "GMVAE", ax: Axes | None = None, show: bool | None = None, sa
     ----------
     model
         A trained GMVAE.
-    ax, show, save
-        As in `umap`.
+    ax
+        Where to draw; ``None`` makes a figure whose height grows with the number of clusters.
+    show
+        Show the figure; ``None`` shows it if it is not saved.
+    save
+        File to write.
+
+    Returns
+    -------
+    The axes, with one row for each cluster, the first on top. Both numbers are fractions that sum to 1.
     """
     check_given(model, "cluster_names", "a trained GMVAE")
     names = model.cluster_names
     if ax is None:
-        _, ax = plt.subplots(figsize=(1.5 + 0.35 * len(names), 3), layout="constrained")
+        _, ax = plt.subplots(figsize=_size(names), layout="constrained")
     share = pd.Series(model.predict()).value_counts(normalize=True).reindex(names, fill_value=0)
-    ax.bar(names, share, color="0.75", label="cells")
     prior = model.module.prior.log_weights().exp().detach().cpu()
     prior = [float(prior[model._component_index(name)].sum()) for name in names]
-    ax.plot(names, prior, "o", ms=5, color="C0", label="weight")
-    ax.set(xlabel="cluster", ylabel="share")
-    ax.tick_params(axis="x", rotation=0 if max(map(len, names)) < 4 else 90)
-    ax.legend(frameon=False)
+    rows = np.arange(len(names))
+    ax.barh(rows, share, color="0.75", label="share of the cells")
+    ax.plot(prior, rows, "o", ms=5, color="C0", label="weight in the prior")
+    ax.set_yticks(rows, names)
+    ax.set(xlabel="fraction", ylabel="cluster", ylim=(len(names) - 0.4, -0.6))
+    ax.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     finish(show, save, ax)
     return ax
+
+
+def _size(names: list[str]) -> tuple[float, float]:
+    """Width and height in inches of a figure with one row and one written name for each cluster."""
+    return 4.8 + 0.08 * max(map(len, names)), 1.1 + 0.24 * len(names)
 
 
 def confusion(
@@ -158,25 +124,35 @@ def confusion(
     show: bool | None = None,
     save: Path | None = None,
 ) -> Axes:
-    """Where the cells of each label went: one row a label, summing to 1, in the order that brings out the diagonal.
+    """Confusion matrix: one row for each label, with the share of its cells in each cluster.
+
+    Rows sum to 1. They are sorted so that large shares lie along the diagonal.
 
     Parameters
     ----------
     adata
         Annotated by ``model.annotate()``.
     labels
-        Column of ``.obs``.
+        Column of ``.obs`` with names.
     key
         The ``key_added`` of that call.
-    ax, show, save
-        As in `umap`.
+    ax
+        Where to draw; ``None`` makes a figure.
+    show
+        Show the figure; ``None`` shows it if it is not saved.
+    save
+        File to write.
+
+    Returns
+    -------
+    The axes.
 
     Raises
     ------
     KeyError
         If there is no such column.
     ValueError
-        If it holds fractions.
+        If ``labels`` has fractions instead of names.
     """
     check_given(adata, "obs", "an AnnData that model.annotate() has written to")
     check_present(adata.obs, [labels, key])
@@ -203,29 +179,31 @@ def images(
     show: bool | None = None,
     save: Path | None = None,
 ) -> np.ndarray:
-    """Images that a model generates: one row a cluster, first their mean, then single ones.
+    """Images that a model generates: one row for each cluster, with the mean of many images first.
 
     Parameters
     ----------
     model
-        Trained on images, one a cell.
+        A model trained on images, one image for each cell.
     n_samples
-        Images a row, beside the mean.
+        Number of images in each row, beside the mean.
     shape
         Height and width in pixels; ``None`` takes ``adata.uns["image_shape"]``, or a square.
     seed
         Of the draws.
-    show, save
-        As in `umap`.
+    show
+        Show the figure; ``None`` shows it if it is not saved.
+    save
+        File to write.
 
     Returns
     -------
-    Axes (rows, n_samples + 1).
+    (rows, n_samples + 1) axes.
 
     Raises
     ------
     ValueError
-        If the pixels do not fill that shape.
+        If the number of pixels differs from height x width.
     """
     check_given(model, "get_latent_representation", "images by a trained model")
     n_pixels = model.adata.n_vars

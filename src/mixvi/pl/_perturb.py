@@ -18,6 +18,7 @@ from mixvi.pl._figure import check_given, finish
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
 
+MAX_SIZE = 60  # of points, in square points
 COLORS = {"control": "0.6", "predicted": "C1", "stimulated": "C0"}
 
 
@@ -31,22 +32,30 @@ def predicted_means(
     show: bool | None = None,
     save: Path | None = None,
 ) -> Axes:
-    """Predicted against real mean of each gene, the genes that really change most named, with R2 of all and of these.
+    """Predicted against real mean of each gene, with R2 over all genes and over those that really change most.
 
     Parameters
     ----------
     predicted
-        From ``predict`` of a `mixvi.perturb.Predictor`.
-    observed, control
-        The real stimulated cells and the control cells, with the same genes.
+        Predicted cells, from ``predict`` of a `mixvi.perturb.Predictor`.
+    observed
+        The real stimulated cells, with the same genes.
+    control
+        The control cells, with the same genes.
     layer
-        Layer of these two with the values; ``None`` is ``.X``.
+        Layer of ``observed`` and ``control`` with the values; ``None`` is ``.X``. Counts are log-normalised.
     n_names
-        Genes to name.
+        Number of genes to name: those that really change most.
     ax
         Where to draw; ``None`` makes a figure.
-    show, save
-        As in `umap`.
+    show
+        Show the figure; ``None`` shows it if it is not saved.
+    save
+        File to write.
+
+    Returns
+    -------
+    The axes.
 
     Raises
     ------
@@ -71,14 +80,15 @@ def predicted_means(
 
 
 def _name(ax: Axes, x: np.ndarray, y: np.ndarray, genes: np.ndarray, names: pd.Index) -> None:
-    """Write names of genes beside their points, away from the diagonal, and above one another where points are near."""
-    across, line = 0.04 * np.ptp(x), 0.035 * np.ptp(y)
+    """Write names of genes beside their points, away from the diagonal. Names of near points stand above each other."""
+    across, line = 0.04 * np.ptp(ax.get_xlim()), 0.045 * np.ptp(ax.get_ylim())
     for side, sign, chosen in (("right", -1, genes[y[genes] >= x[genes]]), ("left", 1, genes[y[genes] < x[genes]])):
         height = -np.inf
         for gene in chosen[np.argsort(y[chosen])]:
             height = max(y[gene], height + line)
             ax.annotate(
                 names[gene], (x[gene], y[gene]), (x[gene] + sign * across, height), fontsize=7, ha=side, va="center",
+                zorder=3, bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.3},
                 arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "0.4", "shrinkA": 0, "shrinkB": 2},
             )  # fmt: skip
 
@@ -92,26 +102,39 @@ def perturbed_latent(
     show: bool | None = None,
     save: Path | None = None,
 ) -> Axes:
-    """UMAP of one latent space with control, predicted and really stimulated cells.
+    """UMAP of the latent space with control, predicted and real stimulated cells.
 
     Parameters
     ----------
     model
-        The model that predicted: it encodes the real cells; the place of the predicted ones is in their ``.obsm``.
+        The model that predicted. It encodes the real cells.
     predicted
-        From ``predict`` of a `mixvi.perturb.Shift`.
-    observed, control, ax, show, save
-        As in `predicted_means`.
+        Predicted cells with their z in ``.obsm["X_mixvi"]``, from ``predict`` of a `mixvi.perturb.Shift` or
+        `mixvi.perturb.Counterfactual`.
+    observed
+        The real stimulated cells, with the genes of the model.
+    control
+        The control cells, with the genes of the model.
+    ax
+        Where to draw; ``None`` makes a figure.
+    show
+        Show the figure; ``None`` shows it if it is not saved.
+    save
+        File to write.
+
+    Returns
+    -------
+    The axes.
 
     Raises
     ------
     ValueError
-        If the predicted cells have no place in a latent space, or genes of the others are not the model's.
+        If the predicted cells have no ``.obsm["X_mixvi"]``, or the other cells do not have the genes of the model.
     """
     check_given(model, "get_latent_representation", "the latent space of a trained model")
     check_given(predicted, "obsm", "AnnDatas of predicted, real and control cells")
     if "X_mixvi" not in predicted.obsm:
-        raise ValueError("The predicted cells have no place in .obsm['X_mixvi']; pass what Shift.predict() gives.")
+        raise ValueError("The predicted cells have no .obsm['X_mixvi']; pass what Shift.predict() returns.")
     control_z, real_z = (model.get_latent_representation(cells) for cells in (control, observed))
     parts = {"control": control_z, "stimulated": real_z, "predicted": predicted.obsm["X_mixvi"]}
     cells = AnnData(np.concatenate(list(parts.values())))
@@ -120,7 +143,17 @@ def perturbed_latent(
     sc.tl.umap(cells)
     if ax is None:
         _, ax = plt.subplots(figsize=(5.4, 4), layout="constrained")
-    sc.pl.umap(cells, color="cells", palette=COLORS, ax=ax, show=False, frameon=False, title="latent space", alpha=0.7)
+    sc.pl.umap(
+        cells,
+        color="cells",
+        palette=COLORS,
+        ax=ax,
+        show=False,
+        frameon=False,
+        title="latent space",
+        alpha=0.7,
+        size=min(120_000 / cells.n_obs, MAX_SIZE),
+    )
     finish(show, save, ax)
     return ax
 
@@ -135,14 +168,30 @@ def gene_violin(
     show: bool | None = None,
     save: Path | None = None,
 ) -> Axes:
-    """Values of a gene in control, predicted and really stimulated cells.
+    """Expression of a gene in control, predicted and real stimulated cells, as violins with the mean.
 
     Parameters
     ----------
     gene
-        Its name.
-    predicted, observed, control, layer, ax, show, save
-        As in `predicted_means`.
+        Name of the gene.
+    predicted
+        Predicted cells, from ``predict`` of a `mixvi.perturb.Predictor`.
+    observed
+        The real stimulated cells, with the same genes.
+    control
+        The control cells, with the same genes.
+    layer
+        Layer of ``observed`` and ``control`` with the values; ``None`` is ``.X``. Counts are log-normalised.
+    ax
+        Where to draw; ``None`` makes a figure.
+    show
+        Show the figure; ``None`` shows it if it is not saved.
+    save
+        File to write.
+
+    Returns
+    -------
+    The axes.
 
     Raises
     ------
@@ -160,21 +209,24 @@ def gene_violin(
     if ax is None:
         _, ax = plt.subplots(figsize=(3.6, 3), layout="constrained")
     bodies = ax.violinplot(list(values.values()), showmeans=True, showextrema=False)
+    bodies["cmeans"].set(color="black", lw=1.5)
     for body, name in zip(bodies["bodies"], values, strict=True):
         body.set(facecolor=COLORS[name], alpha=0.8)
-    ax.set(xticks=range(1, 4), ylabel="expression", title=gene)
+    ax.set(xticks=range(1, 4), ylabel="expression (line: mean)", title=gene)
     ax.set_xticklabels(values)
     finish(show, save, ax)
     return ax
 
 
 def _check_cells(*several: AnnData) -> None:
+    """Raise an error if something is not an AnnData, or genes differ."""
     for cells in several:
         check_given(cells, "var_names", "AnnDatas of predicted, real and control cells")
         if not np.array_equal(cells.var_names, several[0].var_names):
-            raise ValueError("Predicted, real and control cells have different genes; subset them to the same ones.")
+            raise ValueError("Predicted, real and control cells have different genes; select the same genes.")
 
 
 def _expressions(predicted: AnnData, observed: AnnData, control: AnnData, layer: str | None) -> list[np.ndarray]:
+    """Expression (n, g) of predicted, real and control cells on one scale."""
     counts = is_counts(observed, layer) or is_counts(control, layer)
     return [expression(predicted, counts=False), *(expression(cells, layer, counts) for cells in (observed, control))]

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from mixvi.model._tree import Split
 
 STYLES = {"gap": "-", "grade": "--", "noise": ":", "": "-"}
+KINDS = {
+    "gap": "gap: few cells between",
+    "grade": "grade: many cells between",
+    "noise": "noise: no difference beyond chance",
+}
+ROOM = 0.07  # of the axis, at least, between a split and those below it
 
 
 def tree(
@@ -25,11 +31,12 @@ def tree(
     show: bool | None = None,
     save: Path | None = None,
 ) -> Axes:
-    """Draw the tree over the clusters, each with its size and its best marker genes.
+    """Draw the tree over the clusters, each with its name, its number of cells and its best marker genes.
 
-    A split stands at its worth, in nats a cell, or left of it where those below need the room. A solid line is a gap, a
-    dashed one a grade (cells stand between both sides), a dotted one noise. Without counts, a split stands at the
-    inverse of its connectivity.
+    A number stands at each split: its worth in nats per cell, as in ``model.tree.table``. The axis has a square-root
+    scale. A split stands at its worth. If splits below it are worth as much or more, it stands left of them. A solid
+    line is a gap. A dashed line is a grade: cells stand between both sides. A dotted line is noise. A model without
+    counts has no worth; its numbers are 1 / connectivity.
 
     Parameters
     ----------
@@ -38,63 +45,100 @@ def tree(
     n_clusters
         Cut the tree into so many clusters; ``None`` cuts it where the model does.
     n_markers
-        Genes beside each cluster, from ``model.markers(versus="rest")``; 0 leaves them out.
+        Number of genes beside each cluster; 0 leaves them out. A gene is chosen if it is higher in the cluster than in
+        all other cells and also higher than in the cluster's sibling in the tree. The larger of the two p-values ranks
+        the genes. They are not all significant; ``model.markers()`` has the p-values.
     ax
         Where to draw; ``None`` makes a figure.
     show
-        Show the figure; by default if it is not saved.
+        Show the figure; ``None`` shows it if it is not saved.
     save
         File to write.
+
+    Returns
+    -------
+    The axes, with one row for each cluster.
     """
     check_given(model, "tree", "a trained GMVAE")
     whole, n_clusters = model.tree, n_clusters or model.n_clusters
     names = model.predict(n_clusters=n_clusters, soft=True).columns.tolist()
     drawn = whole if n_clusters == model.n_clusters else type(whole)(whole.clusters, names)
     splits = [split for split in drawn.splits if split.kept]
-    sizes = {side: n for s in splits for side, n in ((s.left, s.cells_left), (s.right, s.cells_right))}
+    rows = _order(splits) or names
+    labels = _labels(rows, splits, _markers(model, n_clusters, n_markers))
     if ax is None:
-        _, ax = plt.subplots(figsize=(7.5, 1.2 + 0.32 * len(names)), layout="constrained")
+        width = 5.5 + 0.075 * max(map(len, labels))
+        _, ax = plt.subplots(figsize=(width, 1.2 + 0.32 * len(rows)), layout="constrained")
+    _decorate(ax, labels, splits)
     if splits:
         _draw(ax, splits)
-    genes = _markers(model, n_clusters, n_markers)
-    rows = _order(splits) or names
-    labels = [f"{name}  ({sizes[name]:,})  {', '.join(genes.get(name, []))}" if sizes else name for name in rows]
-    ax.set_yticks(range(len(rows)), labels)
-    ax.yaxis.tick_right()
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    with_counts = bool(splits) and not np.isnan(splits[0].worth)
-    ax.set_xlabel("worth of the split, nats a cell" if with_counts else "1 / connectivity")
-    ax.spines[["left", "top", "right"]].set_visible(False)
-    ax.tick_params(axis="y", length=0)
-    kinds = [kind for kind in ("gap", "grade", "noise") if any(split.kind == kind for split in splits)]
-    if kinds:
-        lines = [Line2D([], [], color="0.3", linestyle=STYLES[kind], label=kind) for kind in kinds]
-        ax.legend(handles=lines, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=len(kinds))
     finish(show, save, ax)
     return ax
 
 
+def _labels(rows: list[str], splits: "list[Split]", genes: dict[str, list[str]]) -> list[str]:
+    """Name, number of cells and genes of each cluster."""
+    sizes = {side: n for s in splits for side, n in ((s.left, s.cells_left), (s.right, s.cells_right))}
+    return [f"{name}  ({sizes[name]:,})  {', '.join(genes.get(name, []))}" if sizes else name for name in rows]
+
+
+def _decorate(ax: Axes, labels: list[str], splits: "list[Split]") -> None:
+    """Names of clusters on the right, title of the axis, and legend."""
+    ax.set_yticks(range(len(labels)), labels)
+    ax.yaxis.tick_right()
+    ax.set_ylim(len(labels) - 0.5, -0.5)
+    with_counts = bool(splits) and not np.isnan(splits[0].worth)
+    quantity = "worth of the split, nats per cell" if with_counts else "1 / connectivity of the split"
+    ax.set_xlabel(f"{quantity} (the number at each split is exact)")
+    ax.spines[["left", "top", "right"]].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    kinds = [kind for kind in KINDS if any(split.kind == kind for split in splits)]
+    if kinds:
+        lines = [Line2D([], [], color="0.3", linestyle=STYLES[kind], label=KINDS[kind]) for kind in kinds]
+        ax.legend(
+            handles=lines, frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=len(kinds)
+        )
+
+
 def _draw(ax: Axes, splits: "list[Split]") -> None:
-    """Brackets from the leaves, on the right, to the root, on the left."""
+    """Brackets from the clusters, on the right, to the root, on the left."""
+    places, end = _places(splits)
     row = {name: i for i, name in enumerate(_order(splits))}
-    height = {}
-    for split in reversed(splits):  # from the leaves up; a split stands to the left of those below it
-        own = 1 / max(split.connectivity, 1e-3) if np.isnan(split.worth) else max(split.worth, 0.1)
-        below = [height[side][0] for side in (split.left, split.right) if side in height]
-        x = max([own, *(1.15 * other for other in below)])
-        ys = [height[side][1] if side in height else row[side] for side in (split.left, split.right)]
-        height[split.node] = (x, float(np.mean(ys)))
-        split_x = [height[side][0] if side in height else None for side in (split.left, split.right)]
-        for y, start in zip(ys, split_x, strict=True):
-            ax.plot([x, start if start is not None else 0], [y, y], color="0.3", linestyle=STYLES[split.kind], lw=1.2)
-        ax.plot([x, x], ys, color="0.3", linestyle=STYLES[split.kind], lw=1.2)
+    for split in splits:
+        x, y = places[split.node]
+        ends = [places.get(side, (end, row.get(side))) for side in (split.left, split.right)]
+        xs, ys = [ends[0][0], x, x, ends[1][0]], [ends[0][1], ends[0][1], ends[1][1], ends[1][1]]
+        ax.plot(np.square(xs), ys, color="0.3", linestyle=STYLES[split.kind], lw=1.2)
+        own = _worth(split)
+        number = f"{own:.0f}" if abs(own) >= 10 else f"{own:.2g}"
         ax.annotate(
-            f"{own:.0f}" if own >= 10 else f"{own:.2g}", (x, np.mean(ys)), (-3, 0), textcoords="offset points",
-            ha="right", va="center", fontsize="x-small", color="0.3", bbox={"fc": "white", "ec": "none", "pad": 0.8},
-        )  # fmt: skip
-    least = min(x for x, _ in height.values())
-    ax.set_xscale("symlog", linthresh=least / 2)
-    ax.set_xlim(max(x for x, _ in height.values()) * 1.6, 0)
+            number, (x**2, y), (-2, 1.5), textcoords="offset points", ha="right", va="bottom", fontsize="x-small"
+        )
+    left = max(x for x, _ in places.values())
+    ax.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
+    ax.set_xlim((left + ROOM * (left - end)) ** 2, end**2)
+
+
+def _places(splits: "list[Split]") -> tuple[dict[str, tuple[float, float]], float]:
+    """Square root of the worth, and row, of each node that is split; and the square root where the axis ends.
+
+    The axis ends at 0, or nearer to the splits if all of them are far from 0.
+    """
+    row = {name: i for i, name in enumerate(_order(splits))}
+    root = {split.node: max(_worth(split), 0) ** 0.5 for split in splits}
+    least, most = min(root.values()), max(root.values())
+    end = max(0.0, least - 0.4 * (most - least)) if most > least else 0.0
+    room, places = ROOM * ((most - end) or 1), {}
+    for split in reversed(splits):  # from the clusters up
+        below = [places.get(side, (end, row.get(side))) for side in (split.left, split.right)]
+        x = max([root[split.node], *(other + room for other, _ in below)])
+        places[split.node] = x, float(np.mean([y for _, y in below]))
+    return places, end
+
+
+def _worth(split: "Split") -> float:
+    """What the axis shows of a split."""
+    return 1 / max(split.connectivity, 1e-3) if np.isnan(split.worth) else split.worth
 
 
 def _order(splits: "list[Split]") -> list[str]:
@@ -108,9 +152,11 @@ def _order(splits: "list[Split]") -> list[str]:
 
 
 def _markers(model: "GMVAE", n_clusters: int, n_markers: int) -> dict[str, list[str]]:
-    """The genes that are higher in each cluster than in the rest, by name."""
+    """By name of a cluster: genes that are higher in it than in the rest and than in its sibling."""
     if n_markers == 0 or n_clusters < 2 or not len(model.clusters_["overdispersion"]) or model.adata is None:
         return {}
-    table = model.markers(n_clusters, versus="rest")
+    table = model.markers(n_clusters)
     table = table[table["log2_fold_change"] > 0]
-    return {name: rows["gene"].head(n_markers).tolist() for name, rows in table.groupby("cluster", sort=False)}
+    both = table.groupby(["cluster", "gene"], sort=False)["p"].agg(["size", "max"])
+    both = both[both["size"] == 2].reset_index().sort_values("max", kind="stable")
+    return {name: rows["gene"].head(n_markers).tolist() for name, rows in both.groupby("cluster", sort=False)}
