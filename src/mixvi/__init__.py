@@ -24,6 +24,7 @@ _WHERE = {
     "perturb": "mixvi.perturb",
     "pl": "mixvi.pl",
     "refine": "mixvi._refine",
+    "Refined": "mixvi._refine",
     "train": "mixvi.train",
     "MixviWarning": "mixvi._warnings",
     "__version__": "mixvi._version",

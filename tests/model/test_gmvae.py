@@ -10,6 +10,8 @@ from sklearn.metrics import adjusted_rand_score
 
 import mixvi
 from mixvi import datasets
+from mixvi.model._predict import component_probabilities
+from mixvi.model.streaming import collect
 from tests.model.helpers import QUICK, build, fitted
 
 
@@ -201,7 +203,8 @@ def test_names_with_slashes_survive_a_file(blobs, tmp_path):
 
 
 def test_a_cluster_is_as_probable_as_all_its_components(model, recwarn, warned):
-    p = model._component_probabilities(None, None, None)
+    log_r = collect(model, lambda cells: model.module.prior.log_responsibilities(model.module.encode(cells), cells))
+    p = component_probabilities(model, log_r)
     leaves = model.tree.clusters.tree.leaves()
     for n_clusters in (1, 2, 5, model.tree.clusters.tree.n_leaves):
         noise = (model.tree.table["kind"].head(n_clusters - 1) == "noise").sum()

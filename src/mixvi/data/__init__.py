@@ -12,10 +12,11 @@ from mixvi.data._columns import (
     own_columns,
     stand_in,
 )
+from mixvi.data._fingerprint import fingerprint, same_values
 from mixvi.data._labels import LabelsField
 from mixvi.data._loader import CellsDataset, CellsSplitter
 from mixvi.data._manager import CellsManager
-from mixvi.data._support import Support, check_support, choose_likelihood, describe
+from mixvi.data._support import Find, Support, check_support, choose_likelihood, describe
 from mixvi.data._to_disk import check_target, write_blocks
 from mixvi.data._to_zarr import to_zarr
 from mixvi.data._zarr import from_zarr
@@ -24,6 +25,7 @@ __all__ = [
     "CellsDataset",
     "CellsManager",
     "CellsSplitter",
+    "Find",
     "LabelsField",
     "Support",
     "annotation_keys",
@@ -38,8 +40,10 @@ __all__ = [
     "check_target",
     "choose_likelihood",
     "describe",
+    "fingerprint",
     "from_zarr",
     "own_columns",
+    "same_values",
     "stand_in",
     "to_zarr",
     "write_blocks",

@@ -171,7 +171,7 @@ class CellsSplitter(DataSplitter):
     batch_size
         Number of cells in a minibatch.
     data_path
-        ``"resident"``, ``"stream"`` or ``"auto"``, as in `is_resident`.
+        ``"resident"``, ``"stream"`` or ``"auto"``, as in ``is_resident``.
     **kwargs
         Arguments of :class:`scvi.dataloaders.DataSplitter`.
     """

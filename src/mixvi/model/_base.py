@@ -4,27 +4,19 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-import anndata as ad
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData, ImplicitModificationWarning
-from scvi import settings
 from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
 from torch import Tensor
 
-from mixvi.cluster.graph import shared_neighbors
-from mixvi.cluster.leiden import leiden
-from mixvi.data import CellsSplitter, annotation_keys, as_positions, check_free, check_target, own_columns, write_blocks
-from mixvi.model import description
-from mixvi.model.conditions import sized, under
+from mixvi.data import CellsSplitter
+from mixvi.model import annotation, getters, saving
 from mixvi.model.description import summary
-from mixvi.model.registration import check_saved, conditions_of, covariate_keys, register, registered
-from mixvi.model.streaming import blocks, check_trained, collect
-from mixvi.model.training import train
+from mixvi.model.registration import conditions_of, register
+from mixvi.model.training import device_of, train
 from mixvi.module.cells import Cells
 from mixvi.train import MixturePhases, MixviPlan
 
@@ -88,23 +80,113 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
                 adata.obs = adata.obs  # the first write to a view makes it an AnnData of its own
         cls.register_manager(register(cls, adata, setup_args, source_registry))
 
-    @classmethod
-    def load(cls, dir_path: str | PathLike, adata: AnnData | None = None, **kwargs) -> Self:
-        """As :meth:`scvi.model.base.BaseModelClass.load`, but genes in another order are an error.
+    def save(
+        self,
+        dir_path: str | PathLike,
+        prefix: str | None = None,
+        overwrite: bool = False,
+        save_anndata: bool = False,
+        **anndata_write_kwargs,
+    ) -> None:
+        """Save the model. The file holds plain values and tensors, so that loading it runs no code.
+
+        An earlier model in the folder stays whole until the new one is written: if saving fails, it is still there.
+
+        Parameters
+        ----------
+        dir_path
+            Folder; it is made if it does not exist.
+        prefix
+            Put before the names of the files.
+        overwrite
+            Replace a model in a folder that exists.
+        save_anndata
+            Save the cells too, as ``adata.h5ad``.
+        **anndata_write_kwargs
+            Of :meth:`anndata.AnnData.write_h5ad`.
 
         Raises
         ------
         ValueError
-            If there is no saved model of this class, or the AnnData does not have its genes, in its order.
+            If the folder exists and ``overwrite`` is ``False``, or there are no cells to save.
         """
-        path = Path(dir_path, f"{kwargs.get('prefix') or ''}model.pt")
-        if path.exists():
-            check_saved(cls, path, cls.load_registry(str(dir_path), kwargs.get("prefix")), adata)
-        elif not kwargs.get("backup_url"):
-            raise ValueError(f"There is no {path}; pass the folder that save() wrote, and its prefix if it had one.")
-        model = super().load(str(dir_path), adata, **kwargs)
-        check_saved(cls, path, model.registry_, model.adata)  # of what was downloaded, or lay beside the model
-        return model
+        saving.save(self, dir_path, prefix, overwrite, save_anndata, **anndata_write_kwargs)
+
+    @classmethod
+    def load(
+        cls,
+        dir_path: str | PathLike,
+        adata: AnnData | Literal[False] | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+        prefix: str | None = None,
+        backup_url: str | None = None,
+    ) -> Self:
+        """Load a model that `save` wrote.
+
+        Parameters
+        ----------
+        dir_path
+            Folder that `save` was given.
+        adata
+            Cells with the genes of the model, in its order. ``None`` takes those saved beside the model, if there are
+            any; ``False`` loads the model without cells.
+        accelerator, device
+            Where the weights go, as in `train`.
+        prefix
+            The one that `save` was given.
+        backup_url
+            Where to download the file from if it is not in the folder.
+
+        Raises
+        ------
+        ValueError
+            If there is no file; if it is damaged, of another class or from a later version; if the AnnData does not
+            have the genes of the model, in its order.
+        """
+        where = device_of(accelerator, device if isinstance(device, str) else [device])
+        return saving.load(cls, dir_path, adata, where, prefix, backup_url)
+
+    @staticmethod
+    def load_registry(dir_path: str | PathLike, prefix: str | None = None) -> dict[str, Any]:
+        """What `setup_anndata` registered for a saved model.
+
+        Parameters
+        ----------
+        dir_path, prefix
+            As in `load`.
+        """
+        return saving.load_registry(dir_path, prefix)
+
+    @classmethod
+    def convert_legacy_save(
+        cls,
+        dir_path: str | PathLike,
+        output_dir_path: str | PathLike,
+        overwrite: bool = False,
+        prefix: str | None = None,
+    ) -> None:
+        """Convert a model that an earlier mixvi saved in the pickled format of scvi-tools.
+
+        **Reading such a file can run any code that is in it.** Convert only files from people that you trust.
+
+        Parameters
+        ----------
+        dir_path
+            Folder with the old file.
+        output_dir_path
+            Folder for the new one; it may be the same one with ``overwrite=True``.
+        overwrite
+            Replace a model in a folder that exists.
+        prefix
+            The one that `save` was given.
+
+        Raises
+        ------
+        ValueError
+            If the new folder exists and ``overwrite`` is ``False``.
+        """
+        saving.convert(dir_path, output_dir_path, overwrite, prefix)
 
     def train(
         self,
@@ -181,247 +263,12 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         """What ``print(model)`` shows."""
         return summary(self) + super().summary_string
 
-    def get_latent_representation(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        give_mean: bool = True,
-        batch_size: int | None = None,
-        return_dist: bool = False,
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Place of each cell in the latent space.
-
-        Parameters
-        ----------
-        adata
-            Cells with the genes of the model, in its order; ``None`` is the AnnData of the model.
-        indices
-            Rows of it; ``None`` is all. The result has their order.
-        give_mean
-            The posterior mean; ``False`` draws from the posterior instead.
-        batch_size
-            Cells at a time; it changes speed and memory only.
-        return_dist
-            Return mean and variance of the posterior.
-
-        Returns
-        -------
-        (n, d), or two of them.
-        """
-        if return_dist:
-            moments = collect(self,
-                lambda cells: torch.stack([(qz := self.module.encode(cells)).loc, qz.scale**2], 1),
-                adata, indices, batch_size,
-            )  # fmt: skip
-            return moments[:, 0], moments[:, 1]
-        z = (lambda q: q.loc) if give_mean else (lambda q: q.rsample())
-        return collect(self, lambda cells: z(self.module.encode(cells)), adata, indices, batch_size)
-
-    def get_elbo(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        batch_size: int | None = None,
-        return_mean: bool = True,
-    ) -> float | np.ndarray:
-        """Evidence lower bound at one posterior sample, in nats a cell; higher is better.
-
-        Parameters are those of `get_latent_representation`.
-
-        Returns
-        -------
-        The mean over cells, or (n,) with ``return_mean=False``.
-        """
-
-        def elbo(cells: Cells) -> Tensor:
-            log_px, terms = self.module.bound(cells)
-            return log_px - sum(terms.annealed.values())
-
-        return _mean(collect(self, elbo, adata, indices, batch_size), return_mean)
-
-    def get_reconstruction_error(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        batch_size: int | None = None,
-        return_mean: bool = True,
-    ) -> float | np.ndarray:
-        """-log p(x | z) at one posterior sample, in nats a cell; lower is better. See `get_elbo`."""
-        error = collect(self, lambda cells: -self.module.bound(cells)[0], adata, indices, batch_size)
-        return _mean(error, return_mean)
-
-    def get_reconstruction(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        library_size: float | None = None,
-        transform_batch: str | None = None,
-        batch_size: int | None = None,
-        path: str | PathLike | None = None,
-    ) -> np.ndarray | None:
-        """What the model expects of each cell given its latent mean: a denoised matrix.
-
-        Parameters
-        ----------
-        adata, indices, batch_size
-            As in `get_latent_representation`.
-        library_size
-            Count models: give every cell this total (1e4, say; under ``"zinb"`` before zeros are added), in place of
-            its own.
-        transform_batch
-            CVAE and GMVAE: the batch that every cell is to look as if it came from; ``None`` keeps its own.
-        path
-            A new ``.h5ad`` or ``.zarr``: write the matrix there block by block, as ``.X`` beside the ``.obs`` of the
-            cells and the ``.var`` of the genes, instead of returning it.
-
-        Returns
-        -------
-        (n, g) means of p(x | z, c): expected counts, probabilities or values, as the likelihood has it. It is dense:
-        give a ``path`` where memory is short, and nothing is returned.
-
-        Raises
-        ------
-        ValueError
-            If ``library_size`` is given and the model is not one of counts, or has size factors; if the batch is not
-            known; if ``path`` exists or ends otherwise.
-        """
-        with_size = sized(self, library_size)
-        put = None if transform_batch is None else under(self, transform_batch)
-
-        def mean(cells: Cells) -> Tensor:
-            z, others = self.module.encode(cells).loc, cells
-            if put is not None:
-                others = cells._replace(c=put(cells.c))
-                z = self.module.prior.move(z, cells.c, others.c)
-            return self.module.decode(z, with_size(others)).mean
-
-        if path is None:
-            return collect(self, mean, adata, indices, batch_size)
-        path = check_target(path)
-        registered(self, adata)
-        cells = self.adata if adata is None else adata
-        obs = own_columns(cells, as_positions(indices, cells.n_obs))
-        skeleton = AnnData(obs=obs, var=cells.var.copy())
-        write_blocks(path, skeleton, blocks(self, mean, adata, indices, batch_size))
-
-    def sample(
-        self,
-        n_cells: int = 100,
-        component: int | str | None = None,
-        indices: Sequence[int] | None = None,
-        seed: int | None = None,
-        give_mean: bool = False,
-    ) -> AnnData:
-        """Draw new cells from the model.
-
-        A new cell takes its library size and its conditions from a cell of the model's AnnData drawn at random, its z
-        from the prior, and its values from the likelihood.
-
-        Parameters
-        ----------
-        n_cells
-            How many.
-        component
-            GMVAE: the cluster to draw from, by name; ``None`` draws clusters by their weights.
-        indices
-            Rows whose library sizes and conditions may be taken, those of one batch, say; ``None`` is all.
-        seed
-            Of the draw; ``None`` goes on with torch's own state.
-        give_mean
-            Draw z alone, and give the mean of x at it.
-
-        Returns
-        -------
-        n_cells x g, with the registered covariates of the drawn cells in ``.obs``, and the values in ``.X`` and in the
-        layer of the model, if it has one: ready to be given back to it.
-        """
-        check_trained(self)
-        pool = as_positions(indices, registered(self, None).adata.n_obs)
-        with torch.random.fork_rng(enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
-            rows = pool[torch.randint(len(pool), (n_cells,)).numpy()]
-            index = None if component is None else self._component_index(component)
-
-            def draw(cells: Cells) -> Tensor:
-                z = self._draw_latent(cells, index)
-                return self.module.decode(z, cells).mean if give_mean else self.module.sample(cells, z)
-
-            x = collect(self, draw, None, rows, None)
-        obs = self.adata.obs.iloc[rows][covariate_keys(self.registry_)].reset_index(drop=True)
-        obs.index = obs.index.astype(str)
-        layer = self.registry_["setup_args"]["layer"]
-        var = pd.DataFrame(index=self.adata.var_names.copy())
-        return ad.AnnData(x, obs=obs, var=var, layers={layer: x} if layer else None)
-
-    def annotate(
-        self,
-        adata: AnnData | None = None,
-        key_added: str = "mixvi",
-        clustering: str | None = None,
-        resolution: float = 1.0,
-        n_clusters: int | None = None,
-    ) -> None:
-        """Write what the model found into an AnnData. It is the one method that does.
-
-        ========================================  ==================================================================
-        ``.obsm["X_mixvi"]``                      latent means (n, d), for ``sc.pp.neighbors(use_rep="X_mixvi")``
-        ``.obs["mixvi"]``                         cluster of each cell, categorical; 0 is the largest
-        ``.obsm["mixvi_probabilities"]``          GMVAE: probability of each cluster (n, K), rows sum to 1
-        ``.obs["mixvi_confidence"]``              GMVAE: the largest of them
-        ``.obs["mixvi_entropy"]``                 GMVAE: their entropy, in nats
-        ``.varm["PCs_mixvi"]``                    linear AE and VAE: principal axes (g, d)
-        ``.uns["mixvi"]``                         model, version, settings, setup, likelihood; GMVAE: clusters,
-                                                  temperature, ``"tree"`` and ``"markers"``, the best 50 of each cluster
-        ========================================  ==================================================================
-
-        In names of probabilities ``/`` becomes ``|``, as files cannot hold it.
-
-        Parameters
-        ----------
-        adata
-            Where to write; ``None`` is the AnnData of the model. New cells need the model's genes and covariates.
-        key_added
-            The ``mixvi`` in the names above.
-        clustering
-            ``"leiden"`` clusters the latent neighbour graph with scanpy. ``None``: a GMVAE writes its own clusters,
-            other models write none.
-        resolution
-            Of Leiden.
-        n_clusters
-            GMVAE: cut the tree of clusters into so many; ``None`` takes those of ``predict()``.
-
-        Raises
-        ------
-        ValueError
-            If a column to be written exists and is not mixvi's own.
-        """
-        if clustering not in (None, "leiden"):
-            raise ValueError(f"clustering={clustering!r} is not known; it is None or 'leiden'.")
-        check_trained(self)
-        target = self.adata if adata is None else adata
-        latent = self.get_latent_representation(adata)
-        obs, obsm = {}, {f"X_{key_added}": latent}
-        if clustering == "leiden":
-            codes = leiden(shared_neighbors(latent), resolution, settings.seed or 0)
-            obs[key_added] = pd.Categorical.from_codes(codes, [str(k) for k in range(codes.max() + 1)])
-        elif (table := self._probabilities(adata, None, None, n_clusters)) is not None:
-            p = table.to_numpy()
-            obs[key_added] = pd.Categorical.from_codes(p.argmax(1), table.columns)
-            obs[f"{key_added}_confidence"] = p.max(1)
-            obs[f"{key_added}_entropy"] = -np.where(p > 0, p * np.log(np.maximum(p, 1e-38)), 0.0).sum(1)
-            obsm[f"{key_added}_probabilities"] = table.rename(columns=lambda name: name.replace("/", "|"))  # for files
-        check_free(target, key_added)
-        for attribute, key in annotation_keys(target, key_added):  # of an earlier call
-            del getattr(target, attribute)[key]
-        for key, values in obs.items():
-            target.obs[key] = values
-        for key, values in obsm.items():
-            target.obsm[key] = values
-        if (axes := self._axes()) is not None:
-            target.varm[f"PCs_{key_added}"] = axes
-        found = {"leiden_resolution": resolution} if clustering else self._tables(n_clusters)
-        target.uns[key_added] = description.settings(self) | found
+    get_latent_representation = getters.get_latent_representation
+    get_elbo = getters.get_elbo
+    get_reconstruction_error = getters.get_reconstruction_error
+    get_reconstruction = getters.get_reconstruction
+    sample = getters.sample
+    annotate = annotation.annotate
 
     # For the final classes.
 
@@ -438,10 +285,8 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         """New z (n, d) for the conditions of the given cells."""
 
     @abstractmethod
-    def _probabilities(
-        self, adata: AnnData | None, indices, batch_size: int | None, n_clusters: int | None
-    ) -> pd.DataFrame | None:
-        """Cluster probabilities (n, K), columns named as the clusters; ``None`` for a model without clusters."""
+    def _encode(self, adata: AnnData | None, n_clusters: int | None) -> tuple[np.ndarray, pd.DataFrame | None]:
+        """Latent means (n, d), and cluster probabilities (n, K) with names; ``None`` for a model without clusters."""
 
     @abstractmethod
     def _tables(self, n_clusters: int | None) -> dict[str, pd.DataFrame]:
@@ -454,7 +299,3 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
     @abstractmethod
     def _component_index(self, component: int | str) -> int:
         """Index of a component from the name of its cluster."""
-
-
-def _mean(values: np.ndarray, wanted: bool) -> float | np.ndarray:
-    return float(values.mean(dtype=np.float64)) if wanted else values

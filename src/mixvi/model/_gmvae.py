@@ -7,20 +7,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 from mixvi._version import __version__
-from mixvi._warnings import warn
 from mixvi.cluster.agglomerate import MIN_WORTH
-from mixvi.cluster.calibration import calibrated
+from mixvi.model import _markers, _predict, _stability
 from mixvi.model._base import LatentModel
 from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._init import check_init, check_n_clusters, name_of
-from mixvi.model._markers import marker_table
-from mixvi.model._stability import stability
 from mixvi.model._tree import ClusterTree
 from mixvi.model.registration import hidden_layers, layout_of, settle_likelihood
 from mixvi.model.streaming import check_trained, collect
@@ -151,135 +149,12 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     @property
     def tree(self) -> ClusterTree:
         """The tree over all components, to print, to read as ``tree.table``, or to draw with `mixvi.pl.tree`."""
-        try:
-            return self._named_tree()
-        except (RuntimeError, ValueError) as error:
-            raise AttributeError(str(error)) from error  # `save` looks at all members and passes over these alone
+        return self._named_tree()
 
-    def predict(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        soft: bool = False,
-        batch_size: int | None = None,
-        n_clusters: int | None = None,
-    ) -> np.ndarray | pd.DataFrame:
-        """Cluster of each cell; new cells are assigned without a refit.
-
-        Parameters
-        ----------
-        adata, indices, batch_size
-            As in `get_latent_representation`.
-        soft
-            Return the probability of each cluster: the sum of the calibrated responsibilities of its components. A
-            cell's label is not looked at.
-        n_clusters
-            Cut the tree into so many clusters; ``None`` cuts it where the model does.
-
-        Returns
-        -------
-        (n,) cluster names; with ``soft=True`` a table (n, K) of probabilities, one row a cell, rows summing to 1.
-
-        Raises
-        ------
-        ValueError
-            If the tree has not so many leaves.
-        """
-        table = self._probabilities(adata, indices, batch_size, n_clusters)
-        return table if soft else table.columns.to_numpy()[table.to_numpy().argmax(1)]
-
-    def subclusters(
-        self,
-        cluster: str,
-        n_clusters: int | None = None,
-        adata: AnnData | None = None,
-        batch_size: int | None = None,
-    ) -> pd.Series:
-        """Look inside a cluster: the part of it that each of its cells is in, without another fit.
-
-        Parameters
-        ----------
-        cluster
-            Its name, or that of any node of `tree`.
-        n_clusters
-            Number of parts; ``None`` makes every split inside that held-out counts support, and at least the first.
-        adata, batch_size
-            As in `get_latent_representation`.
-
-        Returns
-        -------
-        Names such as ``"3.0"``, with the names of the cells as index.
-
-        Raises
-        ------
-        ValueError
-            If there is no such cluster, or it cannot be split into so many parts.
-        """
-        tree = self._named_tree()
-        below = tree.below(str(cluster), n_clusters)
-        p = self._component_probabilities(adata, None, batch_size)  # (n, K)
-        mine = np.isin(p.argmax(1), sum(below.values(), []))
-        if tree.node(str(cluster)) in self._clusters().tree.nodes(self.n_clusters):
-            mine = self.predict(adata, batch_size=batch_size) == str(cluster)
-        parts = np.stack([p[mine][:, leaves].sum(1) for leaves in below.values()], 1)
-        cells = self.adata if adata is None else adata
-        return pd.Series(np.array(list(below))[parts.argmax(1)], cells.obs_names[mine], name=str(cluster))
-
-    def markers(self, n_clusters: int | None = None, versus: str = "both") -> pd.DataFrame:
-        """Marker genes of each cluster, tested on counts that took no part in finding the clusters.
-
-        Testing the counts that clusters were found in gives p-values that are far too small. Here each count was split
-        in two independent parts under the model's negative binomial (Neufeld 2023): one found the clusters, the other
-        is tested. Of data with batches or covariates, only differences within them count.
-
-        Parameters
-        ----------
-        n_clusters
-            Where to cut the tree; ``None`` where the model does.
-        versus
-            ``"rest"`` compares with all other cells, ``"sibling"`` with the cluster's sister in the tree.
-
-        Returns
-        -------
-        One row for each cluster, comparison and gene. Genes that are higher in the cluster come first, then those that
-        are lower, the most significant first: ``cluster``, ``versus``, ``gene``,
-        ``log2_fold_change``, ``detection`` and ``detection_other`` (shares of cells with a count), ``p`` and ``q``
-        (false discovery rate over genes).
-
-        Raises
-        ------
-        ValueError
-            If the values are not counts, there is one cluster, or the model was loaded without its data.
-        """
-        return marker_table(self, self._clusters(), n_clusters or self.n_clusters, versus)
-
-    def cluster_stability(self, n_seeds: int = 5, max_epochs: int | None = None, **kwargs) -> pd.DataFrame:
-        """How far each cluster can be trusted: whether models that differ by their seed alone find it again.
-
-        Fits ``n_seeds`` more models of the same settings to the same cells, with the arguments of `train` that are
-        given here. A cluster found again has Jaccard index 1
-        (cells in both over cells in either, with the most similar cluster of the other model); 0.75 is usually called
-        stable, and below 0.5 a cluster dissolves (Hennig 2007).
-
-        Parameters
-        ----------
-        n_seeds
-            Number of further models, at least one.
-        max_epochs
-            Of each; ``None`` takes as many as this model was trained for.
-        **kwargs
-            Of `train`.
-
-        Returns
-        -------
-        One row a cluster, ``cluster_names`` as index: ``cells``, ``mean`` and ``min`` of the Jaccard index over models.
-
-        Raises
-        ------
-        ValueError
-            If ``n_seeds`` is below 1, or the AnnData was registered anew since this model was made.
-        """
-        return stability(self, n_seeds, max_epochs, kwargs)
+    predict = _predict.predict
+    subclusters = _predict.subclusters
+    markers = _markers.markers
+    cluster_stability = _stability.cluster_stability
 
     def _draw_latent(self, cells: Cells, component: int | None) -> Tensor:
         return self.module.prior.sample(cells.c, component)
@@ -312,29 +187,14 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         others = [str(k) for k in range(n_clusters - len(classes))]
         return [*classes, *(f"new {name}" if name in classes else name for name in others)]
 
-    def _component_probabilities(self, adata, indices, batch_size) -> np.ndarray:
-        """Calibrated where the model cuts the tree, (n, K)."""
+    def _encode(self, adata, n_clusters) -> tuple[np.ndarray, pd.DataFrame]:
+        def both(cells: Cells) -> Tensor:
+            qz = self.module.encode(cells)
+            return torch.cat([qz.loc, self.module.prior.log_responsibilities(qz, cells)], 1)
 
-        def log_responsibilities(cells: Cells) -> Tensor:
-            return self.module.prior.log_responsibilities(self.module.encode(cells), cells)
-
-        log_r = collect(self, log_responsibilities, adata, indices, batch_size)
-        if self.clusters_ is None:
-            return np.exp(log_r)
-        tree = self._clusters().tree
-        return calibrated(log_r[:, : tree.n_leaves], tree.cut(self.n_clusters), self.module.prior.temperature.item())
-
-    def _probabilities(self, adata, indices, batch_size, n_clusters=None) -> pd.DataFrame:
-        p = self._component_probabilities(adata, indices, batch_size)
-        names = (self.adata if adata is None else adata).obs_names
-        names = names if indices is None else names[indices]
-        if self.clusters_ is None:
-            return pd.DataFrame(p.sum(1, keepdims=True), names, ["0"])
-        n_clusters, clusters = n_clusters or self.n_clusters, self._clusters()
-        groups = clusters.groups(n_clusters)
-        if n_noise := (clusters.tree.kind[clusters.tree.n_leaves - n_clusters :] == "noise").sum():
-            warn(f"{n_noise} of the {n_clusters - 1} splits that make {n_clusters} clusters are noise; see model.tree.")
-        return pd.DataFrame(np.stack([p[:, group].sum(1) for group in groups], 1), names, self._names(n_clusters))
+        found, cells = collect(self, both, adata), self.adata if adata is None else adata
+        latent, log_r = np.split(found, [-self.module.prior.n_room], axis=1)
+        return latent, _predict.cluster_table(self, log_r, cells.obs_names, n_clusters)
 
     def _tables(self, n_clusters: int | None) -> dict[str, pd.DataFrame]:
         if self.clusters_ is None:

@@ -7,17 +7,43 @@ import pandas as pd
 
 from mixvi._warnings import warn
 from mixvi.cluster.count_splitting import split_counts
-from mixvi.cluster.markers import markers
+from mixvi.cluster.markers import markers as markers_between
 from mixvi.data import CellsDataset
 from mixvi.model.registration import registered
-from mixvi.train import Clusters, read_counts
+from mixvi.train import read_counts
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
 
 
-def marker_table(model: "GMVAE", clusters: Clusters, n_clusters: int, versus: str) -> pd.DataFrame:
-    """See `GMVAE.markers`."""
+def markers(model: "GMVAE", n_clusters: int | None = None, versus: str = "both") -> pd.DataFrame:
+    """Marker genes of each cluster, tested on counts that took no part in finding the clusters.
+
+    Testing the counts that clusters were found in gives p-values that are far too small. Here each count was split
+    in two independent parts under the model's negative binomial (Neufeld 2023): one found the clusters, the other
+    is tested. Of data with batches or covariates, only differences within them count.
+
+    Parameters
+    ----------
+    n_clusters
+        Where to cut the tree; ``None`` where the model does.
+    versus
+        ``"rest"`` compares with all other cells, ``"sibling"`` with the cluster's sister in the tree.
+
+    Returns
+    -------
+    One row for each cluster, comparison and gene. Genes that are higher in the cluster come first, then those that
+    are lower, the most significant first: ``cluster``, ``versus``, ``gene``,
+    ``log2_fold_change``, ``detection`` and ``detection_other`` (shares of cells with a count), ``p`` and ``q``
+    (false discovery rate over genes).
+
+    Raises
+    ------
+    ValueError
+        If the values are not counts, there is one cluster, or the model was loaded without its data.
+    """
+    clusters = model._clusters()
+    n_clusters = n_clusters or model.n_clusters
     if versus not in ("both", "rest", "sibling"):
         raise ValueError(f"versus={versus!r} is not known; it is 'both', 'rest' or 'sibling'.")
     if not len(clusters.overdispersion):
@@ -39,7 +65,7 @@ def marker_table(model: "GMVAE", clusters: Clusters, n_clusters: int, versus: st
         for kind, other in others.items():
             if versus not in ("both", kind):
                 continue
-            found = markers(halves, np.flatnonzero(mine), np.flatnonzero(other), stratum, detected=counts)
+            found = markers_between(halves, np.flatnonzero(mine), np.flatnonzero(other), stratum, detected=counts)
             table = pd.DataFrame(found._asdict())
             table.insert(0, "gene", model.get_var_names().astype(str))
             table.insert(0, "versus", kind)

@@ -10,14 +10,15 @@ class UnclusteredMixin:
     def _phases(self, max_epochs, n_epochs_pretrain) -> None:
         return None
 
-    def _probabilities(self, adata, indices, batch_size, n_clusters) -> None:
+    def _encode(self, adata, n_clusters) -> tuple:
         if n_clusters is not None:
-            raise ValueError(f"n_clusters={n_clusters} was asked of {type(self).__name__}; use mixvi.GMVAE.")
+            raise ValueError(
+                f"{type(self).__name__} has no clusters, and got n_clusters={n_clusters}; use mixvi.GMVAE."
+            )
+        return self.get_latent_representation(adata), None
 
     def _tables(self, n_clusters) -> dict:
         return {}
 
     def _component_index(self, component) -> int:
-        raise ValueError(
-            f"component={component!r} was asked of {type(self).__name__}, which has none; use mixvi.GMVAE."
-        )
+        raise ValueError(f"{type(self).__name__} has no components, and got component={component!r}; use mixvi.GMVAE.")

@@ -3,7 +3,6 @@
 import logging
 from difflib import get_close_matches
 from numbers import Integral
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +28,8 @@ from mixvi.data import (
     check_support,
     choose_likelihood,
     describe,
+    fingerprint,
+    same_values,
     stand_in,
 )
 from mixvi.module.cells import Layout
@@ -96,6 +97,7 @@ def registered(model: "LatentModel", adata: AnnData | None) -> CellsManager:
     if adata is None and model.adata is None:
         raise ValueError(f"This {type(model).__name__} was loaded without data; pass adata=.")
     if adata is None or adata is model.adata:
+        check_unchanged(model)
         model._validate_anndata(model.adata)
         return model.adata_manager
     if not isinstance(adata, AnnData):
@@ -106,6 +108,30 @@ def registered(model: "LatentModel", adata: AnnData | None) -> CellsManager:
     manager = register(type(model), cells, args, model.registry_)
     check_support(describe_values(model.registry_, manager), model.likelihood_, LIKELIHOODS[model.likelihood_].support)
     return manager
+
+
+def check_unchanged(model: "LatentModel") -> None:
+    """Raise if genes, cells or values of a model's own AnnData are not those that the model was made with."""
+    genes = model.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
+    what = None
+    if not np.array_equal(model.adata.var_names.astype(str), np.asarray(genes, dtype=str)):
+        what = "genes, or their order,"
+    elif (now := _fingerprint(model)) is not None:
+        seen = getattr(model, "_seen", None)
+        if seen is None or seen[0] is not model.adata:
+            model._seen = model.adata, now
+        elif not same_values(now, seen[1]):
+            what = "cells or values" if len(now) != len(seen[1]) else "values"
+    if what:
+        raise ValueError(
+            f"The {what} of this {type(model).__name__}'s AnnData changed after setup_anndata. Undo that, or call "
+            "setup_anndata again and make a new model. To keep a model's data as they are, change a copy."
+        )
+
+
+def _fingerprint(model: "LatentModel") -> np.ndarray | None:
+    layer = model.registry_["setup_args"]["layer"]
+    return fingerprint(model.adata.X if layer is None else model.adata.layers.get(layer))
 
 
 def layout_of(registry: dict[str, Any]) -> Layout:
@@ -146,6 +172,7 @@ def settle_likelihood(model: "LatentModel", likelihood: str, linear: bool = Fals
         raise ValueError(f"likelihood={likelihood!r} is not known; it is 'auto' or one of {sorted(LIKELIHOODS)}.")
     if model.adata is None:
         return likelihood  # loaded without data: the name was settled when the model was made
+    check_unchanged(model)
     support = describe_values(model.registry_, model.adata_manager)
     if likelihood == "auto":
         likelihood, why = choose_likelihood(support, linear)
@@ -179,19 +206,6 @@ def hidden_layers(n_latent: int, n_hidden: int, n_layers: int, dropout_rate: flo
     if not 0 <= dropout_rate < 1:
         raise ValueError(f"dropout_rate={dropout_rate!r}; it must be at least 0 and below 1.")
     return Hidden(n_hidden, n_layers, dropout_rate)
-
-
-def check_saved(cls: type["LatentModel"], path: Path, registry: dict[str, Any], adata: AnnData | None) -> None:
-    """Raise if a saved model is of another class, or has other genes than an AnnData."""
-    if registry["model_name"] != cls.__name__:
-        raise ValueError(f"{path} is no {cls.__name__}; load it with {registry['model_name']}, which saved it.")
-    genes = registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
-    if isinstance(adata, AnnData) and not np.array_equal(adata.var_names.astype(str), np.asarray(genes, dtype=str)):
-        raise ValueError(
-            f"The AnnData has {adata.n_vars:,} genes, which are not those of the {cls.__name__} in {path.parent} "
-            "or in another order. Pass adata[:, names].copy() with the names in the order of training; "
-            f"{cls.__name__}.load(path, adata=False).get_var_names() gives them."
-        )
 
 
 def _check_labels(adata: AnnData, labels: str, no_label: str | None) -> None:

@@ -33,7 +33,19 @@ def train(
     devices: int | list[int] | str, batch_size: int | None, early_stopping: bool, data_path: str,
     n_importance_samples: int, plan_kwargs: dict[str, Any] | None, **kwargs,
 ) -> None:  # fmt: skip
-    """Check the arguments of `LatentModel.train`, and fit to minibatches by ``fit``, or to all cells at once."""
+    """Check the arguments of `LatentModel.train`, and fit to minibatches or to all cells at once.
+
+    Parameters
+    ----------
+    model
+        The model, set up and not necessarily trained.
+    fit
+        `train` of scvi-tools, which fits to minibatches.
+    split
+        ``train_size``, ``validation_size`` and ``shuffle_set_split``.
+    max_epochs, accelerator, devices, batch_size, early_stopping, data_path, n_importance_samples, plan_kwargs, **kwargs
+        As in `LatentModel.train`.
+    """
     registered(model, None)  # another model may have registered the same AnnData since
     _check(model, max_epochs, batch_size, n_importance_samples, data_path)
     check_trainer(merge_kwargs(kwargs.get("trainer_config"), kwargs, name="trainer"))
@@ -41,7 +53,6 @@ def train(
     check_plan(plan_kwargs)
     if early_stopping and (split["train_size"] == 1 or split["validation_size"] == 0):
         raise ValueError("early_stopping needs cells to validate on; leave train_size and validation_size out.")
-    n_epochs_pretrain = plan_kwargs.pop("n_epochs_pretrain", None)
     if not plan_kwargs.get("compile"):
         plan_kwargs = {k: v for k, v in plan_kwargs.items() if k not in ("compile", "compile_kwargs")}
     is_split = split["train_size"] or split["validation_size"]
@@ -49,23 +60,30 @@ def train(
     if not only_minibatches and _fits_in_full_batch(model, plan_kwargs, kwargs):
         _train_full_batch(model, max_epochs, accelerator, devices, plan_kwargs, **kwargs)
         return
+    plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size or settings.batch_size}
+    kwargs |= {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping}
+    kwargs["datasplitter_kwargs"] = {"data_path": data_path, **(kwargs.get("datasplitter_kwargs") or {})}
+    _train_minibatches(model, fit, split, max_epochs, plan_kwargs, kwargs)
+
+
+def _train_minibatches(
+    model: "LatentModel", fit: Callable[..., None], split: dict, max_epochs: int | None, plan_kwargs: dict, kwargs: dict
+) -> None:
     if max_epochs is None:
         max_epochs = get_max_epochs_heuristic(model.adata.n_obs, model._max_epochs, MAX_CELLS)
-    plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size or settings.batch_size}
+    n_epochs_pretrain = plan_kwargs.pop("n_epochs_pretrain", None)
     plan_kwargs |= {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("gradient_clip_")}
-    kwargs["datasplitter_kwargs"] = {"data_path": data_path, **(kwargs.get("datasplitter_kwargs") or {})}
     callbacks = list(kwargs.pop("callbacks", None) or [])
     phases = next((callback for callback in callbacks if isinstance(callback, MixturePhases)), None)
     if phases is None and (phases := model._phases(max_epochs, n_epochs_pretrain)) is not None:
         callbacks.append(phases)
     _set_defaults(model, plan_kwargs, kwargs, split, max_epochs, phases)
-    kwargs |= {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping, **split}
     interruption = Interruption()
     model.module.train()  # scvi-tools leaves a trained module in evaluation mode, and so would train it further
     try:
         fit(
             max_epochs=max_epochs, batch_size=plan_kwargs["batch_size"], plan_kwargs=plan_kwargs,
-            callbacks=[*callbacks, interruption], **kwargs,
+            callbacks=[*callbacks, interruption], **kwargs, **split,
         )  # fmt: skip
     finally:
         if phases is not None and phases.clusters is not None:
@@ -110,7 +128,9 @@ def _set_defaults(
 
 
 def _fits_in_full_batch(model: "LatentModel", plan_kwargs: dict, kwargs: dict) -> bool:
-    plain = set(plan_kwargs) <= {"max_kl_weight", "weight_decay"} and set(kwargs) <= {"enable_progress_bar"}
+    plain = set(plan_kwargs) <= {"max_kl_weight", "weight_decay", "n_epochs_pretrain"} and set(kwargs) <= {
+        "enable_progress_bar"
+    }
     small = model.adata.n_obs * model.adata.n_vars <= MAX_FULL_BATCH
     return plain and small and model.module.is_linear_gaussian and model._phases(1, None) is None
 
@@ -118,7 +138,7 @@ def _fits_in_full_batch(model: "LatentModel", plan_kwargs: dict, kwargs: dict) -
 def _train_full_batch(
     model: "LatentModel", max_epochs: int | None, accelerator, devices, plan_kwargs, enable_progress_bar: bool = True
 ) -> None:
-    device = _device(accelerator, devices)
+    device = device_of(accelerator, devices)
     model.module.to(device).double()
     interruption = Interruption()
     interruption.listen()
@@ -143,8 +163,16 @@ def _train_full_batch(
     _pass_on(interruption, len(next(iter(history.values()))), "train() goes on from there.")
 
 
-def _device(accelerator: str, devices: int | list[int] | str) -> torch.device:
-    """The CPU or a CUDA device, as Lightning's trainer would take it; MPS has no double precision."""
+def device_of(accelerator: str, devices: int | list[int] | str) -> torch.device:
+    """The CPU or a CUDA device, as Lightning's trainer would take it; MPS has no double precision.
+
+    Parameters
+    ----------
+    accelerator
+        ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"`` or ``"mps"``.
+    devices
+        Number of a CUDA device in a list; anything else takes the first one.
+    """
     if accelerator not in (known := ("auto", "cpu", "gpu", "cuda", "mps")):
         raise ValueError(f"accelerator={accelerator!r} is not known; it is one of {list(known)}.")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():

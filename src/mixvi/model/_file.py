@@ -1,0 +1,147 @@
+"""The file format of a saved model: plain values and tensors, a checksum before them, and no code.
+
+A file is one line ``mixvi model 1``, one line with the SHA-256 of all else, and what `torch.save` writes of a
+dictionary with one JSON text and tensors. It is read with ``weights_only=True``, so reading it runs nothing.
+"""
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+MAGIC = b"mixvi model "
+VERSION = 1  # of the format; a later release reads all earlier ones
+
+
+def write_file(path: Path, content: dict[str, Any]) -> None:
+    """Write plain values to a file, all or nothing: an earlier file stays until the new one is whole and on the disk.
+
+    Parameters
+    ----------
+    path
+        Of the file; its folder exists.
+    content
+        None, booleans, numbers, strings, lists, tuples, dictionaries, arrays, tensors and tables of these.
+
+    Raises
+    ------
+    ValueError
+        If there is any other object in it.
+    OSError
+        If the disk is full or the folder cannot be written to.
+    """
+    tensors: list[torch.Tensor] = []
+    plain = json.dumps(_to_plain(content, tensors, path.name))
+    buffer = io.BytesIO()
+    torch.save({"json": plain, "tensors": tensors}, buffer)
+    head, payload = MAGIC + str(VERSION).encode(), buffer.getvalue()
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with new.open("wb") as file:
+            file.writelines([head, b"\n", _digest(head, payload), b"\n", payload])
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """What `write_file` wrote.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+
+    Raises
+    ------
+    ValueError
+        If it is not a whole file of this format, or of a later version of it.
+    """
+    whole = path.read_bytes()
+    if whole.startswith(b"PK") or whole.startswith(b"\x80"):
+        raise ValueError(
+            f"{path} is in the pickled format of scvi-tools and earlier mixvi; reading it can run code that is in it. "
+            "If you trust who made it, convert it once with the class's convert_legacy_save()."
+        )
+    head, _, rest = whole.partition(b"\n")
+    digest, _, payload = rest.partition(b"\n")
+    version = head.removeprefix(MAGIC)
+    if not head.startswith(MAGIC) or not version.isdigit():
+        raise ValueError(f"{path} is not a model that mixvi saved; pass the folder that save() wrote.")
+    if _digest(head, payload) != digest:
+        raise ValueError(f"{path} is damaged: its content does not have its checksum. Take a copy, or train anew.")
+    if int(version) > VERSION:
+        raise ValueError(f"{path} was saved by a later mixvi (format {int(version)}); update mixvi to read it.")
+    try:
+        stored = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ValueError(f"{path} holds more than values and tensors, and was not read.") from error
+    return _from_plain(json.loads(stored["json"]), stored["tensors"])
+
+
+def _digest(head: bytes, payload: bytes) -> bytes:
+    return hashlib.sha256(head + payload).hexdigest().encode()
+
+
+def _to_plain(value: Any, tensors: list[torch.Tensor], where: str) -> Any:
+    """What JSON can hold: scalars as they are, all else as [kind, ...]. Numbers of arrays go to ``tensors``."""
+    if value is None:
+        return None
+    for kind in (bool, int, float, str):  # also what derives from these, such as np.float64
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, np.generic):
+        return _to_plain(value.item(), tensors, where)
+    if isinstance(value, torch.Tensor):
+        tensors.append(value.detach().cpu().clone())  # a view would be stored with all that it is a view of
+        return ["tensor", len(tensors) - 1]
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        native = value.dtype.newbyteorder("=")
+        return ["array", _to_plain(torch.from_numpy(np.array(value, native)), tensors, where)]
+    if isinstance(value, np.ndarray):
+        return ["objects", list(value.shape), *(_to_plain(item, tensors, where) for item in value.ravel().tolist())]
+    if isinstance(value, pd.DataFrame):
+        columns = [value.iloc[:, i].to_numpy() for i in range(value.shape[1])]
+        parts = (value.index.to_numpy(), value.index.name, list(value.columns), value.columns.name, columns)
+        return ["table", *(_to_plain(part, tensors, where) for part in parts)]
+    if isinstance(value, list | tuple):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return [kind, *(_to_plain(item, tensors, f"{where}[{i}]") for i, item in enumerate(value))]
+    if isinstance(value, dict):
+        keys = (_to_plain(key, tensors, where) for key in value)
+        values = (_to_plain(item, tensors, f"{where}[{key!r}]") for key, item in value.items())
+        return ["dict", *map(list, zip(keys, values, strict=True))]
+    raise ValueError(f"save() cannot hold the {type(value).__name__} in {where}; it holds plain values and arrays.")
+
+
+def _from_plain(stored: Any, tensors: list[torch.Tensor]) -> Any:
+    """The value that `_to_plain` stored."""
+    if not isinstance(stored, list):
+        return stored
+    kind, *parts = stored
+    if kind == "tensor":
+        return tensors[parts[0]]
+    if kind == "dict":
+        return {_from_plain(key, tensors): _from_plain(value, tensors) for key, value in parts}
+    if kind == "objects":
+        shape, *items = parts
+        found = np.empty(len(items), dtype=object)
+        found[:] = [_from_plain(item, tensors) for item in items]
+        return found.reshape(shape)
+    values = [_from_plain(part, tensors) for part in parts]
+    if kind == "array":
+        return values[0].numpy()
+    if kind == "table":
+        index, name, columns, columns_name, content = values
+        table = pd.DataFrame(dict(enumerate(content)), index=pd.Index(index, name=name))
+        return table.set_axis(pd.Index(columns, name=columns_name), axis=1)
+    return values if kind == "list" else tuple(values)

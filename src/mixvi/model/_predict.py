@@ -1,0 +1,135 @@
+"""Clusters of cells under a GMVAE: methods of the class, which takes them from here."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from torch import Tensor
+
+from mixvi._warnings import warn
+from mixvi.cluster.calibration import calibrated
+from mixvi.model.streaming import collect
+from mixvi.module.cells import Cells
+
+if TYPE_CHECKING:
+    from mixvi.model._gmvae import GMVAE
+
+
+def predict(
+    model: "GMVAE",
+    adata: AnnData | None = None,
+    indices: Sequence[int] | None = None,
+    soft: bool = False,
+    batch_size: int | None = None,
+    n_clusters: int | None = None,
+) -> np.ndarray | pd.DataFrame:
+    """Cluster of each cell; new cells are assigned without a refit.
+
+    Parameters
+    ----------
+    adata, indices, batch_size
+        As in `get_latent_representation`.
+    soft
+        Return the probability of each cluster: the sum of the calibrated responsibilities of its components. A
+        cell's label is not looked at.
+    n_clusters
+        Cut the tree into so many clusters; ``None`` cuts it where the model does.
+
+    Returns
+    -------
+    (n,) cluster names; with ``soft=True`` a table (n, K) of probabilities, one row a cell, rows summing to 1.
+
+    Raises
+    ------
+    ValueError
+        If the tree has not so many leaves.
+    """
+    log_r = collect(model, _log_responsibilities(model), adata, indices, batch_size)
+    names = (model.adata if adata is None else adata).obs_names
+    table = cluster_table(model, log_r, names if indices is None else names[indices], n_clusters)
+    return table if soft else table.columns.to_numpy()[table.to_numpy().argmax(1)]
+
+
+def subclusters(
+    model: "GMVAE",
+    cluster: str,
+    n_clusters: int | None = None,
+    adata: AnnData | None = None,
+    batch_size: int | None = None,
+) -> pd.Series:
+    """Look inside a cluster: the part of it that each of its cells is in, without another fit.
+
+    Parameters
+    ----------
+    cluster
+        Its name, or that of any node of `tree`.
+    n_clusters
+        Number of parts; ``None`` makes every split inside that held-out counts support, and at least the first.
+    adata, batch_size
+        As in `get_latent_representation`.
+
+    Returns
+    -------
+    Names such as ``"3.0"``, with the names of the cells as index.
+
+    Raises
+    ------
+    ValueError
+        If there is no such cluster, or it cannot be split into so many parts.
+    """
+    tree, names = model._named_tree(), model.cluster_names
+    below = tree.below(str(cluster), n_clusters)
+    cells = model.adata if adata is None else adata
+    log_r = collect(model, _log_responsibilities(model), adata, None, batch_size)
+    p = component_probabilities(model, log_r)
+    mine = np.isin(p.argmax(1), sum(below.values(), []))
+    if tree.node(str(cluster)) in model._clusters().tree.nodes(model.n_clusters):
+        mine = cluster_table(model, log_r, cells.obs_names, None).to_numpy().argmax(1) == names.index(str(cluster))
+    parts = np.stack([p[mine][:, leaves].sum(1) for leaves in below.values()], 1)
+    return pd.Series(np.array(list(below))[parts.argmax(1)], cells.obs_names[mine], name=str(cluster))
+
+
+def component_probabilities(model: "GMVAE", log_r: np.ndarray) -> np.ndarray:
+    """Responsibilities (n, K) of the components, calibrated where the model cuts its tree.
+
+    Parameters
+    ----------
+    model
+        Trained, with or without clusters.
+    log_r
+        (n, at least K) log responsibilities.
+    """
+    if model.clusters_ is None:
+        return np.exp(log_r)
+    tree = model._clusters().tree
+    return calibrated(log_r[:, : tree.n_leaves], tree.cut(model.n_clusters), model.module.prior.temperature.item())
+
+
+def cluster_table(model: "GMVAE", log_r: np.ndarray, cells: pd.Index, n_clusters: int | None) -> pd.DataFrame:
+    """Probability of each cluster (n, k), with the names of cells and clusters.
+
+    Parameters
+    ----------
+    model
+        Trained, with or without clusters.
+    log_r
+        (n, at least K) log responsibilities of the components.
+    cells
+        (n,) names of the cells.
+    n_clusters
+        Where to cut the tree; ``None`` cuts it where the model does.
+    """
+    p = component_probabilities(model, log_r)
+    if model.clusters_ is None:
+        return pd.DataFrame(p.sum(1, keepdims=True), cells, ["0"])
+    n_clusters, clusters = n_clusters or model.n_clusters, model._clusters()
+    groups = clusters.groups(n_clusters)
+    if n_noise := (clusters.tree.kind[clusters.tree.n_leaves - n_clusters :] == "noise").sum():
+        warn(f"{n_noise} of the {n_clusters - 1} splits that make {n_clusters} clusters are noise; see model.tree.")
+    return pd.DataFrame(np.stack([p[:, group].sum(1) for group in groups], 1), cells, model._names(n_clusters))
+
+
+def _log_responsibilities(model: "GMVAE") -> Callable[[Cells], Tensor]:
+    return lambda cells: model.module.prior.log_responsibilities(model.module.encode(cells), cells)

@@ -1,0 +1,203 @@
+"""What a trained model says of cells: methods of `LatentModel`, which takes them from here."""
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from mixvi.data import as_positions, check_target, own_columns, write_blocks
+from mixvi.model.conditions import sized, under
+from mixvi.model.registration import covariate_keys, registered
+from mixvi.model.streaming import blocks, check_trained, collect
+from mixvi.module.cells import Cells
+
+if TYPE_CHECKING:
+    from mixvi.model._base import LatentModel
+
+
+def get_latent_representation(
+    model: "LatentModel",
+    adata: AnnData | None = None,
+    indices: Sequence[int] | None = None,
+    give_mean: bool = True,
+    batch_size: int | None = None,
+    return_dist: bool = False,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """Place of each cell in the latent space.
+
+    Parameters
+    ----------
+    adata
+        Cells with the genes of the model, in its order; ``None`` is the AnnData of the model.
+    indices
+        Rows of it; ``None`` is all. The result has their order.
+    give_mean
+        The posterior mean; ``False`` draws from the posterior instead.
+    batch_size
+        Cells at a time; it changes speed and memory only.
+    return_dist
+        Return mean and variance of the posterior.
+
+    Returns
+    -------
+    (n, d), or two of them.
+    """
+    if return_dist:
+        moments = collect(model,
+            lambda cells: torch.stack([(qz := model.module.encode(cells)).loc, qz.scale**2], 1),
+            adata, indices, batch_size,
+        )  # fmt: skip
+        return moments[:, 0], moments[:, 1]
+    z = (lambda q: q.loc) if give_mean else (lambda q: q.rsample())
+    return collect(model, lambda cells: z(model.module.encode(cells)), adata, indices, batch_size)
+
+
+def get_elbo(
+    model: "LatentModel",
+    adata: AnnData | None = None,
+    indices: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    return_mean: bool = True,
+) -> float | np.ndarray:
+    """Evidence lower bound at one posterior sample, in nats a cell; higher is better.
+
+    Parameters are those of `get_latent_representation`.
+
+    Returns
+    -------
+    The mean over cells, or (n,) with ``return_mean=False``.
+    """
+
+    def elbo(cells: Cells) -> Tensor:
+        log_px, terms = model.module.bound(cells)
+        return log_px - sum(terms.annealed.values())
+
+    return _mean(collect(model, elbo, adata, indices, batch_size), return_mean)
+
+
+def get_reconstruction_error(
+    model: "LatentModel",
+    adata: AnnData | None = None,
+    indices: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    return_mean: bool = True,
+) -> float | np.ndarray:
+    """-log p(x | z) at one posterior sample, in nats a cell; lower is better. See `get_elbo`."""
+    error = collect(model, lambda cells: -model.module.bound(cells)[0], adata, indices, batch_size)
+    return _mean(error, return_mean)
+
+
+def get_reconstruction(
+    model: "LatentModel",
+    adata: AnnData | None = None,
+    indices: Sequence[int] | None = None,
+    library_size: float | None = None,
+    transform_batch: str | None = None,
+    batch_size: int | None = None,
+    path: str | PathLike | None = None,
+) -> np.ndarray | None:
+    """What the model expects of each cell given its latent mean: a denoised matrix.
+
+    Parameters
+    ----------
+    adata, indices, batch_size
+        As in `get_latent_representation`.
+    library_size
+        Count models: give every cell this total (1e4, say; under ``"zinb"`` before zeros are added), in place of
+        its own.
+    transform_batch
+        CVAE and GMVAE: the batch that every cell is to look as if it came from; ``None`` keeps its own.
+    path
+        A new ``.h5ad`` or ``.zarr``: write the matrix there block by block, as ``.X`` beside the ``.obs`` of the
+        cells and the ``.var`` of the genes, instead of returning it.
+
+    Returns
+    -------
+    (n, g) means of p(x | z, c): expected counts, probabilities or values, as the likelihood has it. It is dense:
+    give a ``path`` where memory is short, and nothing is returned.
+
+    Raises
+    ------
+    ValueError
+        If ``library_size`` is given and the model is not one of counts, or has size factors; if the batch is not
+        known; if ``path`` exists or ends otherwise.
+    """
+    with_size = sized(model, library_size)
+    put = None if transform_batch is None else under(model, transform_batch)
+
+    def mean(cells: Cells) -> Tensor:
+        z, others = model.module.encode(cells).loc, cells
+        if put is not None:
+            others = cells._replace(c=put(cells.c))
+            z = model.module.prior.move(z, cells.c, others.c)
+        return model.module.decode(z, with_size(others)).mean
+
+    if path is None:
+        return collect(model, mean, adata, indices, batch_size)
+    path = check_target(path)
+    registered(model, adata)
+    cells = model.adata if adata is None else adata
+    obs = own_columns(cells, as_positions(indices, cells.n_obs))
+    skeleton = AnnData(obs=obs, var=cells.var.copy())
+    write_blocks(path, skeleton, blocks(model, mean, adata, indices, batch_size))
+
+
+def sample(
+    model: "LatentModel",
+    n_cells: int = 100,
+    component: int | str | None = None,
+    indices: Sequence[int] | None = None,
+    seed: int | None = None,
+    give_mean: bool = False,
+) -> AnnData:
+    """Draw new cells from the model.
+
+    A new cell takes its library size and its conditions from a cell of the model's AnnData drawn at random, its z
+    from the prior, and its values from the likelihood.
+
+    Parameters
+    ----------
+    n_cells
+        How many.
+    component
+        GMVAE: the cluster to draw from, by name; ``None`` draws clusters by their weights.
+    indices
+        Rows whose library sizes and conditions may be taken, those of one batch, say; ``None`` is all.
+    seed
+        Of the draw; ``None`` goes on with torch's own state.
+    give_mean
+        Draw z alone, and give the mean of x at it.
+
+    Returns
+    -------
+    n_cells x g, with the registered covariates of the drawn cells in ``.obs``, and the values in ``.X`` and in the
+    layer of the model, if it has one: ready to be given back to it.
+    """
+    check_trained(model)
+    pool = as_positions(indices, registered(model, None).adata.n_obs)
+    with torch.random.fork_rng(enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        rows = pool[torch.randint(len(pool), (n_cells,)).numpy()]
+        index = None if component is None else model._component_index(component)
+
+        def draw(cells: Cells) -> Tensor:
+            z = model._draw_latent(cells, index)
+            return model.module.decode(z, cells).mean if give_mean else model.module.sample(cells, z)
+
+        x = collect(model, draw, None, rows, None)
+    obs = model.adata.obs.iloc[rows][covariate_keys(model.registry_)].reset_index(drop=True)
+    obs.index = obs.index.astype(str)
+    layer = model.registry_["setup_args"]["layer"]
+    var = pd.DataFrame(index=model.adata.var_names.copy())
+    return ad.AnnData(x, obs=obs, var=var, layers={layer: x} if layer else None)
+
+
+def _mean(values: np.ndarray, wanted: bool) -> float | np.ndarray:
+    return float(values.mean(dtype=np.float64)) if wanted else values

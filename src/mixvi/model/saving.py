@@ -1,0 +1,159 @@
+"""Saving and loading of a model: one file that holds no code, and replaces an earlier one all at once."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+import pooch
+import torch
+from anndata import AnnData
+from scvi import REGISTRY_KEYS
+
+from mixvi._version import __version__
+from mixvi._warnings import warn
+from mixvi.model._file import read_file, write_file
+
+if TYPE_CHECKING:
+    from mixvi.model._base import LatentModel
+
+MODEL, CELLS = "model.pt", "adata.h5ad"  # names of scvi-tools
+
+
+def save(
+    model: "LatentModel", dir_path: str | os.PathLike, prefix: str | None, overwrite: bool, save_anndata: bool, **kwargs
+) -> None:
+    """Write a model into a folder; see `LatentModel.save`.
+
+    Parameters
+    ----------
+    model
+        Trained or not.
+    dir_path, prefix, overwrite, save_anndata, **kwargs
+        As in `LatentModel.save`.
+    """
+    folder = Path(dir_path)
+    if folder.exists() and not overwrite:
+        raise ValueError(f"{folder} exists; pass another folder, or overwrite=True to replace the model in it.")
+    if save_anndata and model.adata is None:
+        raise ValueError(f"This {type(model).__name__} was loaded without data, so save_anndata=True has none to save.")
+    attributes = {name: value for name, value in vars(model).items() if name.endswith("_") and name[0] != "_"}
+    content = {"version": __version__, "attributes": attributes, "state": model.module.state_dict()}
+    folder.mkdir(parents=True, exist_ok=True)
+    if save_anndata:
+        path = folder / f"{prefix or ''}{CELLS}"
+        new = path.with_name(f".{path.name}.{os.getpid()}.new")
+        try:
+            model.adata.write_h5ad(new, **kwargs)
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
+    write_file(folder / f"{prefix or ''}{MODEL}", content)
+
+
+def load(
+    cls: type["LatentModel"], dir_path: str | os.PathLike, adata: AnnData | bool | None, device: torch.device,
+    prefix: str | None, backup_url: str | None,
+) -> "LatentModel":  # fmt: skip
+    """A model from a folder; see `LatentModel.load`.
+
+    Parameters
+    ----------
+    cls
+        Class of the saved model.
+    dir_path, adata, prefix, backup_url
+        As in `LatentModel.load`.
+    device
+        Where the weights go.
+    """
+    folder = Path(dir_path)
+    attributes, state = _read(folder, prefix, backup_url)
+    registry, params = attributes.pop("registry_"), attributes.pop("init_params_")
+    if registry["model_name"] != cls.__name__:
+        name = registry["model_name"]
+        raise ValueError(f"{folder} holds a {name}, not a {cls.__name__}; load it with mixvi.{name}.load().")
+    if adata is None and (cells := folder / f"{prefix or ''}{CELLS}").exists():
+        adata = ad.read_h5ad(cells)
+    elif adata is None:
+        warn(f"There are no cells in {folder}, and none were passed as adata: the {cls.__name__} is loaded without.")
+    adata = None if adata is False else adata
+    if adata is not None:
+        _check_genes(cls, folder, registry, adata)
+        cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
+    kwargs = {name: value for group in params["kwargs"].values() for name, value in group.items()}
+    model = cls(adata, registry=registry, **params["non_kwargs"], **kwargs)
+    for name, value in attributes.items():
+        setattr(model, name, value)
+    _load_state(model, state, folder)
+    model.to_device(device)
+    model.module.eval()
+    return model
+
+
+def load_registry(dir_path: str | os.PathLike, prefix: str | None = None) -> dict[str, Any]:
+    """What was registered with the AnnData of a saved model; see `LatentModel.load_registry`.
+
+    Parameters
+    ----------
+    dir_path, prefix
+        As in `LatentModel.load`.
+    """
+    attributes, _ = _read(Path(dir_path), prefix, None)
+    return attributes["registry_"]
+
+
+def convert(
+    dir_path: str | os.PathLike, output_dir_path: str | os.PathLike, overwrite: bool, prefix: str | None
+) -> None:
+    """Convert a file of the pickled format; see `LatentModel.convert_legacy_save`.
+
+    Parameters
+    ----------
+    dir_path, output_dir_path, overwrite, prefix
+        As in `LatentModel.convert_legacy_save`.
+    """
+    path, folder = Path(dir_path, f"{prefix or ''}{MODEL}"), Path(output_dir_path)
+    if folder.exists() and not overwrite:
+        raise ValueError(f"{folder} exists; pass another folder, or overwrite=True to replace the model in it.")
+    stored = torch.load(path, map_location="cpu", weights_only=False)
+    state = {name: value for name, value in stored["model_state_dict"].items() if name != "pyro_param_store"}
+    content = {"version": "", "attributes": stored["attr_dict"], "state": state}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / path.name, content)
+
+
+def _read(folder: Path, prefix: str | None, backup_url: str | None) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Attributes and weights in a file, which is downloaded if it is not there."""
+    path = folder / f"{prefix or ''}{MODEL}"
+    if not path.exists():
+        if not backup_url:
+            raise ValueError(f"There is no {path}; pass the folder that save() wrote, and its prefix if it had one.")
+        pooch.retrieve(backup_url, known_hash=None, fname=path.name, path=folder)
+    content = read_file(path)
+    if missing := {"attributes", "state"} - set(content):
+        raise ValueError(f"{path} lacks {sorted(missing)}: it is not a whole model. Take a copy, or train anew.")
+    return content["attributes"], content["state"]
+
+
+def _load_state(model: "LatentModel", state: dict[str, torch.Tensor], folder: Path) -> None:
+    """Load the weights, which must be of this model and finite."""
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"The weights {name!r} of the model in {folder} are not finite numbers; train it anew.")
+    try:
+        model.module.load_state_dict(state)
+    except RuntimeError as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"The weights in {folder} are not those of this {type(model).__name__}: {why}") from error
+
+
+def _check_genes(cls: type["LatentModel"], folder: Path, registry: dict[str, Any], adata: AnnData) -> None:
+    """Raise if an AnnData has other genes than a saved model."""
+    genes = registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
+    if isinstance(adata, AnnData) and not np.array_equal(adata.var_names.astype(str), np.asarray(genes, dtype=str)):
+        raise ValueError(
+            f"The AnnData has {adata.n_vars:,} genes, which are not those of the {cls.__name__} in {folder} "
+            "or in another order. Pass adata[:, names].copy() with the names in the order of training; "
+            f"{cls.__name__}.load(path, adata=False).get_var_names() gives them."
+        )
