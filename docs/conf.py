@@ -27,7 +27,6 @@ def draw_plates() -> None:
 
 
 draw_plates()
-public_api.export_returned()
 PUBLIC_NAMES = public_api.public_names()
 
 project = "mixvi"

@@ -2,44 +2,10 @@
 
 import importlib
 import inspect
-import pkgutil
 import re
 from pathlib import Path
 
-import mixvi
-
-# Classes of private files that have a page: what methods return, and what annotations name. Nobody has to import them.
-RETURNED = {
-    "mixvi": ("Refined",),
-    "mixvi.data": ("Find",),
-    "mixvi.model": ("ClusterTree", "ConditionPrior", "LatentModel", "LogEvidence", "PrincipalComponents", "Split"),
-    "mixvi.module": ("Factors",),
-    "mixvi.train": ("Counts", "Looked"),
-}
-# References of docstrings that do not resolve as they are written, and what is meant; to be empty.
-MEANT = {
-    "`soft_assignment`": "``soft_assignment``",
-    "`target_distribution`": "``target_distribution``",
-    "`is_resident`": "``is_resident``",
-    "Width q of the conditions: ": "Width q of the conditions, ",  # what is before a colon is read as a type
-    "`mixvi.cluster.agglomerate.agglomerate`": "`mixvi.cluster.agglomerate`",
-}
-MEANT_IN = {
-    "Refined": ("`get_latent_representation`", "`LatentModel.get_latent_representation`"),
-    "Counterfactual": ("`predict_counterfactual`", "`CVAE.predict_counterfactual`"),
-}
 FIELD = re.compile(r"^    (\w+): [^#\n]+  # (.*)$", re.MULTILINE)
-
-
-def export_returned() -> None:
-    """A package gets the classes that its methods return, if it does not have them yet."""
-    everything = [module.name for module in pkgutil.walk_packages(mixvi.__path__, "mixvi.")]
-    modules = [importlib.import_module(name) for name in everything if not name.endswith("__main__")]
-    for package, names in RETURNED.items():
-        for name in names:
-            if not hasattr(importlib.import_module(package), name):
-                found = next(vars(module)[name] for module in modules if name in vars(module))
-                setattr(importlib.import_module(package), name, found)
 
 
 def public_names() -> dict[type, str]:
@@ -78,10 +44,7 @@ def _ours(cls: type) -> bool:
 
 
 def edit(app, what, name, obj, options, lines) -> None:
-    """References as they are meant; fields of a named tuple as parameters, from the comments beside them."""
-    replacements = [*MEANT.items(), *(pair for cls, pair in MEANT_IN.items() if cls in name.split("."))]
-    for written, meant in replacements:
-        lines[:] = [line.replace(written, meant) for line in lines]
+    """Fields of a named tuple as parameters, from the comments beside them."""
     if what != "class" or not hasattr(obj, "_fields"):
         return
     if "Attributes" in lines:

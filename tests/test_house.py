@@ -1,6 +1,8 @@
 """Rules of the house: imports point in one direction, other packages are used by their public names, no tower."""
 
 import ast
+import importlib
+import inspect
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -72,3 +74,36 @@ def test_two_levels_of_models(name):
     assert all(mixin.__bases__ == (object,) for mixin in ours[:-1])
     assert final.__bases__ == tuple(ours)
     assert len(ours) == 3 or name != "GMVAE"
+
+
+def public_functions():
+    """Every function and method that is reached without an underscore, defined in this package, by its name."""
+    for name in sorted(FILES):
+        if private(name) or name == "mixvi.__main__":
+            continue
+        module = importlib.import_module(name)
+        for key, thing in vars(module).items():
+            if key.startswith("_") or not getattr(thing, "__module__", "").startswith("mixvi"):
+                continue
+            if inspect.isclass(thing):
+                for method, value in vars(thing).items():
+                    value = getattr(value, "__func__", value)  # of class methods
+                    if (
+                        not method.startswith("_")
+                        and inspect.isfunction(value)
+                        and value.__module__ == thing.__module__
+                    ):
+                        yield f"{thing.__module__}.{thing.__name__}.{method}", getattr(thing, method)
+            elif inspect.isfunction(thing):
+                yield f"{thing.__module__}.{key}", thing
+
+
+def test_parameters_are_documented():
+    """A function of two arguments or more has a section on them, its own or that of the method it overrides."""
+    missing = []
+    for name, function in public_functions():
+        doc = inspect.getdoc(function) or ""
+        taken = set(inspect.signature(function).parameters) - {"self", "cls"}
+        if (len(taken) > 1 and "Parameters\n----------\n" not in doc) or doc.startswith("See "):
+            missing.append(name)
+    assert not missing

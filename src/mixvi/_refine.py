@@ -1,6 +1,6 @@
-"""Deep embedded clustering of a trained autoencoder, its decoder kept (Guo 2017, IDEC; Xie 2016, arXiv 1511.06335).
+"""Improved deep embedded clustering (IDEC) of a trained autoencoder (Guo 2017; Xie 2016, arXiv 1511.06335).
 
-The maths stands first, tensors in, tensors out: z (n, d), centers (K, d), assignments (n, K).
+The formulas come first. They take and return tensors: z (n, d), centers (K, d), assignments (n, K).
 """
 
 import copy
@@ -20,39 +20,63 @@ from mixvi.data import CellsDataset, as_positions
 from mixvi.model import AE, CVAE, VAE
 from mixvi.module.cells import Cells
 
-N_STARTS = 20  # of k-means, as in the paper
+N_STARTS = 20  # starts of k-means, as in the paper
 
 
 def soft_assignment(z: Tensor, centers: Tensor) -> Tensor:
-    """q_ij of cell i to center j, (n, K): Student's t with one degree of freedom, rows sum to 1 (Guo 2017, eq. 3)."""
+    """Soft assignment q_ij of cell i to center j: Student's t with one degree of freedom (Guo 2017, eq. 3).
+
+    Parameters
+    ----------
+    z
+        (n, d) latent.
+    centers
+        (K, d) cluster centers.
+
+    Returns
+    -------
+    (n, K) probabilities; rows sum to 1.
+    """
     t = 1 / (1 + (z.unsqueeze(1) - centers).square().sum(-1))  # (n, K)
     return t / t.sum(1, keepdim=True)
 
 
 def target_distribution(q: Tensor) -> Tensor:
-    """p_ij, (n, K): q sharpened and set off against cluster sizes, rows sum to 1 (Guo 2017, eq. 4)."""
+    """Target p_ij (n, K): q squared, divided by the cluster sizes; rows sum to 1 (Guo 2017, eq. 4)."""
     weight = q.square() / q.sum(0)
     return weight / weight.sum(1, keepdim=True)
 
 
 def clustering_loss(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p_i || q_i) of each cell, (n,) in nats; p is held fixed while q learns (Guo 2017, eq. 2)."""
+    """KL(p_i || q_i) of each cell (Guo 2017, eq. 2).
+
+    Parameters
+    ----------
+    p
+        (n, K) target distribution; training does not differentiate it.
+    q
+        (n, K) soft assignments, above 0.
+
+    Returns
+    -------
+    (n,) nats.
+    """
     return (p * (p.log() - q.log())).sum(1)
 
 
 class Refined:
-    """A model whose latent space was drawn together around cluster centers. `refine` makes it.
+    """A model whose latent space was trained to form clusters around centers. It is the result of `refine`.
 
     Attributes
     ----------
     model
-        The refined copy: same class, same AnnData, every method it had. ``model.save()`` keeps it, and
-        ``Refined(VAE.load(...), centers, history)`` puts it together again.
+        The refined copy, with the same class, AnnData and methods. ``model.save()`` saves it, and
+        ``Refined(VAE.load(...), centers, history)`` restores this object.
     centers
-        (K, d) in its latent space, the largest cluster first.
+        (K, d) cluster centers in the latent space. The largest cluster is first.
     history
-        By update of the target: ``clustering_loss`` and ``reconstruction_loss`` (nats a cell, means since the last)
-        and ``changed``, the share of cells that changed cluster.
+        One row for each update of the target. ``clustering_loss`` and ``reconstruction_loss`` are means since the last
+        update, in nats per cell. ``changed`` is the share of cells that changed cluster.
     """
 
     def __init__(self, model: AE | VAE | CVAE, centers: np.ndarray, history: pd.DataFrame):
@@ -61,18 +85,18 @@ class Refined:
     def predict(
         self, adata: AnnData | None = None, indices: Sequence[int] | None = None, soft: bool = False
     ) -> np.ndarray | pd.DataFrame:
-        """Cluster of each cell, new ones too.
+        """Cluster of each cell; cells may be new.
 
         Parameters
         ----------
         adata, indices
-            As in `get_latent_representation`.
+            As in `LatentModel.get_latent_representation`.
         soft
-            Return the soft assignment q instead.
+            Return the soft assignments instead of names.
 
         Returns
         -------
-        (n,) names, ``"0"`` the largest cluster; with ``soft=True`` a table (n, K), rows summing to 1.
+        (n,) names; ``"0"`` is the largest cluster. With ``soft=True``, a table (n, K) whose rows sum to 1.
         """
         z = self.model.get_latent_representation(adata, indices)
         q = soft_assignment(torch.as_tensor(z), torch.as_tensor(self.centers)).numpy()
@@ -82,7 +106,15 @@ class Refined:
         return table if soft else table.columns.to_numpy()[q.argmax(1)]
 
     def annotate(self, adata: AnnData | None = None, key_added: str = "mixvi") -> None:
-        """Write latent space, clusters, soft assignments and their largest, as ``annotate`` of a model does."""
+        """Write latent, clusters, soft assignments and their largest value into an AnnData, as a model does.
+
+        Parameters
+        ----------
+        adata
+            AnnData to write into. ``None`` is the AnnData of the model.
+        key_added
+            Name of the columns, and prefix of the other names.
+        """
         target = self.model.adata if adata is None else adata
         table = self.predict(adata, soft=True)
         self.model.annotate(adata, key_added)
@@ -109,26 +141,35 @@ def refine(
     seed: int = 0,
     progress: bool = True,
 ) -> Refined:
-    """Draw the latent space of a trained model together around K centers, while the decoder keeps it honest (IDEC).
+    """Refine the latent space of a trained model so that cells gather around K centers (IDEC).
 
-    Centers start as k-means of the latent means and are parameters from there on. The loss of a cell is the model's
-    own, plus ``gamma`` times KL(p || q) for each value of x: q are the soft assignments of `soft_assignment`, and p
-    their `target_distribution`, which is computed anew from all cells every ``update_interval`` steps. That is the
-    loss of the paper, whose reconstruction is a mean over values, times the number of values: ``gamma=0`` trains the
-    model as ``train`` would. It ends when fewer than ``tol`` of the cells change cluster from one target to the next.
+    The decoder is trained too, so the latent keeps the information about x. K-means of the latent means gives the first
+    centers, which are then parameters. The loss of a cell is the loss of the model plus ``gamma`` g KL(p || q), for g
+    values of x. Here q are the soft assignments of ``soft_assignment``, and p is their ``target_distribution``. Every
+    ``update_interval`` steps, p is computed again from all cells. This is g times the loss of the paper, whose
+    reconstruction is a mean over values. So ``gamma=0`` is ordinary training. Training ends if fewer than ``tol`` of
+    the cells change cluster between two updates.
 
     Parameters
     ----------
     model
-        A trained AE, VAE or CVAE. It stays as it is; a copy is refined.
+        A trained AE, VAE or CVAE. It does not change; a copy is refined.
     n_clusters
-        K, at least 2.
-    gamma, update_interval, tol, lr, batch_size
-        As in the paper, with its values.
+        Number K of clusters, from 2 to the number of cells.
+    gamma
+        Weight of the clustering loss, 0 or more. The default is that of the paper, as for the next four parameters.
     max_epochs
-        Passes over the cells, at most.
+        Largest number of passes over the cells.
+    update_interval
+        Steps between two updates of the target.
+    tol
+        Share of cells that change cluster, below which training ends.
+    lr
+        Learning rate, above 0.
+    batch_size
+        Cells in each minibatch, at least 2.
     seed
-        Of k-means, of the order of cells and of the draws.
+        Seed of k-means, of the order of the cells and of the draws.
     progress
         Show a progress bar.
 
@@ -139,9 +180,9 @@ def refine(
     Raises
     ------
     ValueError
-        If the model has clusters of its own, or ``n_clusters`` is not between 2 and the number of cells.
+        If the model is a GMVAE, or if a number is not allowed.
     RuntimeError
-        If it is not trained.
+        If the model is not trained.
 
     References
     ----------
@@ -158,7 +199,7 @@ def refine(
     if min(whole.values()) < 1 or not 0 <= gamma < np.inf or not lr > 0:
         raise ValueError(
             f"gamma={gamma}, max_epochs={max_epochs}, update_interval={update_interval}, lr={lr}, "
-            f"batch_size={batch_size}: gamma must be 0 or more, lr more than 0, batch_size at least 2, the others 1."
+            f"batch_size={batch_size}: gamma must be 0 or more, lr above 0, batch_size 2 or more, the others 1 or more."
         )
     refined = copy.copy(model)
     refined.history_ = dict(model.history_)
@@ -176,7 +217,7 @@ def refine(
 
 
 def _fit(model, centers, gamma, max_epochs, update_interval, tol, lr, batch_size, progress) -> pd.DataFrame:
-    """The loop of Guo 2017, algorithm 1."""
+    """Training loop (Guo 2017, algorithm 1)."""
     module, n_cells = model.module, model.adata.n_obs
     dataset = CellsDataset(model.adata_manager, model.device, resident=False)
     optimizer = torch.optim.Adam([*module.parameters(), centers], lr=lr)
@@ -209,5 +250,5 @@ def _minibatches(module, dataset: CellsDataset, n_cells: int, batch_size: int) -
         block = dataset[order[start : start + size]]
         rows = block[REGISTRY_KEYS.INDICES_KEY].ravel().split(batch_size)
         for some, cells in zip(rows, module.read(block).split(batch_size), strict=True):
-            if len(some) > 1:  # batch norm has nothing to say of one cell
+            if len(some) > 1:  # batch norm needs two cells
                 yield some, cells

@@ -21,7 +21,7 @@ def test_columns_say_what_is_wrong_and_where():
         check_columns(OBS, ["batch"])
     with pytest.raises(ValueError, match="not numeric"):
         check_columns(OBS, ["batch"], numeric=True)
-    with pytest.raises(ValueError, match="NaN or infinite.*'y'"):
+    with pytest.raises(ValueError, match="NaN, infinite or too large.*'y'"):
         check_columns(OBS, ["age"], numeric=True)
     with pytest.raises(ValueError, match="0 or less.*'y'"):
         check_columns(OBS, ["sf"], numeric=True, positive=True)

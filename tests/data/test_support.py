@@ -37,7 +37,7 @@ def test_auto_takes_what_the_values_are(form):
 def test_entries_that_no_likelihood_can_describe(form, bad):
     x = COUNTS.copy()
     x[2, 1] = x[3, 0] = bad
-    with pytest.raises(ValueError, match=r"NaN or infinite entries: 2 .*'c2', gene 'g1'"):
+    with pytest.raises(ValueError, match=r"NaN, infinite or too large entries: 2 .*'c2', gene 'g1'"):
         look(form(x))
 
 

@@ -4,6 +4,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 import scvi
 import torch
 from scipy.sparse import csc_matrix, csr_matrix, issparse
@@ -283,11 +284,53 @@ def test_counts_of_which_some_are_negative_are_said(counts, warned, recwarn):
     assert "mend" not in warned()
 
 
-@pytest.mark.parametrize(("layer", "said"), [(None, True), ("counts", False)])
-def test_raw_counts_that_lie_beside_real_values_are_said(counts, warned, layer, said):
-    counts.layers["counts"] = counts.X = counts.X / 2  # whatever it holds
-    build("VAE", counts, {"layer": layer})
-    assert ("layers['counts'] is there too" in warned()) == said
+@pytest.mark.parametrize("change", [sc.pp.log1p, sc.pp.scale])
+@pytest.mark.parametrize("where", ["raw", "counts", "umi"])
+def test_raw_counts_beside_real_values_are_pointed_to(counts, warned, recwarn, change, where):
+    if where == "raw":
+        counts.raw = counts.copy()
+    else:
+        counts.layers[where] = counts.X.copy()
+    change(counts)
+    counts.layers["change"] = counts.X.copy()
+    build("VAE", counts)
+    name = "adata.raw.X" if where == "raw" else f"adata.layers['{where}']"
+    assert f"adata.X has no counts, but {name} seems to have raw counts. To model them, call setup_a" in warned()
+    assert "'change'" not in warned()
+    recwarn.clear()
+    if where != "raw":
+        build("VAE", counts, {"layer": where})
+        assert "seems to have" not in warned()
+
+
+@pytest.mark.parametrize("kind", [np.float16, ">f4", ">i4", object, str, complex])
+def test_values_of_other_kinds_are_refused_with_the_cure(counts, kind):
+    counts.X = np.asarray(counts.X).astype(kind)
+    with pytest.raises(ValueError, match=r"adata.X has dtype '.*'; models read .*Convert it: adata.X = adata.X.astype"):
+        mixvi.VAE.setup_anndata(counts)
+
+
+def test_values_that_are_missing_or_masked_are_refused(counts):
+    counts.layers["masked"] = counts.X
+    del counts.X
+    with pytest.raises(ValueError, match="adata.X is None; name the layer"):
+        mixvi.VAE.setup_anndata(counts)
+
+
+@pytest.mark.parametrize("setup", [{"batch_key": "b"}, {"categorical_covariate_keys": ["b"]}, {"labels_key": "b"}])
+def test_text_and_numbers_in_a_column_are_refused_with_the_cure(counts, setup):
+    counts.obs["b"] = np.array(["x", 1], dtype=object)[np.arange(counts.n_obs) % 2]
+    with pytest.raises(ValueError, match=r"obs\['b'\] mixes values of type int and str; make them one kind: .*astype"):
+        mixvi.GMVAE.setup_anndata(counts, **setup)
+
+
+def test_names_of_columns_are_texts_and_unique(counts):
+    counts.obs[0] = "x"
+    with pytest.raises(ValueError, match="0 is not the name of a column; pass a text"):
+        mixvi.GMVAE.setup_anndata(counts, batch_key=0)
+    counts.obs.columns = ["b", "b", *counts.obs.columns[2:]]
+    with pytest.raises(ValueError, match=r".obs has 2 columns 'b'; rename or drop all but one"):
+        mixvi.GMVAE.setup_anndata(counts, batch_key="b")
 
 
 def test_loading_what_is_not_there(counts, tmp_path):

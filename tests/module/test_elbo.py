@@ -216,7 +216,7 @@ def test_one_importance_sample_is_the_elbo_on_average(tensors):
 def test_exact_expectation_of_a_linear_decoder_is_the_mean_over_samples():
     module = ready(VAEModule(Layout(G, n_continuous=2), Normal, D, Hidden(n_layers=0)))
     x = torch.randn(N, G).double()
-    cells = Cells(x=x, seen=x, library=x[:, :1], c=torch.randn(N, 2).double(), y=x[:, :0], guide=x[:, :0])
+    cells = Cells(x=x, seen=x, library=x[:, :1], c=torch.randn(N, 2).double(), y=x[:, :0])
     qz = module.encode(cells)
     z = qz.sample((20_000,))
     sampled = module.decode(z, cells).log_prob(x).sum(-1)  # (s, n)

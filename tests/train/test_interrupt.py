@@ -26,6 +26,12 @@ class Press(Callback):
             os.kill(os.getpid(), self.number)
 
 
+def checkpoint(folder):
+    """The one checkpoint in a folder."""
+    (path,) = folder.glob("interrupted-*.ckpt")
+    return str(path)
+
+
 @pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 @pytest.mark.parametrize("epoch", [2, 5, 7])  # before, while and after the components are placed
 def test_an_interrupted_model_is_usable_and_goes_on(counts, tmp_path, monkeypatch, number, raised, epoch):
@@ -43,7 +49,7 @@ def test_an_interrupted_model_is_usable_and_goes_on(counts, tmp_path, monkeypatc
     assert np.isfinite(model.get_elbo())
 
     again = build("GMVAE", counts)
-    again.train(10, ckpt_path=str(tmp_path / "interrupted.ckpt"), **quiet)
+    again.train(10, ckpt_path=checkpoint(tmp_path), **quiet)
     assert len(again.history["elbo_train"]) == 10 - (epoch + 1)  # the epoch that broke off counts
     assert again.cluster_names == ["0", "1", "2"]
     assert set(again.predict()) <= set(again.cluster_names)
@@ -68,12 +74,47 @@ def test_a_falling_learning_rate_goes_on_where_it_was(counts, tmp_path, monkeypa
         model.train(10, callbacks=[Press(signal.SIGINT, 7)], **quiet)
 
     def last_rate(model, epochs):
-        model.train(epochs, ckpt_path=str(tmp_path / "interrupted.ckpt"), **quiet)
+        model.train(epochs, ckpt_path=checkpoint(tmp_path), **quiet)
         (group,) = model.trainer.optimizers[0].param_groups
         return group["lr"] / group["initial_lr"]
 
     assert last_rate(model, 10) == pytest.approx(1 / 5)  # in the last of five epochs since the components were placed
     assert last_rate(other, 14) == pytest.approx(1 / 9)
+
+
+def test_a_checkpoint_is_read_by_its_own_model_only(counts, tmp_path, monkeypatch):
+    monkeypatch.setattr(scvi.settings, "logging_dir", tmp_path)
+    quiet = {"enable_progress_bar": False, "accelerator": "cpu"}
+    cells, others = counts[:100].copy(), counts[20:].copy()
+    one, two = build("VAE", cells), build("VAE", others)
+    for model in (one, two):
+        with pytest.raises(KeyboardInterrupt):
+            model.train(5, callbacks=[Press(signal.SIGINT, 0)], **quiet)
+    first, second = sorted(tmp_path.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    for path, model in ((first, two), (second, one), (first, build("VAE", cells, n_hidden=8))):
+        with pytest.raises(ValueError, match="is not a checkpoint of this VAE: class, settings, setup, cells or genes"):
+            model.train(5, ckpt_path=str(path), **quiet)
+    build("VAE", cells).train(5, ckpt_path=str(first), **quiet)
+    one.train(5, ckpt_path=str(first), **quiet)
+    assert len(one.history["elbo_train"]) == 4
+    with pytest.raises(ValueError, match="There is no checkpoint nowhere.ckpt"):
+        one.train(5, ckpt_path="nowhere.ckpt", **quiet)
+
+
+class RunsCode:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("content", [lambda code: code, lambda code: {"state_dict": code}, lambda code: [1]])
+def test_a_checkpoint_runs_no_code(counts, tmp_path, content):
+    torch.save(content(RunsCode(tmp_path / "ran")), tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="a.ckpt is not a whole checkpoint of mixvi, and was not read"):
+        build("VAE", counts).train(2, ckpt_path=str(tmp_path / "a.ckpt"), accelerator="cpu")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_second_signal_is_not_held_back(counts, tmp_path, monkeypatch):

@@ -30,6 +30,27 @@ def test_an_objective_is_the_loss_and_the_means_of_its_parts(name, counts):
         assert not means[key].requires_grad
 
 
+@pytest.mark.parametrize("n_samples", [1, 3])
+def test_guidance_is_added_to_the_loss_and_changes_no_other_term(n_samples, counts):
+    module = build("GMVAE", counts).module.eval()
+    none, guide = torch.zeros(120, 1), 5 * torch.rand(120, module.prior.n_room)
+    cells = module.read({"X": torch.from_numpy(counts.X), "batch": none, "labels": none})
+    with torch.no_grad():
+        module.prior.loc.normal_()
+    found = []
+    for given in (None, guide[:, :0], guide):
+        torch.manual_seed(0)
+        found.append(objective_of(module)(cells, n_samples, given, kl_weight=0.5))
+    (loss, plain), (same, empty), (guided, means) = found
+    expected = -(guide * module.prior.log_responsibilities(module.encode(cells), cells)).sum(-1).mean()
+    torch.testing.assert_close(means.pop("guide"), expected.detach())
+    torch.testing.assert_close(guided, loss + expected)
+    torch.testing.assert_close(means.pop("loss"), guided.detach())
+    assert (same, empty) == (loss, plain)
+    plain.pop("loss")
+    assert means == plain
+
+
 def test_many_minibatches_lose_what_one_would():
     lost = Lost()
     for _ in range(2):  # the second time starts from nothing

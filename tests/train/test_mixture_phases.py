@@ -86,7 +86,7 @@ def test_without_init_there_is_one_cluster(counts, warned, tmp_path):
     model.save(tmp_path / "model")  # which looks at all members
     again = GMVAE.load(tmp_path / "model", adata=counts, accelerator="cpu")
     assert (again.predict() == "0").all()
-    with pytest.raises(AttributeError, match="one cluster and no tree"):
+    with pytest.raises(ValueError, match="one cluster and no tree"):
         model.tree  # noqa: B018
     assert "Training ended before" not in warned()
     fitted("GMVAE", counts, train={"max_epochs": 1, "plan_kwargs": {"n_epochs_pretrain": 5}})

@@ -1,22 +1,20 @@
 """Data for a model: checks of values and columns, and rows in any order from memory or disk."""
 
+from mixvi.data._annotation import annotation_keys, check_free, own_columns
 from mixvi.data._columns import (
-    annotation_keys,
     as_positions,
     check_columns,
-    check_free,
     check_layer,
     check_levels,
     check_names,
     check_present,
-    own_columns,
     stand_in,
 )
 from mixvi.data._fingerprint import fingerprint, same_values
 from mixvi.data._labels import LabelsField
 from mixvi.data._loader import CellsDataset, CellsSplitter
 from mixvi.data._manager import CellsManager
-from mixvi.data._support import Find, Support, check_support, choose_likelihood, describe
+from mixvi.data._support import Find, Support, check_dtype, check_support, choose_likelihood, describe
 from mixvi.data._to_disk import check_target, write_blocks
 from mixvi.data._to_zarr import to_zarr
 from mixvi.data._zarr import from_zarr
@@ -31,6 +29,7 @@ __all__ = [
     "annotation_keys",
     "as_positions",
     "check_columns",
+    "check_dtype",
     "check_free",
     "check_layer",
     "check_levels",

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from mixvi.data._support import LARGEST
+
 
 def check_layer(adata: AnnData, layer: str | None, advice: str = "layer=None takes .X") -> None:
     """Check that a layer exists.
@@ -45,10 +47,16 @@ def check_present(obs: pd.DataFrame, keys: Sequence[str]) -> None:
     ------
     KeyError
         If a column does not exist.
+    ValueError
+        If a name is not a text, or several columns have it.
     """
     for key in keys:
+        if not isinstance(key, str):
+            raise ValueError(f"{key!r} is not the name of a column; pass a text, one of {list(obs.columns)}.")
         if key not in obs:
             raise KeyError(f"There is no column {key!r} in .obs; the columns are {list(obs.columns)}.")
+        if isinstance(obs[key], pd.DataFrame):
+            raise ValueError(f".obs has {obs[key].shape[1]} columns {key!r}; rename or drop all but one.")
 
 
 def check_names(obs: pd.DataFrame, key: str) -> None:
@@ -101,7 +109,7 @@ def check_columns(
     KeyError
         If a column does not exist.
     ValueError
-        If values are missing or, for numeric columns, not finite or not positive.
+        If values are missing, text is mixed with numbers, or numeric columns are not finite or not positive.
     """
     check_present(obs, keys)
     for key in keys:
@@ -112,9 +120,15 @@ def check_columns(
                 raise ValueError(
                     f".obs[{key!r}] is {column.dtype}, not numeric; register it as a categorical covariate."
                 )
-            wrong, what = ~np.isfinite(column.astype(float)), "NaN or infinite values"
+            wrong, what = ~(column.astype(float).abs() <= LARGEST), "NaN, infinite or too large values"
             if positive and not wrong.any():
                 wrong, what = column <= 0, "values of 0 or less (all must be positive)"
+        elif pd.api.types.infer_dtype(column.dropna().unique()) in ("mixed", "mixed-integer"):
+            kinds = sorted({type(value).__name__ for value in column.dropna()})
+            raise ValueError(
+                f".obs[{key!r}] mixes values of type {' and '.join(kinds)}; make them one kind: "
+                f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)."
+            )
         if wrong.any():
             raise ValueError(
                 f".obs[{key!r}] has {what} in {int(wrong.sum()):,} of {len(obs):,} cells (the first is "
@@ -144,69 +158,6 @@ def check_levels(obs: pd.DataFrame, levels: Mapping[str, np.ndarray]) -> None:
                 f".obs[{key!r}] has {new}, which the model was not trained on; it knows {np.asarray(known).tolist()}. "
                 "Leave these cells out, rename the categories, or train on these cells too."
             )
-
-
-def own_columns(adata: AnnData, rows: np.ndarray) -> pd.DataFrame:
-    """``.obs`` of some cells, without the columns of scvi-tools.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    rows
-        (m,) row numbers; they may repeat.
-
-    Returns
-    -------
-    (m, ...) a copy. If names of cells repeat, all of them get a number, such as ``"AAAC-0"``.
-    """
-    obs = adata.obs.iloc[rows]
-    obs = obs[[column for column in obs if not str(column).startswith("_scvi_")]].copy()
-    if not obs.index.is_unique:
-        obs.index = [f"{name}-{i}" for i, name in enumerate(obs.index)]
-    return obs
-
-
-def annotation_keys(adata: AnnData, key_added: str) -> list[tuple[str, str]]:
-    """Existing entries of an AnnData under the names that ``annotate`` writes to, except in ``.uns``.
-
-    Parameters
-    ----------
-    adata, key_added
-        Cells and name of the results, as in ``annotate``.
-
-    Returns
-    -------
-    Attribute and key of each entry, such as ``("obsm", "X_mixvi")``.
-    """
-    places = [
-        *(("obs", key) for key in (key_added, f"{key_added}_confidence", f"{key_added}_entropy")),
-        *(("obsm", key) for key in (f"X_{key_added}", f"{key_added}_probabilities")),
-        ("varm", f"PCs_{key_added}"),
-    ]
-    return [(attribute, key) for attribute, key in places if key in getattr(adata, attribute)]
-
-
-def check_free(adata: AnnData, key_added: str) -> None:
-    """Check that ``annotate`` would overwrite only its own earlier results.
-
-    Parameters
-    ----------
-    adata, key_added
-        Cells and name of the results, as in ``annotate``.
-
-    Raises
-    ------
-    ValueError
-        If other data have these names.
-    """
-    own = {"model", "version", "settings"} <= set(adata.uns.get(key_added, {}))
-    taken = [key for _, key in annotation_keys(adata, key_added)]
-    if not own and (taken or key_added in adata.uns):
-        raise ValueError(
-            f"The AnnData already has {taken or key_added!r}, which is not from mixvi; nothing was written. "
-            f"Choose another key_added than {key_added!r}."
-        )
 
 
 def stand_in(adata: AnnData, var_names: np.ndarray, setup_args: Mapping[str, Any], no_label: str) -> AnnData:

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.sparse import coo_matrix, issparse
 
 BLOCK = 4096  # rows checked together
+LARGEST = float(np.finfo(np.float32).max)  # models compute in single precision
 
 AUTO = {"count": "nb", "unit": "bernoulli", "real": "normal"}
 MEANING = {
@@ -55,6 +56,33 @@ class Support(NamedTuple):
         return "count" if self.negative is None and self.fraction is None else "real"
 
 
+def check_dtype(matrix, where: str) -> None:
+    """Check that a matrix has numbers of a kind that models read.
+
+    Parameters
+    ----------
+    matrix
+        (n, g) values, or ``None``.
+    where
+        Name of the matrix, for messages.
+
+    Raises
+    ------
+    ValueError
+        If there is no matrix, or its values are of another kind.
+    """
+    if matrix is None:
+        raise ValueError(f"{where} is None; name the layer that has the values: setup_anndata(adata, layer=...).")
+    if np.ma.isMaskedArray(matrix):
+        raise ValueError(f"{where} is a masked array; fill it, for example {where} = {where}.filled(0).")
+    dtype = np.dtype(matrix.dtype)
+    if dtype.kind not in "biuf" or dtype.itemsize > 8 or dtype == np.float16 or not dtype.isnative:
+        raise ValueError(
+            f"{where} has dtype {dtype.str!r}; models read whole numbers, float32 and float64. "
+            f"Convert it: {where} = {where}.astype('float32')."
+        )
+
+
 def describe(matrix, where: str, cell_names, gene_names) -> Support:
     """Check every entry once, block by block.
 
@@ -74,7 +102,7 @@ def describe(matrix, where: str, cell_names, gene_names) -> Support:
     Raises
     ------
     ValueError
-        If there is no cell or no gene, or an entry is NaN or infinite.
+        If there is no cell or no gene, or an entry is NaN, infinite, or too large for single precision.
     """
     n, g = matrix.shape
     if n == 0 or g == 0:
@@ -82,7 +110,7 @@ def describe(matrix, where: str, cell_names, gene_names) -> Support:
             f"{where} has {n} cells and {g} genes; a model needs at least one of each. Check your filters."
         )
     kinds = {
-        "not finite": lambda v: ~np.isfinite(v),
+        "not finite": lambda v: ~(abs(v) <= LARGEST),  # also NaN
         "negative": lambda v: v < 0,
         "fraction": lambda v: v != np.floor(v),
         "above_one": lambda v: v > 1,
@@ -102,7 +130,7 @@ def describe(matrix, where: str, cell_names, gene_names) -> Support:
             n_empty += len(empty)
     if found["not finite"] is not None:
         raise ValueError(
-            f"{where} has NaN or infinite entries: {found['not finite']}. No likelihood can describe them; "
+            f"{where} has NaN, infinite or too large entries: {found['not finite']}. No likelihood can describe them; "
             "remove these cells or genes, or redo the step that made them (a division by zero, a log of 0)."
         )
     return Support(where, found["negative"], found["fraction"], found["above_one"], (n_empty, first_empty))

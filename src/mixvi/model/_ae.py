@@ -10,7 +10,9 @@ from mixvi._version import __version__
 from mixvi.model._base import LatentModel
 from mixvi.model._linear import LinearMixin
 from mixvi.model._unclustered import UnclusteredMixin
-from mixvi.model.registration import hidden_layers, layout_of, settle_likelihood
+from mixvi.model.registration import hidden_layers
+from mixvi.model.registry import layout_of
+from mixvi.model.values import settle_likelihood
 from mixvi.module._ae import AEModule
 from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS, Normal

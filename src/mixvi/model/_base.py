@@ -15,7 +15,8 @@ from torch import Tensor
 from mixvi.data import CellsSplitter
 from mixvi.model import annotation, getters, saving
 from mixvi.model.description import summary
-from mixvi.model.registration import conditions_of, register
+from mixvi.model.registration import register
+from mixvi.model.registry import conditions_of
 from mixvi.model.training import device_of, train
 from mixvi.module.cells import Cells
 from mixvi.train import MixturePhases, MixviPlan
@@ -134,7 +135,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         accelerator, device
             Where the weights go, as in `train`.
         prefix
-            The one that `save` was given.
+            As in `save`.
         backup_url
             Where to download the file from if it is not in the folder.
 
@@ -172,14 +173,12 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
 
         Parameters
         ----------
-        dir_path
-            Folder with the old file.
+        dir_path, prefix
+            As in `load`.
         output_dir_path
             Folder for the new one; it may be the same one with ``overwrite=True``.
         overwrite
             Replace a model in a folder that exists.
-        prefix
-            The one that `save` was given.
 
         Raises
         ------

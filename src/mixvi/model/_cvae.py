@@ -14,8 +14,10 @@ from mixvi.model._conditional import ConditionalMixin, ConditionPrior
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._unclustered import UnclusteredMixin
 from mixvi.model.conditions import under
-from mixvi.model.registration import conditions_of, hidden_layers, layout_of, settle_likelihood
+from mixvi.model.registration import hidden_layers
+from mixvi.model.registry import conditions_of, layout_of
 from mixvi.model.streaming import check_trained
+from mixvi.model.values import settle_likelihood
 from mixvi.module._cvae import CVAEModule
 from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS

@@ -20,8 +20,10 @@ from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._init import check_init, check_n_clusters, name_of
 from mixvi.model._tree import ClusterTree
-from mixvi.model.registration import hidden_layers, layout_of, settle_likelihood
+from mixvi.model.registration import hidden_layers
+from mixvi.model.registry import layout_of
 from mixvi.model.streaming import check_trained, collect
+from mixvi.model.values import settle_likelihood
 from mixvi.module._gmvae import GMVAEModule
 from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS

@@ -102,7 +102,17 @@ class ClusterTree:
     def below(self, name: str, n_clusters: int | None = None) -> dict[str, list[int]]:
         """The clusters inside a node, by name, with their leaves.
 
-        ``None`` makes all splits that are supported, or the top one; see `GMVAE.subclusters`.
+        Parameters
+        ----------
+        name
+            Name of the node.
+        n_clusters
+            Number of clusters inside; ``None`` makes all splits that are supported, and at least the first.
+
+        Raises
+        ------
+        ValueError
+            If there is no such node, or it cannot be split into so many clusters.
         """
         tree, leaves = self.clusters.tree, self.clusters.tree.leaves()
         node = self.node(name)

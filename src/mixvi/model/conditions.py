@@ -1,4 +1,4 @@
-"""How cells are put under other conditions than their own: conditions by name, and `Cells` under other ones."""
+"""Cells under other conditions than their own."""
 
 from collections.abc import Callable, Mapping
 from numbers import Real
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixvi.model.registration import conditions_of
+from mixvi.model.registry import conditions_of
 from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
 
@@ -19,7 +19,20 @@ Condition = Mapping[str, Any] | str  # values by column of .obs, or one of the b
 
 
 def named(model: "LatentModel", condition: Condition) -> dict[str, Any]:
-    """A condition as values by column, once the model knows them all."""
+    """Check a condition, and give its values by column.
+
+    Parameters
+    ----------
+    model
+        Model with conditions.
+    condition
+        Values by column of ``.obs``, or one value of the batch column.
+
+    Raises
+    ------
+    ValueError
+        If the model does not know a column or a value.
+    """
     columns = dict(conditions_of(model.registry_))
     if not isinstance(condition, Mapping):
         if (batch := model.registry_["setup_args"]["batch_key"]) is None:
@@ -43,7 +56,13 @@ def named(model: "LatentModel", condition: Condition) -> dict[str, Any]:
 
 
 def under(model: "LatentModel", condition: Condition) -> Callable[[Tensor], Tensor]:
-    """What puts c (n, q) under a condition; what that does not name stays as it is."""
+    """A function that changes c (n, q) to a condition. Columns that the condition does not name keep their values.
+
+    Parameters
+    ----------
+    model, condition
+        As in `named`.
+    """
     wanted, columns, values = named(model, condition), [], []
     start = n_continuous = 0
     for key, levels in conditions_of(model.registry_):
@@ -67,7 +86,20 @@ def under(model: "LatentModel", condition: Condition) -> Callable[[Tensor], Tens
 
 
 def sized(model: "LatentModel", library_size: float | None) -> Callable[[Cells], Cells]:
-    """What gives cells that library size; ``None`` leaves them theirs."""
+    """A function that gives cells a library size.
+
+    Parameters
+    ----------
+    model
+        Model of counts without size factors.
+    library_size
+        Total count of each cell; ``None`` leaves the cells their own.
+
+    Raises
+    ------
+    ValueError
+        If the model is not one of counts, or has size factors.
+    """
     if library_size is None:
         return lambda cells: cells
     if LIKELIHOODS[model.likelihood_].support != "count":

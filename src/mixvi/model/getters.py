@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mixvi.data import as_positions, check_target, own_columns, write_blocks
 from mixvi.model.conditions import sized, under
-from mixvi.model.registration import covariate_keys, registered
+from mixvi.model.registration import registered
+from mixvi.model.registry import covariate_keys
 from mixvi.model.streaming import blocks, check_trained, collect
 from mixvi.module.cells import Cells
 
@@ -67,7 +68,12 @@ def get_elbo(
 ) -> float | np.ndarray:
     """Evidence lower bound at one posterior sample, in nats a cell; higher is better.
 
-    Parameters are those of `get_latent_representation`.
+    Parameters
+    ----------
+    adata, indices, batch_size
+        As in `get_latent_representation`.
+    return_mean
+        Return the mean over the cells.
 
     Returns
     -------
@@ -88,7 +94,19 @@ def get_reconstruction_error(
     batch_size: int | None = None,
     return_mean: bool = True,
 ) -> float | np.ndarray:
-    """-log p(x | z) at one posterior sample, in nats a cell; lower is better. See `get_elbo`."""
+    """-log p(x | z) at one posterior sample, in nats a cell; lower is better.
+
+    Parameters
+    ----------
+    adata, indices, batch_size
+        As in `get_latent_representation`.
+    return_mean
+        Return the mean over the cells.
+
+    Returns
+    -------
+    The mean over cells, or (n,) with ``return_mean=False``.
+    """
     error = collect(model, lambda cells: -model.module.bound(cells)[0], adata, indices, batch_size)
     return _mean(error, return_mean)
 

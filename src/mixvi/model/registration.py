@@ -5,7 +5,6 @@ from difflib import get_close_matches
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import (
@@ -20,19 +19,16 @@ from mixvi._warnings import warn
 from mixvi.data import (
     CellsManager,
     LabelsField,
-    Support,
     check_columns,
+    check_dtype,
     check_layer,
     check_levels,
     check_names,
     check_support,
-    choose_likelihood,
-    describe,
-    fingerprint,
-    same_values,
     stand_in,
 )
-from mixvi.module.cells import Layout
+from mixvi.model.registry import conditions_of
+from mixvi.model.values import check_unchanged, describe_values, values_of
 from mixvi.module.likelihoods import LIKELIHOODS
 from mixvi.module.nets import Hidden
 
@@ -41,7 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-COUNTS = "adata.layers['counts']"
 NO_LABEL = "unlabeled"  # the category of cells without a label, where the user names none
 NO_CLASS = ("unknown", "unlabelled", "unassigned", "undefined", "none", "nan", "na", "n/a", "?", "")  # other such names
 
@@ -49,7 +44,26 @@ NO_CLASS = ("unknown", "unlabelled", "unassigned", "undefined", "none", "nan", "
 def register(
     cls: type["LatentModel"], adata: AnnData, setup_args: dict[str, Any], source_registry: dict | None = None
 ) -> CellsManager:
-    """Check the registration and carry it out; see `LatentModel.setup_anndata`."""
+    """Check the arguments of ``setup_anndata`` and register the AnnData.
+
+    Parameters
+    ----------
+    cls
+        Class of the model.
+    adata
+        Cells.
+    setup_args
+        Arguments of ``setup_anndata`` by name.
+    source_registry
+        Registry of a saved model, or of the model that the cells are given to.
+
+    Raises
+    ------
+    ValueError
+        If the model would ignore an argument, or values are missing or impossible.
+    KeyError
+        If a layer or column does not exist.
+    """
     for argument, other in cls._ignores.items():
         if setup_args[argument]:
             raise ValueError(
@@ -68,7 +82,8 @@ def register(
     if no_label is not None and labels is None:
         raise ValueError(f"unlabeled_category={no_label!r} needs labels_key, the column it stands in.")
     check_layer(adata, layer)
-    check_columns(adata.obs, [key for key in (batch, *categorical) if key])
+    check_dtype(*values_of(adata, layer))
+    check_columns(adata.obs, [key for key in (batch, *categorical) if key is not None])
     advice = "give cells without a label one category of their own and name it as unlabeled_category"
     check_columns(adata.obs, [labels] if labels else [], advice=advice)
     if labels is not None and source_registry is None:
@@ -93,7 +108,20 @@ def register(
 
 
 def registered(model: "LatentModel", adata: AnnData | None) -> CellsManager:
-    """The manager of the model's own AnnData, or one for new cells, which are not written to."""
+    """Manager of the model's own AnnData or of new cells.
+
+    Parameters
+    ----------
+    model
+        The model.
+    adata
+        New cells, which are not changed; ``None`` is the model's own AnnData.
+
+    Raises
+    ------
+    ValueError
+        If the model has no AnnData, or its AnnData was changed; if it cannot describe the new cells.
+    """
     if adata is None and model.adata is None:
         raise ValueError(f"This {type(model).__name__} was loaded without data; pass adata=.")
     if adata is None or adata is model.adata:
@@ -110,96 +138,19 @@ def registered(model: "LatentModel", adata: AnnData | None) -> CellsManager:
     return manager
 
 
-def check_unchanged(model: "LatentModel") -> None:
-    """Raise if genes, cells or values of a model's own AnnData are not those that the model was made with."""
-    genes = model.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
-    what = None
-    if not np.array_equal(model.adata.var_names.astype(str), np.asarray(genes, dtype=str)):
-        what = "genes, or their order,"
-    elif (now := _fingerprint(model)) is not None:
-        seen = getattr(model, "_seen", None)
-        if seen is None or seen[0] is not model.adata:
-            model._seen = model.adata, now
-        elif not same_values(now, seen[1]):
-            what = "cells or values" if len(now) != len(seen[1]) else "values"
-    if what:
-        raise ValueError(
-            f"The {what} of this {type(model).__name__}'s AnnData changed after setup_anndata. Undo that, or call "
-            "setup_anndata again and make a new model. To keep a model's data as they are, change a copy."
-        )
-
-
-def _fingerprint(model: "LatentModel") -> np.ndarray | None:
-    layer = model.registry_["setup_args"]["layer"]
-    return fingerprint(model.adata.X if layer is None else model.adata.layers.get(layer))
-
-
-def layout_of(registry: dict[str, Any]) -> Layout:
-    """What is registered, for the module."""
-    fields = {key: field["state_registry"] for key, field in registry["field_registries"].items()}
-    return Layout(
-        n_genes=fields[REGISTRY_KEYS.X_KEY]["n_vars"],
-        batch_levels=len(fields.get(REGISTRY_KEYS.BATCH_KEY, {}).get("categorical_mapping", [])),
-        covariate_levels=tuple(fields.get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("n_cats_per_key", [])),
-        n_continuous=len(fields.get(REGISTRY_KEYS.CONT_COVS_KEY, {}).get("columns", [])),
-        n_labels=max(len(fields.get(REGISTRY_KEYS.LABELS_KEY, {}).get("categorical_mapping", [])) - 1, 0),
-        size_factor=REGISTRY_KEYS.SIZE_FACTOR_KEY in fields,
-    )
-
-
-def conditions_of(registry: dict[str, Any]) -> list[tuple[str, np.ndarray | None]]:
-    """What c is made of, in its order: columns of ``.obs`` with their categories, ``None`` for a continuous one."""
-    fields = {key: field["state_registry"] for key, field in registry["field_registries"].items()}
-    batch, covariates = (fields.get(key, {}) for key in (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY))
-    return [
-        *([(batch["original_key"], batch["categorical_mapping"])] if batch else []),
-        *((key, covariates["mappings"][key]) for key in covariates.get("field_keys", [])),
-        *((key, None) for key in fields.get(REGISTRY_KEYS.CONT_COVS_KEY, {}).get("columns", [])),
-    ]
-
-
-def covariate_keys(registry: dict[str, Any]) -> list[str]:
-    """Columns of ``.obs`` that the model reads of a cell, but for its label."""
-    args = registry["setup_args"]
-    single = [args[key] for key in ("batch_key", "size_factor_key") if args[key]]
-    keys = [*single, *(args["categorical_covariate_keys"] or []), *(args["continuous_covariate_keys"] or [])]
-    return list(dict.fromkeys(keys))
-
-
-def settle_likelihood(model: "LatentModel", likelihood: str, linear: bool = False) -> str:
-    """Name of a likelihood that can describe the registered data; ``"auto"`` chooses one."""
-    if likelihood != "auto" and likelihood not in LIKELIHOODS:
-        raise ValueError(f"likelihood={likelihood!r} is not known; it is 'auto' or one of {sorted(LIKELIHOODS)}.")
-    if model.adata is None:
-        return likelihood  # loaded without data: the name was settled when the model was made
-    check_unchanged(model)
-    support = describe_values(model.registry_, model.adata_manager)
-    if likelihood == "auto":
-        likelihood, why = choose_likelihood(support, linear)
-        logger.info("%s took %s", type(model).__name__, why)
-        if support.kind == "real" and support.fraction is None and not linear:
-            warn(
-                f"{support.where} holds whole numbers only; if they are counts, mend those that are negative: "
-                f"{support.negative}."
-            )
-        if support.kind == "real" and not linear and "counts" in model.adata.layers and support.where != COUNTS:
-            warn("layers['counts'] is there too; for raw counts, setup_anndata(adata, layer='counts').")
-    check_support(support, likelihood, LIKELIHOODS[likelihood].support)
-    if layout_of(model.registry_).size_factor and LIKELIHOODS[likelihood].support != "count":
-        raise ValueError(f"size_factor_key would be ignored under likelihood={likelihood!r}; leave it out.")
-    return likelihood
-
-
-def describe_values(registry: dict[str, Any], manager: CellsManager) -> Support:
-    """What kind of values are registered."""
-    layer = registry["setup_args"]["layer"]
-    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    matrix = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-    return describe(matrix, where, manager.adata.obs_names, manager.adata.var_names)
-
-
 def hidden_layers(n_latent: int, n_hidden: int, n_layers: int, dropout_rate: float) -> Hidden:
-    """The hidden layers, once their sizes make sense."""
+    """Check the sizes of a network, and give its hidden layers.
+
+    Parameters
+    ----------
+    n_latent, n_hidden, n_layers, dropout_rate
+        As in the classes of the models.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a whole number or too small, or the dropout rate is not in [0, 1).
+    """
     for name, value, least in (("n_latent", n_latent, 1), ("n_hidden", n_hidden, 1), ("n_layers", n_layers, 0)):
         if not isinstance(value, Integral) or value < least:
             raise ValueError(f"{name}={value!r}; it must be a whole number of at least {least}.")

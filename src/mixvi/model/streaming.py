@@ -31,7 +31,17 @@ def collect(
     indices: Sequence[int] | None = None,
     batch_size: int | None = None,
 ) -> np.ndarray:
-    """Values of ``of`` for each cell, (n, ...), in the order of ``indices``."""
+    """Values of a function for each cell, (n, ...), in the order of ``indices``.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    of
+        Function of `Cells` that gives a tensor with one row for each cell.
+    adata, indices, batch_size
+        As in ``get_latent_representation``.
+    """
     return np.concatenate(list(blocks(model, of, adata, indices, batch_size)))
 
 
@@ -42,7 +52,13 @@ def blocks(
     indices: Sequence[int] | None,
     batch_size: int | None,
 ) -> Iterator[np.ndarray]:
-    """The same, block by block."""
+    """Values of a function for each cell, block by block.
+
+    Parameters
+    ----------
+    model, of, adata, indices, batch_size
+        As in `collect`.
+    """
     check_trained(model)
     manager = registered(model, adata)
     rows = as_positions(indices, manager.adata.n_obs)

@@ -1,15 +1,18 @@
 """How a model is trained: scvi-tools' loop, with defaults tied to the length of the run."""
 
+import hashlib
 import math
 import signal
 from collections.abc import Callable
 from numbers import Integral
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from scvi import settings
+from scipy.sparse import issparse
+from scvi import REGISTRY_KEYS, settings
 from scvi.model import get_max_epochs_heuristic
 from scvi.train import merge_kwargs
 
@@ -19,7 +22,7 @@ from mixvi.model._arguments import check_plan, check_trainer
 from mixvi.model.registration import registered
 from mixvi.module.priors import Flat
 from mixvi.ops.csr import dense
-from mixvi.train import Interruption, MixturePhases, fit_full_batch
+from mixvi.train import IDENTITY, FiniteWeights, Interruption, MixturePhases, fit_full_batch
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
@@ -53,6 +56,8 @@ def train(
     check_plan(plan_kwargs)
     if early_stopping and (split["train_size"] == 1 or split["validation_size"] == 0):
         raise ValueError("early_stopping needs cells to validate on; leave train_size and validation_size out.")
+    if model.adata.n_obs < 2:
+        raise ValueError("There is one cell, and training needs at least two. Pass more cells.")
     if not plan_kwargs.get("compile"):
         plan_kwargs = {k: v for k, v in plan_kwargs.items() if k not in ("compile", "compile_kwargs")}
     is_split = split["train_size"] or split["validation_size"]
@@ -78,18 +83,62 @@ def _train_minibatches(
     if phases is None and (phases := model._phases(max_epochs, n_epochs_pretrain)) is not None:
         callbacks.append(phases)
     _set_defaults(model, plan_kwargs, kwargs, split, max_epochs, phases)
-    interruption = Interruption()
+    identity = _identity(model)
+    if kwargs.get("ckpt_path"):
+        _check_checkpoint(model, kwargs["ckpt_path"], identity)
+    interruption, finite = Interruption(identity), FiniteWeights()
     model.module.train()  # scvi-tools leaves a trained module in evaluation mode, and so would train it further
     try:
         fit(
             max_epochs=max_epochs, batch_size=plan_kwargs["batch_size"], plan_kwargs=plan_kwargs,
-            callbacks=[*callbacks, interruption], **kwargs, **split,
+            callbacks=[finite, *callbacks, interruption], **kwargs, **split,
         )  # fmt: skip
     finally:
         if phases is not None and phases.clusters is not None:
             model.clusters_ = phases.clusters.to_dict()
+    for name, values in model.trainer.logger.history.items():  # a first run that was stopped early may lack some
+        model.history_.setdefault(name, values)
+    if finite.failed is not None:
+        epoch, name = finite.failed
+        raise ValueError(
+            f"Training stopped in epoch {epoch}: {name!r} has numbers that are not finite. The model has the weights "
+            f"from before epoch {max(epoch - 1, 0)}. Lower plan_kwargs={{'lr': {plan_kwargs['lr']:g}}}, the learning "
+            f"rate, or look for extreme values: the largest is {_largest(model)}."
+        )
     how = f"train(..., ckpt_path={str(interruption.path)!r}) goes on from there." if interruption.path else ""
     _pass_on(interruption, model.trainer.current_epoch, how)
+
+
+def _identity(model: "LatentModel") -> str:
+    """A text that a model has in common only with models of the same kind, settings and data."""
+    registered = model.registry_["setup_args"], model.init_params_, model.adata.shape
+    names = "".join((*model.adata.obs_names, "|", *model.adata.var_names))
+    return f"{type(model).__name__} {hashlib.sha256(f'{registered}{names}'.encode()).hexdigest()}"
+
+
+def _check_checkpoint(model: "LatentModel", path: str, identity: str) -> None:
+    """Raise if a checkpoint is of another model, or holds more than values and tensors, which could run code."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True).get(IDENTITY)
+    except FileNotFoundError as error:
+        raise ValueError(f"There is no checkpoint {path}; pass the path that the interrupted train() named.") from error
+    except (RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
+        raise ValueError(f"{path} is not a whole checkpoint of mixvi, and was not read.") from error
+    if found != identity:
+        raise ValueError(
+            f"{path} is not a checkpoint of this {type(model).__name__}: class, settings, setup, cells or genes differ."
+            " Make the model as it was made then, or leave ckpt_path out."
+        )
+
+
+def _largest(model: "LatentModel") -> str:
+    """The largest value of the data, with its cell and gene."""
+    matrix = model.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+    if not (issparse(matrix) or isinstance(matrix, np.ndarray)):
+        return "not known for data in a file"
+    cell, gene = np.unravel_index(abs(matrix).argmax(), matrix.shape)
+    adata = model.adata
+    return f"{matrix[cell, gene]:g} in cell {adata.obs_names[cell]!r}, gene {adata.var_names[gene]!r}"
 
 
 def _check(model: "LatentModel", max_epochs, batch_size, n_importance_samples, data_path) -> None:

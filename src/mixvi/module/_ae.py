@@ -9,7 +9,7 @@ from mixvi.module.priors import Flat
 
 
 class AEModule(ELBOModule):
-    """The bound with a posterior that has shrunk to a point.
+    """The autoencoder: the bound with a posterior that is a point.
 
     ::
 
@@ -18,9 +18,9 @@ class AEModule(ELBOModule):
 
         ELBO(x) = log p(x | z),                           z = e(x)
 
-    Two infinities are left out by agreement, the entropy of the delta and the mass of the flat prior, both constant
-    in the parameters; what is left is maximum likelihood. With ``Normal(sigma=1)`` that is the squared error,
-    log p(x | z) = -||x - mu(z)||^2 / 2 - (g / 2) log 2 pi, and without hidden layers the optimum spans the principal
+    The entropy of the delta and the mass of the flat prior are infinite, but do not depend on the parameters. Without
+    them, the bound is the log-likelihood. With ``Normal(sigma=1)`` it is the squared error,
+    log p(x | z) = -||x - mu(z)||^2 / 2 - (g / 2) log 2 pi. Without hidden layers, the optimum then spans the principal
     subspace (Baldi & Hornik 1989).
     """
 

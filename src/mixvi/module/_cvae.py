@@ -9,14 +9,14 @@ from mixvi.module.priors import ConditionalNormal, StandardNormal
 
 
 class CVAEModule(ELBOModule):
-    """The conditional variational autoencoder (Sohn 2015), with two priors that answer two questions.
+    """The conditional variational autoencoder (Sohn 2015), with a choice of two priors.
 
     ::
 
         generative   p(x, z | c) = p(z | c) p(x | z, c)
-                     p(z | c)    = N(0, I)                 "forget c": what c explains is left to the decoder
-                                or N(m(c), diag s(c)^2)    "keep c": each condition has its place (learned prior);
-                                                           then the decoder may be p(x | z), z holding all there is
+                     p(z | c)    = N(0, I)                 the latent forgets c; the decoder uses c
+                                or N(m(c), diag s(c)^2)    the latent keeps c (learned prior); then the decoder may
+                                                           be p(x | z)
         inference    q(z | x, c) = N(m(x, c), diag s(x, c)^2)
 
         ELBO(x | c) = E_q[ log p(x | z, c) ] - kl_z

@@ -1,14 +1,14 @@
-"""The evidence bound that every model maximises.
+"""The evidence lower bound (ELBO) that every model maximises.
 
     ELBO(x) = E_q(z | x, c)[ log p(x | z, c) ] - KL( q(z, ... | x, c) || p(z, ... | c) )
 
-and, where more than one z is drawn, its importance-weighted sister (Burda 2016), ELBO <= L_1 <= L_s <= log p(x | c):
+With s draws of z for each cell, it is the importance-weighted bound (Burda 2016), ELBO <= L_1 <= L_s <= log p(x | c):
 
     L_s(x) = E[ log 1/s sum_i w_i ],   w_i = p(x | z_i, c) p(z_i, ... | c) / q(z_i, ... | x, c),   z_i ~ q
 
-A module is three parts, an encoder q(z | x, c), a prior p(z, ... | c) and a likelihood p(x | z, c); this file reads a
-minibatch, passes it through the parts and adds up the terms. Letters: n cells, g genes, d latent, k components,
-q condition width, l labelled classes.
+A module has three parts: an encoder q(z | x, c), a prior p(z, ... | c) and a likelihood p(x | z, c). This file passes a
+minibatch through the parts and adds up the terms. Letters: n cells, g genes, d latent, K components, q width of the
+conditions, l classes.
 """
 
 import math
@@ -29,14 +29,14 @@ from mixvi.ops.csr import dense, totals
 
 
 class Factors(NamedTuple):
-    """A model as its factors, such as ``"p(x | z, c)"``."""
+    """The factors of a model, such as ``"p(x | z, c)"``."""
 
     generative: tuple[str, ...]
     inference: tuple[str, ...]
 
 
 class ELBOModule(BaseModuleClass):
-    """Abstract: the parts come from the final classes, the bound from here."""
+    """Base class with the bound. The classes of the models add the three parts."""
 
     def __init__(self, layout: Layout, encoder: nn.Module, prior: Prior, likelihood: Likelihood):
         super().__init__()
@@ -44,15 +44,15 @@ class ELBOModule(BaseModuleClass):
         self.encoder = encoder
         self.prior = prior
         self.likelihood = likelihood
-        plain = torch.tensor([[0.0], [1.0]]).repeat(1, layout.n_continuous)  # mean and scale, known in training
+        plain = torch.tensor([[0.0], [1.0]]).repeat(1, layout.n_continuous)  # mean and scale, set in training
         self.register_buffer("continuous", plain if layout.n_continuous else None)
 
     def read(self, tensors: dict[str, Tensor]) -> Cells:
-        """Cells as the loader gives them, under scvi-tools' names, as `Cells`."""
+        """Convert the tensors of the loader, under the names of scvi-tools, to `Cells`."""
         x = tensors[REGISTRY_KEYS.X_KEY]
         library = tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY)
         nothing = torch.zeros(len(x), 0, dtype=x.dtype, device=x.device)
-        conditions = [nothing]  # (n, 0): q = 0 needs no case of its own
+        conditions = [nothing]  # (n, 0), so that q = 0 is no special case
         if self.layout.batch_levels:
             conditions.append(_one_hot(tensors[REGISTRY_KEYS.BATCH_KEY], self.layout.batch_levels, nothing))
         for i, levels in enumerate(self.layout.covariate_levels):
@@ -61,7 +61,7 @@ class ELBOModule(BaseModuleClass):
             mean, scale = self.continuous.to(nothing)
             conditions.append((tensors[REGISTRY_KEYS.CONT_COVS_KEY].to(nothing) - mean) / scale)
         y = nothing
-        if self.layout.n_labels:  # the unlabelled category comes last and has no column
+        if self.layout.n_labels:  # the last category is unlabelled and has no column
             y = _one_hot(tensors[REGISTRY_KEYS.LABELS_KEY], self.layout.n_labels + 1, nothing)[:, :-1]
         return Cells(
             x=x,
@@ -69,7 +69,6 @@ class ELBOModule(BaseModuleClass):
             library=totals(x) if library is None else library.to(x.dtype),
             c=torch.cat(conditions, dim=-1),
             y=y,
-            guide=tensors.get("guide", nothing),
         )
 
     def encode(self, cells: Cells) -> Distribution:
@@ -77,24 +76,48 @@ class ELBOModule(BaseModuleClass):
         return self.encoder(cells.seen, cells.c)
 
     def decode(self, z: Tensor, cells: Cells) -> Distribution:
-        """p(x | z, c) for z (..., n, d): (..., n, g)."""
+        """p(x | z, c).
+
+        Parameters
+        ----------
+        z
+            (..., n, d) latent.
+        cells
+            n cells, for their conditions and library sizes.
+
+        Returns
+        -------
+        (..., n, g) independent distributions, one for each gene.
+        """
         return self.likelihood(z, cells)
 
     def bound(self, cells: Cells) -> tuple[Tensor, Terms]:
-        """E_q[log p(x | z, c)] (n,), exact or at one z ~ q, and the terms of the KL: the ELBO is their difference."""
+        """E_q[log p(x | z, c)] (n,) in nats, exact or from one draw, and the KL terms. The ELBO is their difference."""
         qz = self.encode(cells)
         z = qz.rsample()
         return self.likelihood.expected_log_prob(z, qz, cells), self.prior.kl(qz, z, cells)
 
     def log_weights(self, cells: Cells, n_samples: int) -> Tensor:
-        """Log w (n_samples, n) of draws from q: their log mean exp is L_s, and log p(x | c) as s grows."""
+        """Log importance weights of draws from q. Their log mean exp is L_s, which tends to log p(x | c).
+
+        Parameters
+        ----------
+        cells
+            n cells.
+        n_samples
+            Number s of draws for each cell, at least 1.
+
+        Returns
+        -------
+        (s, n) nats.
+        """
         qz = self.encode(cells)
         z = qz.rsample((n_samples,))  # (s, n, d)
         return self.likelihood.log_prob(z, cells) + self.prior.log_ratio(qz, z, cells)
 
     @property
     def factors(self) -> Factors:
-        """What the joint p and the posterior q factorise into; without c where nothing is registered."""
+        """Factors of the joint p and of the posterior q. They show c only if conditions are registered."""
         decoder = "p(x | z, c)" if self.likelihood.trunk.n_conditions else "p(x | z)"
         generative, inference = (*self.prior.generative, decoder), ("q(z | x, c)", *self.prior.inference)
         if self.layout.n_conditions == 0:
@@ -103,7 +126,7 @@ class ELBOModule(BaseModuleClass):
 
     @property
     def is_linear_gaussian(self) -> bool:
-        """Whether x ~ N(W z + A c + b, sigma^2), so that the bound has no noise and the evidence a closed form."""
+        """Whether x ~ N(W z + A c + b, sigma^2). Then the bound has no noise, and the evidence has a closed form."""
         return isinstance(self.likelihood, Normal) and self.likelihood.is_linear
 
     def exact_log_evidence(self, cells: Cells) -> Tensor:
@@ -120,11 +143,43 @@ class ELBOModule(BaseModuleClass):
         return (log_pi.double().unsqueeze(-1) + px.log_prob(dense(cells.x).double())).logsumexp(0)
 
     def objective(self, cells: Cells, n_samples: int = 1, kl_weight: float = 1.0, n_obs: int = 1) -> LossOutput:
-        """Negative bound per cell, annealed terms weighted, plus -log p(parameters) / n_obs where there is one."""
+        """Loss of a minibatch: negative bound per cell - log p(parameters) / n_obs.
+
+        Parameters
+        ----------
+        cells
+            n cells.
+        n_samples
+            Draws of z for each cell, at least 1. More than one gives the importance-weighted bound.
+        kl_weight
+            Weight of the annealed terms, 0 or more.
+        n_obs
+            Number of training cells.
+
+        Returns
+        -------
+        Loss and its terms in nats, as scvi-tools logs them.
+        """
         return LossOutput(**self.losses(cells, n_samples, kl_weight, n_obs))
 
     def losses(self, cells: Cells, n_samples: int = 1, kl_weight: float | Tensor = 1.0, n_obs: int = 1) -> dict:
-        """What `objective` is made of, by the fields of scvi-tools' ``LossOutput``: tensors, as a compiler wants it."""
+        """The fields of ``objective`` as plain tensors, for the compiler. ``logits`` are log responsibilities (n, K).
+
+        Parameters
+        ----------
+        cells
+            n cells.
+        n_samples
+            Draws of z for each cell, at least 1. More than one gives the importance-weighted bound.
+        kl_weight
+            Weight of the annealed terms, 0 or more. A compiled loss needs a scalar tensor.
+        n_obs
+            Number of training cells.
+
+        Returns
+        -------
+        Fields of ``scvi.module.base.LossOutput``.
+        """
         qz = self.encode(cells)
         return self._losses(cells, qz, qz.rsample() if n_samples == 1 else qz.rsample((n_samples,)), kl_weight, n_obs)
 
@@ -135,7 +190,7 @@ class ELBOModule(BaseModuleClass):
             log_px = self.likelihood.expected_log_prob(z, qz, cells)
             kl = reduce(torch.add, terms.annealed.values()) if terms.annealed else torch.zeros_like(log_px)
             bound = log_px - kl_weight * kl
-        else:  # (s, n, d): L_s, whose KL is what it leaves of the mean log p(x | z, c)
+        else:  # (s, n, d): L_s; its KL is the mean log p(x | z, c) - L_s
             log_p = self.likelihood.log_prob(z, cells)  # (s, n)
             bound = log_mean_exp(log_p + kl_weight * self.prior.log_ratio(qz, z, cells))
             log_px = log_p.mean(0)
@@ -147,15 +202,28 @@ class ELBOModule(BaseModuleClass):
             "kl_local": kl if z.dim() > 2 else terms.annealed or kl,
             "kl_global": parameters,
             "extra_metrics": means,
+            "logits": terms.log_r,
         }
 
-    # What scvi-tools asks of a module: the same steps under its names.
+    # Methods that scvi-tools requires of a module
 
     def _get_inference_input(self, tensors: dict[str, Tensor], **kwargs) -> dict:
         return {"cells": self.read(tensors)}
 
     def inference(self, cells: Cells, n_samples: int = 1) -> dict:
-        """q(z | x, c) and z ~ q, (n, d) or (n_samples, n, d)."""
+        """Posterior and draws from it.
+
+        Parameters
+        ----------
+        cells
+            n cells.
+        n_samples
+            Draws s for each cell, at least 1.
+
+        Returns
+        -------
+        ``cells``, ``qz`` (n, d), and ``z`` (n, d), or (s, n, d) with more than one draw.
+        """
         qz = self.encode(cells)
         return {"cells": cells, "qz": qz, "z": qz.rsample() if n_samples == 1 else qz.rsample((n_samples,))}
 
@@ -163,23 +231,65 @@ class ELBOModule(BaseModuleClass):
         return {"z": inference_outputs["z"], "cells": inference_outputs["cells"]}
 
     def generative(self, z: Tensor, cells: Cells) -> dict:
-        """p(x | z, c)."""
+        """p(x | z, c) under the name ``px``.
+
+        Parameters
+        ----------
+        z
+            (..., n, d) latent.
+        cells
+            n cells, for their conditions and library sizes.
+
+        Returns
+        -------
+        ``px`` (..., n, g).
+        """
         return {"px": self.decode(z, cells)}
 
     def loss(
         self, tensors: dict, inference_outputs: dict, generative_outputs: dict, kl_weight: float = 1.0, n_obs: int = 1
     ) -> LossOutput:
-        """See `objective`."""
+        """The loss of ``objective`` for given draws.
+
+        Parameters
+        ----------
+        tensors
+            Not used.
+        inference_outputs
+            Result of ``inference``.
+        generative_outputs
+            Not used.
+        kl_weight
+            Weight of the annealed terms, 0 or more.
+        n_obs
+            Number of training cells.
+
+        Returns
+        -------
+        Loss and its terms in nats.
+        """
         cells, qz, z = (inference_outputs[key] for key in ("cells", "qz", "z"))
         return LossOutput(**self._losses(cells, qz, z, kl_weight, n_obs))
 
     def sample(self, cells: Cells, z: Tensor) -> Tensor:
-        """X ~ p(x | z, c), (n, g)."""
+        """Draw x from p(x | z, c).
+
+        Parameters
+        ----------
+        cells
+            n cells, for their conditions and library sizes.
+        z
+            (..., n, d) latent.
+
+        Returns
+        -------
+        (..., n, g) values.
+        """
         return self.decode(z, cells).sample()
 
 
 def log_mean_exp(log_w: Tensor) -> Tensor:
-    """Log of the mean of w over its first axis."""
+    """Log of the mean of w over the first axis of log w (s, ...)."""
     return log_w.logsumexp(0) - math.log(len(log_w))
 
 

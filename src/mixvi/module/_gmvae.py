@@ -22,14 +22,15 @@ class GMVAEModule(ELBOModule):
         kl_z = sum_k r_k KL_k
         kl_y = KL(Cat(r) || Cat(pi)) = sum_k r_k log(r_k / pi_k)
 
-    r is the best q(y | x) there is beside this q(z | x, c); with it kl_z + kl_y = -log sum_k pi_k exp(-KL_k). A cell
-    with a label has the one-hot r instead, so that kl_y = -log pi_y, and adds ``label`` = -log r_y, the cost of
-    guessing the label (Kingma 2014). The weights add -log Dirichlet(pi | alpha) once for all cells. Probabilities that
-    users get are calibrated by a temperature T >= 1, found when training ends (`mixvi.cluster.calibration`).
+    For this q(z | x, c), r is the q(y | x, c) with the largest bound. Then kl_z + kl_y = -log sum_k pi_k exp(-KL_k).
+    For a labelled cell, r is one-hot instead, so kl_y = -log pi_y. The loss of such a cell adds ``label`` = -log r_y,
+    the classification loss (Kingma 2014), with the r of the formula. The weights add -log Dirichlet(pi | alpha) once
+    for all cells. A temperature T >= 1 calibrates the probabilities that users get. It is found at the end of training
+    (`mixvi.cluster.calibration`).
 
-    ``hierarchical=True`` lets a second latent shape the components (Dilokthanakul 2016): w ~ N(0, I),
-    p(z | w, y = k) = N(mu_k(w), diag s_k(w)^2), q(w | x, c) a diagonal normal, and one more term,
-    kl_w = KL(q(w | x, c) || N(0, I)); KL_k then stands under w ~ q(w | x, c).
+    With ``hierarchical=True``, a second latent w shapes the components (Dilokthanakul 2016): w ~ N(0, I) and
+    p(z | w, y = k) = N(mu_k(w), diag s_k(w)^2). q(w | x, c) is a diagonal normal, and KL_k uses one draw of w from it.
+    A further term is kl_w = KL(q(w | x, c) || N(0, I)).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A minibatch of cells, and what is registered of them, as values. Letters are those of `mixvi.module`."""
+"""A minibatch of cells, and the registered columns. Letters are those of ``mixvi.module._elbo``."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,38 +10,37 @@ from mixvi.ops.csr import dense, split
 
 
 class Layout(NamedTuple):
-    """What is registered: all a module has to know of the data before it sees a cell."""
+    """Number and kind of the registered columns. A module needs no more to be built."""
 
     n_genes: int
-    batch_levels: int = 0  # levels of the batch; 0 when there is none
-    covariate_levels: tuple[int, ...] = ()  # levels of each further categorical covariate
+    batch_levels: int = 0  # number of batches; 0 if no batch is registered
+    covariate_levels: tuple[int, ...] = ()  # number of levels of each further categorical covariate
     n_continuous: int = 0
     n_labels: int = 0
-    size_factor: bool = False  # library sizes come from the user, not from the counts
+    size_factor: bool = False  # whether the user registered library sizes
 
     @property
     def n_conditions(self) -> int:
-        """Width q of the conditions."""
+        """Width q of the conditions, which are one-hot columns and continuous covariates."""
         return self.batch_levels + sum(self.covariate_levels) + self.n_continuous
 
     def without_conditions(self) -> "Layout":
-        """The same, for a part that does not see c."""
+        """The same without conditions, for a part that does not use c."""
         return self._replace(batch_levels=0, covariate_levels=(), n_continuous=0)
 
 
 class Cells(NamedTuple):
     """A minibatch of n cells. Matrices with genes may be CSR (`mixvi.ops.csr`)."""
 
-    x: Tensor  # (n, g) as registered: what the likelihood scores
-    seen: Tensor  # (n, g) what the encoders see of it
-    library: Tensor  # (n, 1) total count, or the registered size factor
-    c: Tensor  # (n, q) one-hot batch and covariates, then standardised continuous ones; q >= 0
-    y: Tensor  # (n, l) one-hot label, a row of zeros where unlabelled; l >= 0
-    guide: Tensor  # (n, k) how strongly training pulls the cell to each component; k >= 0
+    x: Tensor  # (n, g) registered values, for the likelihood
+    seen: Tensor  # (n, g) the values that the encoders read
+    library: Tensor  # (n, 1) library size: total count, or the registered size factor
+    c: Tensor  # (n, q) one-hot batch and covariates, then standardised continuous covariates; q >= 0
+    y: Tensor  # (n, l) one-hot label; zeros if the cell is unlabelled; l >= 0
 
     @property
     def label(self) -> Tensor:
-        """(n,) class of each cell, -1 where it is unlabelled."""
+        """(n,) class of each cell; -1 if it is unlabelled."""
         return pad(self.y, (1, 0), value=0.5).argmax(-1) - 1
 
     def filled(self) -> "Cells":

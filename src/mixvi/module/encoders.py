@@ -1,9 +1,10 @@
-"""Encoders: what a cell says about its place in the latent space, q(z | x, c).
+"""Encoders: the posterior q(z | x, c) of the latent.
 
-Every encoder maps x (n, g) and c (n, q) to a distribution over z with ``loc`` and ``scale`` of shape (n, d).
+Each encoder maps x (n, g) and c (n, q) to a distribution over z, with ``loc`` and ``scale`` of shape (n, d).
 """
 
 from abc import abstractmethod
+from typing import override
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,12 @@ from torch.distributions import Distribution, Normal, constraints
 
 from mixvi.module.nets import Hidden, Trunk
 
-SCALE_FLOOR = 1e-4  # a posterior narrower than this makes log q(z | x) overflow in float32
-LOG_SCALE_CEILING = 10.0  # and one wider than e^10 its KL
+SCALE_FLOOR = 1e-4  # below it, log q(z | x) overflows in float32
+LOG_SCALE_CEILING = 10.0  # above it, the KL overflows
 
 
 class Encoder(nn.Module):
-    """q(z | x, c): a trunk on (x, c) and heads of its own. With hidden layers, the first discounts conditions."""
+    """q(z | x, c): hidden layers on (x, c), and linear heads. The first layer subtracts condition effects from x."""
 
     def __init__(self, n_genes: int, n_conditions: int, n_latent: int, hidden: Hidden):
         super().__init__()
@@ -25,10 +26,34 @@ class Encoder(nn.Module):
 
     @abstractmethod
     def forward(self, x: Tensor, c: Tensor) -> Distribution:
-        """Posterior of n cells."""
+        """q(z | x, c) of n cells.
+
+        Parameters
+        ----------
+        x
+            (n, g) values that the encoder reads, dense or CSR.
+        c
+            (n, q) conditions.
+
+        Returns
+        -------
+        (n, d) posterior.
+        """
 
     def discounted(self, x: Tensor, c: Tensor) -> Tensor:
-        """X (n, g) less what conditions add to it, as the first layer sees it."""
+        """X without the effects of the conditions, as the first hidden layer uses it.
+
+        Parameters
+        ----------
+        x
+            (n, g) dense values that the encoder reads.
+        c
+            (n, q) conditions.
+
+        Returns
+        -------
+        (n, g) x - (c - c_mean) @ effects. It is x itself if there are no hidden layers or no conditions.
+        """
         if self.trunk.is_linear or not self.trunk.n_conditions:
             return x
         first = self.trunk.layers[0]
@@ -36,7 +61,17 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def discount(self, effects: Tensor, c_mean: Tensor) -> None:
-        """Take (c - c_mean) @ effects (q, g) from x, and start with a posterior mean that c itself does not move."""
+        """Set the effects (c - c_mean) @ effects that the first hidden layer subtracts from x.
+
+        The posterior mean then starts without a direct effect of c. A linear encoder does not change.
+
+        Parameters
+        ----------
+        effects
+            (q, g) effects of the conditions on x.
+        c_mean
+            (q,) mean condition.
+        """
         if not self.trunk.is_linear:
             self.trunk.layers[0].effects.copy_(effects)
             self.trunk.layers[0].c_mean.copy_(c_mean)
@@ -44,7 +79,7 @@ class Encoder(nn.Module):
 
 
 class Delta(Distribution):
-    """All mass at ``loc`` (n, d): the limit of a normal whose scale goes to 0. Its entropy is left out."""
+    """All mass at ``loc`` (n, d): a normal in the limit of scale 0. The bound does not count its entropy."""
 
     arg_constraints = {"loc": constraints.real_vector}
     has_rsample = True
@@ -55,20 +90,20 @@ class Delta(Distribution):
         super().__init__(batch_shape=loc.shape, validate_args=False)
 
     @property
+    @override
     def mean(self) -> Tensor:
-        """The point itself."""
         return self.loc
 
+    @override
     def rsample(self, sample_shape=()) -> Tensor:
-        """The point itself, as often as asked for."""
         return self.loc.expand(torch.Size(sample_shape) + self.loc.shape)
 
 
 class DeltaEncoder(Encoder):
     """q(z | x, c) = delta at e(x, c)."""
 
+    @override
     def forward(self, x: Tensor, c: Tensor) -> Delta:
-        """Posterior of n cells."""
         return Delta(self.loc(self.trunk(x, c)))
 
 
@@ -79,8 +114,8 @@ class NormalEncoder(Encoder):
         super().__init__(n_genes, n_conditions, n_latent, hidden)
         self.log_scale = nn.Linear(self.trunk.n_out, n_latent)
 
+    @override
     def forward(self, x: Tensor, c: Tensor) -> Normal:
-        """Posterior of n cells."""
         h = self.trunk(x, c)
         return Normal(
             self.loc(h), self.log_scale(h).clamp(max=LOG_SCALE_CEILING).exp() + SCALE_FLOOR, validate_args=False

@@ -1,15 +1,14 @@
-"""Likelihoods: a decoder and the distribution it feeds, p(x | z, c).
+"""Likelihoods: the decoder and its distribution p(x | z, c).
 
-Every likelihood is built from ``(layout, n_latent, hidden)`` and maps z (..., n, d) and a minibatch to a distribution
-over x (..., n, g). ``log_prob`` is its log density at the minibatch, summed over genes and as fast as it can be had;
-``expected_log_prob`` is E_q of it. ``support`` names the data it can describe, ``prepare`` is what encoders see of x.
+Each likelihood is built from ``(layout, n_latent, hidden)``. It maps a latent z (..., n, d) and a minibatch of cells to
+a distribution over x (..., n, g). ``support`` says which values it describes:
 
 - ``"count"``: non-negative integers; ``"unit"``: values in [0, 1]; ``"real"``: any finite values.
 """
 
 import math
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import override
 
 import scvi.distributions as scvi_distributions
 import torch
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
+from mixvi.module._likelihood import Likelihood
 from mixvi.module.cells import Cells, Layout
-from mixvi.module.nets import Hidden, Trunk
+from mixvi.module.nets import Hidden
 from mixvi.ops.count_log_prob import (
     log_negative_binomial,
     log_negative_binomial_softmax,
@@ -27,68 +27,20 @@ from mixvi.ops.count_log_prob import (
 )
 from mixvi.ops.csr import dense, map_entries
 
-EDGE = 0.05  # keeps links finite
-
-
-class Likelihood(nn.Module):
-    """p(x | z, c): a trunk on (z, c) and a head of its own."""
-
-    support: ClassVar[Literal["count", "unit", "real"]]
-
-    def __init__(self, layout: Layout, n_latent: int, hidden: Hidden):
-        super().__init__()
-        self.trunk = Trunk(n_latent, layout.n_conditions, hidden)
-
-    @staticmethod
-    def prepare(x: Tensor) -> Tensor:
-        """What the encoders see of x (n, g)."""
-        return x
-
-    @staticmethod
-    def scaled(cells: Cells) -> Tensor:
-        """X (n, g) on the scale of what the decoder gives: shares of the library, of counts."""
-        return dense(cells.x)
-
-    @property
-    @abstractmethod
-    def head(self) -> nn.Linear:
-        """What turns features of the trunk into the mean of x, before its link."""
-
-    @abstractmethod
-    def link(self, mean: Tensor) -> Tensor:
-        """Means (..., g) of scaled x as what the head would have to give."""
-
-    @torch.no_grad()
-    def add_effects(self, mean: Tensor, effects: Tensor, c_mean: Tensor) -> None:
-        """Start with an intercept for each condition: (c - c_mean) @ effects (q, g), around the mean (g,)."""
-        q = self.trunk.n_conditions
-        if q and not self.trunk.is_linear:
-            linked = self.link(mean + effects) - self.link(mean)
-            weight = self.head.weight[:, self.trunk.n_out - q :]
-            self.head.bias.add_((weight - linked.t()) @ c_mean)
-            weight.copy_(linked.t())
-
-    @abstractmethod
-    def forward(self, z: Tensor, cells: Cells) -> Distribution:
-        """p(x | z, c) of n cells, one distribution a gene: (..., n, g)."""
-
-    @abstractmethod
-    def log_prob(self, z: Tensor, cells: Cells) -> Tensor:
-        """Log p(x | z, c) of n cells at z (..., n, d): (..., n)."""
-
-    @abstractmethod
-    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: Cells) -> Tensor:
-        """E_q[log p(x | z, c)] (n,): in closed form, or at the one z ~ q (n, d)."""
+EDGE = 0.05  # keeps the links finite where a mean is 0 or 1
 
 
 class Normal(Likelihood):
-    """x_g ~ N(mu_g(z, c), sigma^2), one sigma for all genes.
+    """x_g ~ N(mu_g(z, c), sigma^2), with one sigma for all genes.
+
+    If mu is linear in z and q(z | x, c) = N(m, diag s^2), the expected log-likelihood is exact:
+    log N(x; mu(m), sigma^2) - sum_j s_j^2 ||W_j||^2 / (2 sigma^2), where W_j are the weights of z_j.
 
     Parameters
     ----------
     sigma
-        Fixed standard deviation; ``None`` learns it. A fixed one makes -log p the squared error over 2 sigma^2, plus
-        a constant.
+        Fixed standard deviation, above 0. ``None`` learns it. If it is fixed, -log p is the squared error divided by
+        2 sigma^2, plus a constant.
     """
 
     support = "real"
@@ -100,16 +52,16 @@ class Normal(Likelihood):
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)
 
     @property
+    @override
     def head(self) -> nn.Linear:
-        """See `Likelihood.head`."""
         return self.loc
 
+    @override
     def link(self, mean: Tensor) -> Tensor:
-        """The identity."""
         return mean
 
+    @override
     def forward(self, z: Tensor, cells: Cells) -> Distribution:
-        """See the class."""
         loc = self.loc(self.trunk(z, cells.c))
         return torch.distributions.Normal(loc, self.log_sigma.exp().expand_as(loc), validate_args=False)
 
@@ -118,12 +70,12 @@ class Normal(Likelihood):
         """Whether mu is linear in z, mu = W z + A c + b."""
         return self.trunk.is_linear
 
+    @override
     def log_prob(self, z: Tensor, cells: Cells) -> Tensor:
-        """See the class."""
         return self(z, cells).log_prob(dense(cells.x)).sum(-1)
 
+    @override
     def expected_log_prob(self, z: Tensor, qz: Distribution, cells: Cells) -> Tensor:
-        """Linear: log N(x; mu(m), sigma^2) - sum_j s_j^2 ||W_j||^2 / (2 sigma^2), exact; else at the sample."""
         if not self.is_linear:
             return self.log_prob(z, cells)
         w = self.loc.weight[:, : qz.loc.shape[-1]]  # (g, d)
@@ -135,7 +87,7 @@ class Normal(Likelihood):
 
 
 class Bernoulli(Likelihood):
-    """x_g ~ Bernoulli(rho_g(z, c)); grey values in between are scored by the same cross-entropy."""
+    """x_g ~ Bernoulli(rho_g(z, c)). Values between 0 and 1 use the same cross-entropy."""
 
     support = "unit"
 
@@ -144,32 +96,28 @@ class Bernoulli(Likelihood):
         self.logits = nn.Linear(self.trunk.n_out, layout.n_genes)
 
     @property
+    @override
     def head(self) -> nn.Linear:
-        """See `Likelihood.head`."""
         return self.logits
 
+    @override
     def link(self, mean: Tensor) -> Tensor:
-        """Log odds."""
         return mean.clamp(EDGE, 1 - EDGE).logit()
 
+    @override
     def forward(self, z: Tensor, cells: Cells) -> Distribution:
-        """See the class."""
         return torch.distributions.Bernoulli(logits=self.logits(self.trunk(z, cells.c)), validate_args=False)
 
+    @override
     def log_prob(self, z: Tensor, cells: Cells) -> Tensor:
-        """See the class."""
         return self(z, cells).log_prob(dense(cells.x)).sum(-1)
-
-    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: Cells) -> Tensor:
-        """At the sample."""
-        return self.log_prob(z, cells)
 
 
 class CountLikelihood(Likelihood):
-    """Counts with mean mu = library * rho(z, c), rho on the simplex: the share of each gene.
+    """Counts with mean mu = library size * rho(z, c). The shares rho of the genes are positive and sum to 1.
 
-    Where the user registered size factors of their own, these need not be totals; then mu = size factor * rho with
-    rho > 0 but free.
+    With registered size factors, mu = size factor * rho. Then rho is positive but does not sum to 1, because a size
+    factor need not be the total count. The encoders read log(1 + counts).
     """
 
     support = "count"
@@ -180,78 +128,85 @@ class CountLikelihood(Likelihood):
         self.free = layout.size_factor
 
     @staticmethod
+    @override
     def prepare(x: Tensor) -> Tensor:
-        """Counts enter the encoders on the log scale."""
         return map_entries(torch.log1p, x)
 
     @staticmethod
+    @override
     def scaled(cells: Cells) -> Tensor:
-        """Shares of the library."""
         return dense(cells.x) / cells.library
 
     @property
+    @override
     def head(self) -> nn.Linear:
-        """See `Likelihood.head`."""
         return self.rho
 
+    @override
     def link(self, mean: Tensor) -> Tensor:
-        """Logs of shares, or what softplus takes there, of a mean with EDGE of an even share more."""
+        # the inverse of softmax or softplus, of a mean that is never 0
         mean = mean.clamp(min=0) + EDGE / mean.shape[-1]
         return mean + (-torch.expm1(-mean)).log() if self.free else mean.log()
 
     def shares(self, h: Tensor) -> Tensor:
-        """Rho (..., n, g) from the features of the trunk."""
+        """Rho (..., n, g) from the output (..., n, h) of the hidden layers."""
         rho = self.rho(h)
         return softplus(rho) if self.free else rho.softmax(dim=-1)
 
     @abstractmethod
-    def forward(self, z: Tensor, cells: Cells) -> Distribution:
-        """p(x | z, c) of n cells, one distribution a gene: (..., n, g)."""
-
-    @abstractmethod
     def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:
-        """Log p(x | z, c) (n,) from the features of the trunk at one z a cell."""
+        """Log p(x | z, c), summed over genes, from the output of the hidden layers.
 
+        It does not compute lgamma for counts of zero (`mixvi.ops.count_log_prob`).
+
+        Parameters
+        ----------
+        h
+            (n, h) output of the hidden layers at one z for each cell.
+        cells
+            n cells.
+
+        Returns
+        -------
+        (n,) nats.
+        """
+
+    @override
     def log_prob(self, z: Tensor, cells: Cells) -> Tensor:
-        """See the class; without lgamma where counts are zero (`mixvi.ops.count_log_prob`)."""
         if z.dim() > 2:
             return torch.stack([self.log_prob(one, cells) for one in z])
         return self.log_prob_at(self.trunk(z, cells.c), cells)
-
-    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: Cells) -> Tensor:
-        """At the sample."""
-        return self.log_prob(z, cells)
 
 
 class Poisson(CountLikelihood):
     """x_g ~ Poisson(mu_g)."""
 
+    @override
     def forward(self, z: Tensor, cells: Cells) -> Distribution:
-        """See the class."""
         rho = self.shares(self.trunk(z, cells.c))
         return scvi_distributions.Poisson(cells.library * rho, scale=rho, validate_args=False)
 
+    @override
     def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:
-        """See the class."""
         return log_poisson(cells.x, cells.library * self.shares(h))
 
 
 class NegativeBinomial(CountLikelihood):
-    """x_g ~ NB(mean mu_g, inverse dispersion theta_g): variance mu + mu^2 / theta."""
+    """x_g ~ NB(mean mu_g, inverse dispersion theta_g), with variance mu + mu^2 / theta."""
 
     def __init__(self, layout: Layout, n_latent: int, hidden: Hidden):
         super().__init__(layout, n_latent, hidden)
         self.log_theta = nn.Parameter(torch.zeros(layout.n_genes))
 
+    @override
     def forward(self, z: Tensor, cells: Cells) -> Distribution:
-        """See the class."""
         rho = self.shares(self.trunk(z, cells.c))
         return scvi_distributions.NegativeBinomial(
             mu=cells.library * rho, theta=self.log_theta.exp(), scale=rho, validate_args=False
         )
 
+    @override
     def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:
-        """See the class."""
         theta = self.log_theta.exp()
         if self.free:
             return log_negative_binomial(cells.x, cells.library * self.shares(h), theta)
@@ -259,15 +214,15 @@ class NegativeBinomial(CountLikelihood):
 
 
 class ZeroInflatedNegativeBinomial(CountLikelihood):
-    """x_g = 0 with probability pi_g(z, c), else NB(mu_g, theta_g)."""
+    """x_g = 0 with probability pi_g(z, c). Otherwise x_g ~ NB(mu_g, theta_g)."""
 
     def __init__(self, layout: Layout, n_latent: int, hidden: Hidden):
         super().__init__(layout, n_latent, hidden)
         self.log_theta = nn.Parameter(torch.zeros(layout.n_genes))
         self.zero_logits = nn.Linear(self.trunk.n_out, layout.n_genes)
 
+    @override
     def forward(self, z: Tensor, cells: Cells) -> Distribution:
-        """See the class."""
         h = self.trunk(z, cells.c)
         rho = self.shares(h)
         return scvi_distributions.ZeroInflatedNegativeBinomial(
@@ -275,8 +230,8 @@ class ZeroInflatedNegativeBinomial(CountLikelihood):
             validate_args=False,
         )  # fmt: skip
 
+    @override
     def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:
-        """See the class."""
         return log_zero_inflated(cells.x, cells.library * self.shares(h), self.log_theta.exp(), self.zero_logits(h))
 
 

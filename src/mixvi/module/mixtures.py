@@ -1,6 +1,7 @@
-"""Priors that are mixtures: their components are the clusters."""
+"""Mixture priors p(z, y). Clusters are components, or sums of several."""
 
 from abc import abstractmethod
+from typing import override
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +12,19 @@ from mixvi.module.encoders import NormalEncoder
 from mixvi.module.nets import Hidden, Trunk
 from mixvi.module.priors import Prior, Terms, standard
 
-MAX_COMPONENTS = 64  # room for components, unless more are wanted
-OFF = -1e9  # log weight of a component that is switched off: exp gives 0, and no NaN on the way
+MAX_COMPONENTS = 64  # number of components in memory, unless the user sets another
+OFF = -1e9  # log weight of an inactive component: its weight is exactly 0, and gradients are finite
 
 
 class MixturePrior(Prior):
-    """p(z, y) = pi_y p(z | y): K components, of which some may be switched off.
+    """p(z, y) = pi_y p(z | y): K components, some of which may be inactive.
 
-    The posterior of y that makes the bound tightest given q(z | x) is the responsibility
-    r_k = softmax_k(log pi_k - KL_k), KL_k = KL(q(z | x) || p(z | y = k)). A labelled cell has its own one-hot r, and
-    adds -log r_y: what it costs to guess the label. Components start as N(0, I) with equal weights, where all terms
-    but KL(q || N(0, I)) vanish: an untouched mixture is the prior of a VAE.
+    For a given q(z | x), the posterior of y with the largest bound is the responsibility
+    r_k = softmax_k(log pi_k - KL_k), KL_k = KL(q(z | x) || p(z | y = k)). For a labelled cell, r is one-hot. All
+    components start as N(0, I) with equal weights. Then kl_y = 0 and the prior is that of a VAE.
+
+    Terms: kl_z = sum_k r_k KL_k, kl_y = KL(Cat(r) || Cat(pi)), and label = -log r_y of a labelled cell, with the r of
+    the formula.
     """
 
     def __init__(self, n_components: int | None, concentration: float):
@@ -35,22 +38,54 @@ class MixturePrior(Prior):
 
     @abstractmethod
     def given(self, cells: Cells, mean: bool) -> tuple[Normal, dict[str, Tensor]]:
-        """p(z | y) of all components, broadcastable to (n, K, d), and the terms of what else it depends on."""
+        """p(z | y) of all components, and the KL terms of further latent variables.
+
+        Parameters
+        ----------
+        cells
+            n cells.
+        mean
+            Set a further latent variable to its posterior mean; ``False`` draws it.
+
+        Returns
+        -------
+        Normals that broadcast to (n, K, d), and terms (n,) in nats by name.
+        """
 
     @abstractmethod
     def given_draw(self, cells: Cells, shape: torch.Size) -> tuple[Normal, Tensor]:
-        """p(z | y) of all components, broadcastable to (..., n, K, d), at ``shape`` draws of what else it depends on.
+        """p(z | y) of all components at draws of further latent variables.
 
-        And the log ratio of prior to posterior of that, broadcastable to (..., n).
+        Parameters
+        ----------
+        cells
+            n cells.
+        shape
+            Shape (...) of the draws for each cell.
+
+        Returns
+        -------
+        Normals that broadcast to (..., n, K, d), and the log ratio of prior to posterior of the further latent
+        variables, which broadcasts to (..., n).
         """
 
     @abstractmethod
     def component_parameters(self) -> list[nn.Parameter]:
-        """The parameters that tell components apart, to be held still while the latent space takes shape."""
+        """Parameters that differ between components. They are frozen during pretraining."""
 
     @abstractmethod
     def place(self, loc: Tensor, scale: Tensor, weight: Tensor) -> None:
-        """Put the first components where the data are: loc, scale (k, d), weight (k,); switch off the others."""
+        """Set the first k components, and switch off the others.
+
+        Parameters
+        ----------
+        loc
+            (k, d) means.
+        scale
+            (k, d) standard deviations, above 0.
+        weight
+            (k,) weights, above 0.
+        """
 
     def _switch_on(self, k: int) -> int:
         self.active[:] = torch.arange(self.n_room, device=self.active.device) < k
@@ -61,11 +96,8 @@ class MixturePrior(Prior):
         """Log pi (K,)."""
         return self.logits.masked_fill(~self.active, OFF).log_softmax(-1)
 
+    @override
     def kl(self, qz: Distribution, z: Tensor, cells: Cells) -> Terms:
-        """kl_z = sum_k r_k KL_k; kl_y = KL(Cat(r) || Cat(pi)); label = -log r_y of the labelled cells.
-
-        Where training guides the cells, guide = -sum_k g_k log r_k: it is no part of the bound.
-        """
         log_pi = self.log_weights()
         pz, others = self.given(cells, mean=False)
         kl_k = _component_kl(qz, pz)  # (n, K)
@@ -77,12 +109,10 @@ class MixturePrior(Prior):
         kl_z = (r * kl_k).sum(-1)
         kl_y = -(r * log_pi).sum(-1) - entropy
         fixed = {"label": -(y * log_r).sum(-1)} if cells.y.shape[-1] else {}
-        if cells.guide.shape[-1]:
-            fixed["guide"] = -(cells.guide * log_r).sum(-1)
-        return Terms({"kl_z": kl_z, "kl_y": kl_y, **others}, fixed)
+        return Terms({"kl_z": kl_z, "kl_y": kl_y, **others}, fixed, log_r)
 
+    @override
     def log_ratio(self, qz: Distribution, z: Tensor, cells: Cells) -> Tensor:
-        """Log p(z | c) - log q(z | x, c), y summed out; log p(z, y | c) - log q(z | x, c) where y is known."""
         pz, others = self.given_draw(cells, z.shape[:-2])
         log_pzy = self.log_weights() + pz.log_prob(z.unsqueeze(-2)).sum(-1)  # (..., n, K)
         y = self._labels(cells)
@@ -90,29 +120,54 @@ class MixturePrior(Prior):
         return log_pz + others - qz.log_prob(z).sum(-1)
 
     def responsibilities(self, qz: Distribution, cells: Cells) -> Tensor:
-        """q(y | x) (n, K), without a look at labels."""
+        """q(y | x), computed without the labels.
+
+        Parameters
+        ----------
+        qz
+            (n, d) posterior.
+        cells
+            n cells.
+
+        Returns
+        -------
+        (n, K) probabilities; rows sum to 1.
+        """
         return self.log_responsibilities(qz, cells).exp()
 
     def log_responsibilities(self, qz: Distribution, cells: Cells) -> Tensor:
-        """Log q(y | x) (n, K), without a look at labels."""
+        """Log q(y | x), computed without the labels.
+
+        Parameters
+        ----------
+        qz
+            (n, d) posterior.
+        cells
+            n cells.
+
+        Returns
+        -------
+        (n, K) log probabilities in nats.
+        """
         pz, _ = self.given(cells, mean=True)
         return (self.log_weights() - _component_kl(qz, pz)).log_softmax(-1)
 
+    @override
     def move(self, z: Tensor, c: Tensor, other: Tensor) -> Tensor:
-        """Z itself: components know of no condition."""
         return z
 
+    @override
     def log_density(self) -> Tensor:
-        """Log Dirichlet(pi | alpha) up to its constant, a scalar: the prior of the weights."""
+        # log Dirichlet(pi | alpha), up to a constant
         return (self.concentration - 1) * (self.log_weights() * self.active).sum()
 
     def _labels(self, cells: Cells) -> Tensor:
-        """Labels as components: (n, l) -> (n, K)."""
+        """One-hot labels as components: (n, l) -> (n, K)."""
         return nn.functional.pad(cells.y, (0, self.n_room - cells.y.shape[-1]))
 
 
 class GaussianMixture(MixturePrior):
-    """p(z | y) = N(mu_y, diag s_y^2)."""
+    """p(z | y) = N(mu_y, diag s_y^2), y ~ Cat(pi)."""
 
     generative = ("p(pi)", "p(y | pi)", "p(z | y)")
     inference = ("q(y | x, c)",)
@@ -122,38 +177,39 @@ class GaussianMixture(MixturePrior):
         self.loc = nn.Parameter(torch.zeros(self.n_room, n_latent))
         self.log_scale = nn.Parameter(torch.zeros(self.n_room, n_latent))
 
+    @override
     def component_parameters(self) -> list[nn.Parameter]:
-        """Weights, means and scales."""
         return [self.logits, self.loc, self.log_scale]
 
+    @override
     def given(self, cells: Cells, mean: bool) -> tuple[Normal, dict[str, Tensor]]:
-        """See the class; there is nothing else."""
         return Normal(self.loc, self.log_scale.exp(), validate_args=False), {}
 
+    @override
     def given_draw(self, cells: Cells, shape: torch.Size) -> tuple[Normal, Tensor]:
-        """See the class; there is nothing else."""
         return self.given(cells, mean=False)[0], self.loc.new_zeros(())
 
+    @override
     def components(self, cells: Cells) -> tuple[Tensor, Normal]:
-        """All of them."""
         return self.log_weights(), Normal(self.loc[None], self.log_scale[None].exp(), validate_args=False)
 
     @torch.no_grad()
+    @override
     def place(self, loc: Tensor, scale: Tensor, weight: Tensor) -> None:
-        """See `MixturePrior.place`."""
         k = self._switch_on(len(weight))
         self.loc[:k], self.log_scale[:k], self.logits[:k] = loc, scale.log(), weight.log()
 
+    @override
     def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
-        """Y ~ Cat(pi), or one of the chosen components, then z ~ N(mu_y, diag s_y^2)."""
         y = _draw_components(self.log_weights(), component, c.shape[0])
         return Normal(self.loc[y], self.log_scale[y].exp(), validate_args=False).sample()
 
 
 class HierarchicalMixture(MixturePrior):
-    """p(z | w, y) = N(mu_y(w), diag s_y(w)^2), w ~ N(0, I): components of free shape (Dilokthanakul 2016, eq. 3).
+    """p(z | w, y) = N(mu_y(w), diag s_y(w)^2), w ~ N(0, I): components of any shape (Dilokthanakul 2016, eq. 3).
 
-    q(w | x, c) is a diagonal normal; the terms of z and y stand under one sample of it, and kl_w is its own.
+    q(w | x, c) is a diagonal normal. The terms of z and y use one draw of w. A further term is
+    kl_w = KL(q(w | x, c) || N(0, I)). p(z) is no finite mixture of normals.
     """
 
     generative = ("p(pi)", "p(y | pi)", "p(w)", "p(z | w, y)")
@@ -172,8 +228,8 @@ class HierarchicalMixture(MixturePrior):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
+    @override
     def component_parameters(self) -> list[nn.Parameter]:
-        """Weights and the heads that give means and scales."""
         return [self.logits, *self.loc.parameters(), *self.log_scale.parameters()]
 
     def at(self, w: Tensor) -> Normal:
@@ -182,31 +238,31 @@ class HierarchicalMixture(MixturePrior):
         loc, log_scale = (head(h).unflatten(-1, self.shape) for head in (self.loc, self.log_scale))
         return Normal(loc, log_scale.exp(), validate_args=False)
 
+    @override
     def given(self, cells: Cells, mean: bool) -> tuple[Normal, dict[str, Tensor]]:
-        """See the class; kl_w = KL(q(w | x, c) || N(0, I))."""
         qw = self.encoder(cells.seen, cells.c)
         return self.at(qw.loc if mean else qw.rsample()), {"kl_w": kl_divergence(qw, standard(qw)).sum(-1)}
 
+    @override
     def given_draw(self, cells: Cells, shape: torch.Size) -> tuple[Normal, Tensor]:
-        """See the class; the ratio is that of w."""
         qw = self.encoder(cells.seen, cells.c)
         w = qw.rsample(shape)
         return self.at(w), (standard(qw).log_prob(w) - qw.log_prob(w)).sum(-1)
 
+    @override
     def components(self, cells: Cells) -> tuple[Tensor, Normal]:
-        """Not possible: w bends them."""
-        raise ValueError("With hierarchical=True p(z) is no finite mixture of normals: there is no exact evidence.")
+        raise ValueError("With hierarchical=True, p(z) is no finite mixture of normals. So there is no exact evidence.")
 
     @torch.no_grad()
+    @override
     def place(self, loc: Tensor, scale: Tensor, weight: Tensor) -> None:
-        """See `MixturePrior.place`: the heads' biases take the place, w may bend the components later."""
-        k = self._switch_on(len(weight))
+        k = self._switch_on(len(weight))  # only the biases are set; the weights on w stay
         self.loc.bias.unflatten(0, self.shape)[:k] = loc
         self.log_scale.bias.unflatten(0, self.shape)[:k] = scale.log()
         self.logits[:k] = weight.log()
 
+    @override
     def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
-        """W ~ N(0, I), y ~ Cat(pi) or one of the chosen components, then z ~ N(mu_y(w), diag s_y(w)^2)."""
         n = c.shape[0]
         y = _draw_components(self.log_weights(), component, n)
         w = torch.randn(n, self.shape[1], device=c.device, dtype=c.dtype)
@@ -214,13 +270,13 @@ class HierarchicalMixture(MixturePrior):
 
 
 def _component_kl(qz: Distribution, pz: Normal) -> Tensor:
-    """KL(q(z | x) || p(z | y = k)), (n, K), of q (n, d) against components (n or 1, K, d)."""
+    """KL(q(z | x) || p(z | y = k)) (n, K) of q (n, d) and components (n or 1, K, d)."""
     q = Normal(qz.loc.unsqueeze(1), qz.scale.unsqueeze(1), validate_args=False)
     return kl_divergence(q, pz).sum(-1)
 
 
 def _draw_components(log_pi: Tensor, component: Tensor | int | None, n: int) -> Tensor:
-    """N component indices, drawn from pi; or from the chosen ones by their weights in pi."""
+    """Draw n component indices (n,) from pi. If components are chosen, draw among them by their weights in pi."""
     if component is not None:
         chosen = torch.atleast_1d(torch.as_tensor(component, device=log_pi.device))
         log_pi = torch.full_like(log_pi, -torch.inf).index_copy(0, chosen, log_pi[chosen])

@@ -1,4 +1,4 @@
-"""Nets: the hidden layers that encoders, decoders and priors share."""
+"""Hidden layers of encoders, decoders and priors."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from mixvi.ops.norm_relu_dropout import activate
 
 
 class Hidden(NamedTuple):
-    """Width, depth and dropout of the hidden layers; ``n_layers=0`` leaves a linear map."""
+    """Width, number and dropout of the hidden layers. ``n_layers=0`` gives a linear map."""
 
     n_hidden: int = 128
     n_layers: int = 1
@@ -18,11 +18,11 @@ class Hidden(NamedTuple):
 
 
 class Trunk(nn.Module):
-    """Hidden layers that see the conditions: x (..., n, n_in), c (n, q) -> (..., n, n_out); x may be CSR.
+    """Hidden layers on x and the conditions c. They map x (..., n, n_in) and c (n, q) to (..., n, n_out).
 
-    What comes out ends in c itself, so that a linear head on it gives each condition an intercept of its own. Without
-    hidden layers the trunk is the plain ``[x, c]``. With ``n_conditions=0`` it looks past c, whatever its width. With
-    ``discounts`` the first hidden layer is one that discounts.
+    The output ends with c itself. So a linear head has an intercept for each condition. Without hidden layers, the
+    output is ``[x, c]``. With ``n_conditions=0``, c is not used. With ``discounts``, the first hidden layer subtracts
+    condition effects from x (see `Layer`).
     """
 
     def __init__(self, n_in: int, n_conditions: int, hidden: Hidden, discounts: bool = False):
@@ -37,14 +37,14 @@ class Trunk(nn.Module):
         self.n_out = (hidden.n_hidden if self.layers else n_in) + n_conditions
 
     def bare(self) -> "Trunk":
-        """A copy that sees no conditions and drops nothing out."""
+        """A copy with the same weights, without conditions and without dropout."""
         copy = Trunk(self.n_in, 0, self.hidden._replace(dropout_rate=0.0))
         copy.load_state_dict(self.state_dict(), strict=False)
         return copy
 
     @torch.no_grad()
     def follow(self, bare: dict[str, Tensor]) -> None:
-        """Go on from the state of a bare copy, with no weight on the conditions yet; what is discounted stays so."""
+        """Load the state of a ``bare()`` copy. Weights on the conditions become 0; condition effects do not change."""
         self.load_state_dict(bare, strict=False)
         for layer in self.layers:
             if layer.condition is not None:
@@ -56,7 +56,19 @@ class Trunk(nn.Module):
         return not self.layers
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        """Shared features of a cell; a trunk that sees no conditions needs none."""
+        """Output of the hidden layers, then c.
+
+        Parameters
+        ----------
+        x
+            (..., n, n_in) input, dense; CSR if it is (n, n_in).
+        c
+            (n, q) conditions. ``None`` is allowed if ``n_conditions=0``.
+
+        Returns
+        -------
+        (..., n, n_out), dense.
+        """
         for layer in self.layers:
             x = layer(x, c)
         if not self.n_conditions:
@@ -67,9 +79,9 @@ class Trunk(nn.Module):
 class Layer(nn.Module):
     """Linear in [x, c], then batch norm, ReLU and dropout, with the constants of scvi-tools' hidden layers.
 
-    The weight has a row for each input, so that what a sparse x picks are whole runs of memory. One that discounts is
-    linear in x - (c - c_mean) @ effects instead, x less what conditions add to it, and has no weights for c: with these
-    it could see like cells of two conditions as anything. Effects (q, n_in) are read off the data.
+    With ``discounts``, it is linear in x - (c - c_mean) @ effects instead. The effects (q, n_in) of the conditions are
+    estimated from the data and fixed. Such a layer has no weights for c, because they could separate similar cells of
+    different conditions. The weight has one row for each input, so a sparse x reads contiguous memory.
     """
 
     def __init__(self, n_in: int, n_conditions: int, n_out: int, dropout_rate: float, discounts: bool = False):
@@ -80,14 +92,26 @@ class Layer(nn.Module):
         self.condition = nn.Parameter(torch.empty(n_out, n_conditions)) if n_conditions and not discounts else None
         self.register_buffer("effects", torch.zeros(n_conditions, n_in) if discounts else None)
         self.register_buffer("c_mean", torch.zeros(n_conditions) if discounts else None)
-        bound = (n_in + n_conditions) ** -0.5  # torch's own for one matrix on [x, c]
+        bound = (n_in + n_conditions) ** -0.5  # torch's default for one matrix on [x, c]
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
         self.norm = nn.BatchNorm1d(n_out, momentum=0.01, eps=0.001)
         self.dropout = nn.Dropout(dropout_rate)
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
-        """(..., n, n_in) -> (..., n, n_out)."""
+        """Map (..., n, n_in) to (..., n, n_out).
+
+        Parameters
+        ----------
+        x
+            (..., n, n_in) input, dense; CSR if it is (n, n_in).
+        c
+            (n, q) conditions. ``None`` is allowed if there are none.
+
+        Returns
+        -------
+        (..., n, n_out), dense.
+        """
         h = linear(x, self.weight, self.bias)
         if self.condition is not None:
             h = h + c @ self.condition.t()

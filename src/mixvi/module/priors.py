@@ -1,13 +1,10 @@
-"""Priors: what is believed of z before a cell is seen, and what that costs.
+"""Priors p(z | c): the distribution of the latent before a cell is observed, and the KL term of the bound.
 
-``Prior.kl(qz, z, cells)`` gives the terms of KL( q(z, ... | x, c) || p(z, ... | c) ) by name, each (n,) in nats;
-``Prior.log_ratio(qz, z, cells)`` is log p(z, ... | c) - log q(z, ... | x, c) at draws z ~ q, for importance weights;
-``Prior.components(cells)`` is p(z | c) as a mixture of normals; ``Prior.sample(c, component)`` draws z (n, d) for
-conditions c (n, q); ``Prior.move(z, c, other)`` takes z from one condition to another.
+Letters are those of ``mixvi.module._elbo``: n cells, d latent, K components, q width of the conditions.
 """
 
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, override
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +16,17 @@ _IMPROPER = "A flat prior is improper: nothing can be drawn from it, and there i
 
 
 class Terms(NamedTuple):
-    """Terms of the bound by name, each (n,): ``annealed`` ones are warmed up, ``fixed`` ones always count in full."""
+    """Terms of the bound by name, each (n,) in nats."""
 
-    annealed: dict[str, Tensor]
-    fixed: dict[str, Tensor]
+    annealed: dict[str, Tensor]  # multiplied by the weight of the KL, which grows during warm-up
+    fixed: dict[str, Tensor]  # always with weight 1
+    log_r: Tensor | None = None  # (n, K) log responsibilities of a mixture, computed without the labels
 
 
 class Prior(nn.Module):
-    """p(z | c), and p(z, y | c) where there are components.
+    """p(z | c). A mixture has components y as well: p(z, y | c).
 
-    ``generative`` and ``inference`` name its factors, for `ELBOModule.factors`.
+    ``generative`` and ``inference`` name its factors for `ELBOModule.factors`.
     """
 
     generative: ClassVar[tuple[str, ...]]
@@ -36,61 +34,136 @@ class Prior(nn.Module):
 
     @abstractmethod
     def kl(self, qz: Distribution, z: Tensor, cells: Cells) -> Terms:
-        """Cost of coding n cells, by term."""
+        """Terms of KL( q(z, ... | x, c) || p(z, ... | c) ).
+
+        Parameters
+        ----------
+        qz
+            (n, d) posterior.
+        z
+            (n, d) or (s, n, d) draws from it.
+        cells
+            n cells.
+
+        Returns
+        -------
+        Terms by name, each (n,) in nats.
+        """
 
     @abstractmethod
     def log_ratio(self, qz: Distribution, z: Tensor, cells: Cells) -> Tensor:
-        """Log p(z, ... | c) - log q(z, ... | x, c) at z (..., n, d) ~ q: (..., n)."""
+        """Log p(z, ... | c) - log q(z, ... | x, c) of all latent variables, for importance weights.
+
+        Where the label y is known, p(z, y | c) replaces p(z | c).
+
+        Parameters
+        ----------
+        qz
+            (n, d) posterior.
+        z
+            (..., n, d) draws from it.
+        cells
+            n cells.
+
+        Returns
+        -------
+        (..., n) log ratios in nats.
+
+        Raises
+        ------
+        ValueError
+            If the prior is flat.
+        """
 
     @abstractmethod
     def components(self, cells: Cells) -> tuple[Tensor, Normal]:
-        """Log weights (K,) and normals (n or 1, K, d) that p(z | c) is the mixture of; K = 1 for a single one."""
+        """p(z | c) as a mixture of normals: log weights (K,), and normals (n or 1, K, d). Other priors have K = 1.
+
+        Raises
+        ------
+        ValueError
+            If p(z | c) is no finite mixture of normals.
+        """
 
     @abstractmethod
-    def sample(self, c: Tensor, component: int | None = None) -> Tensor:
-        """One z (n, d) for each row of c (n, q)."""
+    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+        """Draw one z from p(z | c) for each row of c.
+
+        Parameters
+        ----------
+        c
+            (n, q) conditions.
+        component
+            Component, or several (k,), of a mixture to draw from. ``None`` draws from the whole prior.
+
+        Returns
+        -------
+        (n, d) latent.
+
+        Raises
+        ------
+        ValueError
+            If the prior is flat, or if it has no components and ``component`` is given.
+        """
 
     @abstractmethod
     def move(self, z: Tensor, c: Tensor, other: Tensor) -> Tensor:
-        """Where z (n, d) of conditions c (n, q) would be under others (n, q): the same place in p(z | other)."""
+        """Move z from its condition to another one. Its position relative to p(z | c) stays the same.
+
+        Parameters
+        ----------
+        z
+            (n, d) latent.
+        c
+            (n, q) conditions of the cells.
+        other
+            (n, q) new conditions.
+
+        Returns
+        -------
+        (n, d) latent under the new conditions. It is z itself if the prior does not depend on c.
+        """
 
     @abstractmethod
     def log_density(self) -> Tensor | float:
-        """Log density of the prior's own parameters, a scalar; 0 where they have no prior."""
+        """Log density (scalar, nats) of the prior's own parameters; 0 if they have no prior."""
 
 
 class Flat(Prior):
-    """p(z) constant: no cost, and nothing to draw from."""
+    """p(z) constant. The bound has no KL term, and nothing can be drawn."""
 
     generative = ("p(z)",)
 
+    @override
     def kl(self, qz: Distribution, z: Tensor, cells: Cells) -> Terms:
-        """No term."""
         return Terms({}, {})
 
+    @override
     def log_ratio(self, qz: Distribution, z: Tensor, cells: Cells) -> Tensor:
-        """Not possible: neither the flat prior nor the delta has a density to weight with."""
         raise ValueError(_IMPROPER)
 
+    @override
     def components(self, cells: Cells) -> tuple[Tensor, Normal]:
-        """Not possible either."""
         raise ValueError(_IMPROPER)
 
-    def sample(self, c: Tensor, component: int | None = None) -> Tensor:
-        """Not possible: a flat prior has no mass to draw from."""
+    @override
+    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
         raise ValueError(_IMPROPER)
 
+    @override
     def move(self, z: Tensor, c: Tensor, other: Tensor) -> Tensor:
-        """Z itself: it knows of no condition."""
         return z
 
+    @override
     def log_density(self) -> float:
-        """Nothing to learn here has a prior."""
         return 0.0
 
 
 class StandardNormal(Prior):
-    """p(z) = N(0, I), whatever the condition is: the latent space is asked to forget c."""
+    """p(z) = N(0, I) under all conditions, so the latent should not contain c.
+
+    For q(z | x, c) = N(m, diag s^2), kl_z = KL(q(z | x, c) || N(0, I)) = sum_j (m_j^2 + s_j^2 - 1) / 2 - log s_j.
+    """
 
     generative = ("p(z)",)
 
@@ -98,36 +171,39 @@ class StandardNormal(Prior):
         super().__init__()
         self.n_latent = n_latent
 
+    @override
     def kl(self, qz: Distribution, z: Tensor, cells: Cells) -> Terms:
-        """kl_z = KL(q(z | x, c) || N(0, I)) = sum_j (m_j^2 + s_j^2 - 1) / 2 - log s_j."""
         each = (qz.loc.square() + qz.scale.square() - 1) / 2 - qz.scale.log()
         return Terms({"kl_z": each.sum(-1)}, {})
 
+    @override
     def log_ratio(self, qz: Distribution, z: Tensor, cells: Cells) -> Tensor:
-        """Log N(z; 0, I) - log q(z | x, c)."""
         return (standard(qz).log_prob(z) - qz.log_prob(z)).sum(-1)
 
+    @override
     def components(self, cells: Cells) -> tuple[Tensor, Normal]:
-        """The one."""
         zero = cells.library.new_zeros(1, 1, self.n_latent)
         return zero[0, :, 0], Normal(zero, torch.ones_like(zero), validate_args=False)
 
-    def sample(self, c: Tensor, component: int | None = None) -> Tensor:
-        """Z ~ N(0, I)."""
+    @override
+    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
         _refuse(component, "one standard normal")
         return torch.randn(c.shape[0], self.n_latent, device=c.device, dtype=c.dtype)
 
+    @override
     def move(self, z: Tensor, c: Tensor, other: Tensor) -> Tensor:
-        """Z itself: it knows of no condition."""
         return z
 
+    @override
     def log_density(self) -> float:
-        """Nothing to learn here has a prior."""
         return 0.0
 
 
 class ConditionalNormal(Prior):
-    """p(z | c) = N(m(c), diag s(c)^2), linear in c: each condition has a place of its own in the latent space."""
+    """p(z | c) = N(m(c), diag s(c)^2), with m and log s linear in c. Each condition has its own mean and scale.
+
+    kl_z = KL(q(z | x, c) || p(z | c)). To move z to another condition keeps (z - m(c)) / s(c).
+    """
 
     generative = ("p(z | c)",)
 
@@ -143,41 +219,39 @@ class ConditionalNormal(Prior):
         """p(z | c) for c (n, q): loc and scale (n, d)."""
         return Normal(self.loc(c), self.log_scale(c).exp(), validate_args=False)
 
+    @override
     def kl(self, qz: Distribution, z: Tensor, cells: Cells) -> Terms:
-        """kl_z = KL(q(z | x, c) || p(z | c))."""
         return Terms({"kl_z": kl_divergence(qz, self.given(cells.c)).sum(-1)}, {})
 
+    @override
     def log_ratio(self, qz: Distribution, z: Tensor, cells: Cells) -> Tensor:
-        """Log p(z | c) - log q(z | x, c)."""
         return (self.given(cells.c).log_prob(z) - qz.log_prob(z)).sum(-1)
 
+    @override
     def components(self, cells: Cells) -> tuple[Tensor, Normal]:
-        """The one of each cell's condition."""
         pz = self.given(cells.c.unsqueeze(1))  # (n, 1, d)
         return pz.loc.new_zeros(1), pz
 
-    def sample(self, c: Tensor, component: int | None = None) -> Tensor:
-        """Z ~ p(z | c)."""
-        _refuse(component, "one normal a condition")
+    @override
+    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+        _refuse(component, "one normal for each condition")
         return self.given(c).sample()
 
+    @override
     def move(self, z: Tensor, c: Tensor, other: Tensor) -> Tensor:
-        """As many standard deviations from the mean of p(z | other) as from that of p(z | c)."""
         here, there = self.given(c), self.given(other)
         return there.loc + there.scale * (z - here.loc) / here.scale
 
+    @override
     def log_density(self) -> float:
-        """Nothing to learn here has a prior."""
         return 0.0
 
 
 def standard(q: Distribution) -> Normal:
-    """N(0, I) of the shape of q."""
+    """N(0, I) with the shape of q."""
     return Normal(torch.zeros_like(q.loc), torch.ones_like(q.scale), validate_args=False)
 
 
-def _refuse(component: int | None, what: str) -> None:
+def _refuse(component: Tensor | int | None, what: str) -> None:
     if component is not None:
-        raise ValueError(
-            f"component={component} was asked for, but the prior is {what}; use mixvi.GMVAE for components."
-        )
+        raise ValueError(f"component={component}, but the prior is {what}; use mixvi.GMVAE for components.")

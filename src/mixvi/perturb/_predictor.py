@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from mixvi.data import check_layer, check_present, describe, own_columns
 from mixvi.model._base import LatentModel
-from mixvi.model.registration import describe_values
+from mixvi.model.values import describe_values
 from mixvi.module.likelihoods import LIKELIHOODS
 
 TARGET_SUM = 1e4

@@ -11,40 +11,52 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 
 from mixvi.module.cells import Cells
+from mixvi.train._guide import Guided
 
-WARM_UP = 3  # steps that are taken as they are, while torch compiles and the optimizer makes its moments
-DEVICES = ("cuda",)  # whose work can be captured
+WARM_UP = 3  # plain steps before the capture, in which torch compiles and the optimizer creates its moments
+DEVICES = ("cuda",)  # that support graphs
 
 
 def can_capture(trainer: Trainer, optimizer: LightningOptimizer) -> bool:
-    """Whether all of a step happens on one GPU: no other process, no half precision, nothing that asks for values."""
+    """Whether a step can be captured: one process, one GPU, single precision, and a fused optimizer.
+
+    Parameters
+    ----------
+    trainer
+        Trainer of the model.
+    optimizer
+        Its optimizer.
+
+    Returns
+    -------
+    ``True`` if no operation of a step waits for the device.
+    """
     fused = all(group.get("fused") and not isinstance(group["lr"], Tensor) for group in optimizer.param_groups)
     alone = isinstance(trainer.strategy, SingleDeviceStrategy) and trainer.strategy.root_device.type in DEVICES
     return alone and fused and trainer.precision == "32-true" and not torch.is_anomaly_enabled()
 
 
 class CapturedStep:
-    """A step that is captured as a CUDA graph, and replayed for each minibatch from then on.
+    """A training step as a CUDA graph. It is captured once and replayed for each minibatch.
 
-    A graph knows addresses and no values. So cells are copied, many minibatches at a time, to where it finds them, and
-    it counts for itself which of them come next; the weight of the KL and the learning rates are tensors that stay
-    where they are.
+    A graph reads fixed addresses. So many minibatches at a time are copied to fixed memory. A counter in this memory
+    selects the next minibatch. The weight of the KL and the learning rates are tensors in fixed memory too.
 
     Parameters
     ----------
     step
-        Of cells and the weight of the KL; what is on the device must not be waited for in it.
+        Function of a minibatch and the weight of the KL. It must not wait for the device.
     batch_size
-        Cells a minibatch.
+        Cells in each minibatch.
     optimizer
-        The one that the step uses; it must be fused.
+        Fused optimizer that the step uses.
     trainer
-        Whose count of steps goes on with each replay, of which it knows nothing.
+        Trainer whose count of steps each replay increases.
     """
 
     def __init__(
         self,
-        step: Callable[[Cells, Tensor], None],
+        step: Callable[[Guided, Tensor], None],
         batch_size: int,
         optimizer: LightningOptimizer,
         trainer: Trainer,
@@ -55,30 +67,31 @@ class CapturedStep:
         self._fixed = None
 
     def renew(self) -> None:
-        """Before a block: forget the graph where something has changed that is no tensor, as which parameters learn."""
+        """Before each block: drop the graph if settings changed that are no tensors, such as frozen parameters."""
         groups = self._optimizer.param_groups
         fixed = [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in groups]
         fixed = str(fixed), [(p.requires_grad, p.data_ptr()) for group in groups for p in group["params"]]
         if fixed != self._fixed:
-            self._fixed, self._cells = fixed, None
+            self._fixed, self._block = fixed, None
 
-    def read(self, cells: Cells) -> int:
-        """Take these cells next, dense ones; how many whole minibatches they make."""
-        if self._cells is None or len(self._cells.x) < len(cells.x):
-            self._cells = Cells(*(value.clone() for value in cells))
-            self._rows = torch.arange(self._batch_size, device=cells.x.device)
-            self._next, self._kl_weight, self._given = self._rows.new_zeros(()), cells.x.new_zeros(()), None
-            self._rates = [cells.x.new_zeros(()) for _ in self._optimizer.param_groups]
+    def read(self, block: Guided) -> int:
+        """Copy dense cells to where the graph finds them. Returns the number of whole minibatches among them."""
+        n_cells, values = len(block.guide), (*block.cells, block.guide)
+        if self._block is None or len(self._block[0]) < n_cells:
+            self._block = [value.clone() for value in values]
+            self._rows = torch.arange(self._batch_size, device=block.guide.device)
+            self._next, self._kl_weight, self._given = self._rows.new_zeros(()), block.guide.new_zeros(()), None
+            self._rates = [block.guide.new_zeros(()) for _ in self._optimizer.param_groups]
             self._replay, self._n_taken = None, 0
-        for fixed, value in zip(self._cells, cells, strict=True):
+        for fixed, value in zip(self._block, values, strict=True):
             fixed[: len(value)] = value
         self._next.zero_()
         for rate, group in zip(self._rates, self._optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
-        return len(cells.x) // self._batch_size
+        return n_cells // self._batch_size
 
     def __call__(self, kl_weight: Tensor) -> None:
-        """One step, on the next minibatch."""
+        """Take one step on the next minibatch."""
         if kl_weight is not self._given:
             self._given = kl_weight
             self._kl_weight.copy_(kl_weight)
@@ -96,12 +109,13 @@ class CapturedStep:
 
     def _take(self) -> None:
         rows = self._next + self._rows
-        self._step(Cells(*(value.index_select(0, rows) for value in self._cells)), self._kl_weight)
+        *cells, guide = (value.index_select(0, rows) for value in self._block)
+        self._step(Guided(Cells(*cells), guide), self._kl_weight)
         self._next += self._batch_size
 
     @contextmanager
     def _capturable(self) -> Iterator[None]:
-        """Learning rates as tensors; to all others, schedulers and checkpoints, they are numbers."""
+        """Make learning rates tensors during the capture. Schedulers and checkpoints need numbers."""
         groups = self._optimizer.param_groups
         before = [{name: group[name] for name in ("lr", "capturable") if name in group} for group in groups]
         for group, settings, rate in zip(groups, before, self._rates, strict=True):
@@ -114,21 +128,21 @@ class CapturedStep:
 
 
 class SideStream:
-    """Where steps are warmed up and captured: one stream for both, as CUDA's libraries prepare themselves for each."""
+    """A CUDA stream for the first steps and the capture. Both need the same one, because CUDA libraries prepare it."""
 
     def __init__(self):
         self._stream = torch.cuda.Stream()
 
     def run(self, f: Callable[[], None]) -> None:
-        """F, after all that was asked of the current stream, and before all that will be."""
+        """Run f after all earlier work of the current stream, and before all its later work."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             f()
         torch.cuda.current_stream().wait_stream(self._stream)
 
     def capture(self, f: Callable[[], None]) -> Callable[[], None]:
-        """What f does on the GPU, as one graph; f itself is run for its Python alone."""
-        gc.collect()  # what compiling left behind holds on to places where gradients were added up on other streams
+        """Capture the GPU work of f as one graph, without doing it. Returns the function that replays it."""
+        gc.collect()  # objects left from compiling keep gradients of other streams alive
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self._stream):
             f()

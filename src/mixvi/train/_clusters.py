@@ -1,4 +1,4 @@
-"""What the phases of a mixture found: leaves, the tree over them, and what guides the cells to them."""
+"""The result of training a mixture: leaves, their tree, and the shares of the cells."""
 
 from typing import Any, NamedTuple
 
@@ -8,23 +8,23 @@ from mixvi.cluster.agglomerate import Tree
 
 
 class Clusters(NamedTuple):
-    """The partition that K components of a mixture start from; it is saved with the model."""
+    """The partition that initialised K components of a mixture. It is saved with the model."""
 
-    init: str  # how the leaves were found
+    init: str  # name of the choice of ``init``
     rows: np.ndarray  # (m,) rising row numbers of the training cells that were partitioned
-    part: np.ndarray  # (m,) leaf of each, -1 for none
-    shares: np.ndarray  # (m, K) float16, how far each belongs to the leaves
+    part: np.ndarray  # (m,) leaf of each cell; -1 for none
+    shares: np.ndarray  # (m, K) shares of each cell in the leaves, float16
     tree: Tree
-    n_classes: int  # the first leaves are labelled classes
-    weights: dict[str, float]  # of each view of the cells in the neighbour graph
+    n_classes: int  # number of labelled classes; they are the first leaves
+    weights: dict[str, float]  # weight of each view of the cells in the neighbour graph
     size: np.ndarray  # (K,) expected number of these cells in each component, after training
-    accuracy: float  # share of held-out labels that were found; nan without labels
+    accuracy: float  # share of held-out labels that were predicted; nan without labels
     overdispersion: np.ndarray  # (g,) 1 / theta of each gene, for count splitting; empty without counts
-    seed: int  # of count splitting
-    smooth: bool  # whether small changes of a cell must leave it in its cluster
+    seed: int  # seed of count splitting
+    smooth: bool  # whether training adds the virtual adversarial term
 
     def groups(self, n_clusters: int) -> list[list[int]]:
-        """Components of each of so many clusters: classes first, then by expected number of cells."""
+        """Components of each cluster, at a cut into ``n_clusters``: classes first, then by expected number of cells."""
         below = self.tree.leaves()
         found = [sorted(below[node]) for node in self.tree.nodes(n_clusters)]
         return sorted(found, key=lambda leaves: self._rank(leaves, n_clusters))
@@ -36,10 +36,10 @@ class Clusters(NamedTuple):
         return (self.n_classes, -float(self.size[leaves].sum()))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values and arrays, for files."""
+        """Convert to plain values and arrays, for files."""
         return self._asdict() | {"tree": self.tree._asdict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Clusters":
-        """What `to_dict` gave."""
+        """Convert back from the result of `to_dict`."""
         return cls(**values | {"tree": Tree(**values["tree"])})

@@ -1,4 +1,4 @@
-"""What conditions do to the values of cells: where a model that sees conditions starts from."""
+"""Effects of the conditions on the values of cells. A model with conditions starts from them."""
 
 from typing import NamedTuple
 
@@ -14,36 +14,57 @@ from mixvi.module.encoders import Encoder
 from mixvi.ops.csr import dense
 
 MAX_CELLS = 10_000
-MAX_VALUES = 100_000_000  # looked at together: 10,000 cells of 10,000 genes
+MAX_VALUES = 100_000_000  # in memory at once: 10,000 cells of 10,000 genes
 N_COMPONENTS = 30
 N_GROUPS = 10
 N_ROUNDS = 10
 
 
 class Looked(NamedTuple):
-    """Some cells, as the effects of conditions are read off them."""
+    """Values of some cells, from which condition effects are estimated."""
 
     c: Tensor  # (n, q)
-    seen: Tensor  # (n, g) by encoders
-    scaled: Tensor  # (n, g) on the scale of the decoder's mean
+    seen: Tensor  # (n, g) values that the encoders read
+    scaled: Tensor  # (n, g) values on the scale of the decoder's mean
 
     @classmethod
     def at(cls, module: ELBOModule, cells: Cells) -> "Looked":
-        """What these cells show."""
+        """Values of a minibatch.
+
+        Parameters
+        ----------
+        module
+            The module that reads them.
+        cells
+            n cells.
+
+        Returns
+        -------
+        Dense values.
+        """
         return cls(cells.c, dense(cells.seen), module.likelihood.scaled(cells))
 
 
 def some_cells(n_genes: int) -> int:
-    """How many cells of so many genes are looked at."""
+    """Number of cells from which effects are estimated."""
     return min(MAX_CELLS, max(MAX_VALUES // n_genes, 1))
 
 
 def start_from(module: ELBOModule, cells: Looked, seed: int = 0) -> None:
-    """Begin with a latent space in which like cells of all conditions coincide.
+    """Start with a latent space in which similar cells of all conditions lie together.
 
-    A conditional model may give each condition a latent space of its own arrangement: the bound hardly minds, and what
-    training finds depends on where it starts. So encoders see values less what the conditions add to them, for good,
-    and the decoder starts with an intercept for each condition. Continuous covariates are standardised from here on.
+    The bound hardly depends on whether the conditions share one arrangement of the latent space. So the start of
+    training matters. The encoders subtract the condition effects from x, and these effects stay fixed. The decoder
+    starts with an intercept for each condition. Continuous covariates are standardised from now on.
+
+    Parameters
+    ----------
+    module
+        Untrained module with conditions; it is changed.
+    cells
+        Values of some training cells.
+    seed
+        Seed of k-means and of the principal components.
     """
     cells = _standardise(module, cells)
     group = groups(module.likelihood.link(cells.scaled).numpy(), cells.c.numpy(), seed)
@@ -55,9 +76,22 @@ def start_from(module: ELBOModule, cells: Looked, seed: int = 0) -> None:
 
 
 def effects(x: np.ndarray, c: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Slopes (q, g) of x (n, g) on c (n, q) within groups (n,): a group of one condition alone has no say.
+    """Slopes of x on c within groups of similar cells. A group with one condition only has no influence.
 
-    Of all that fit as well, those of smallest norm: one-hot columns sum to 1.
+    One-hot columns sum to 1, so several slopes fit equally well. A small ridge selects those of smallest norm.
+
+    Parameters
+    ----------
+    x
+        (n, g) values.
+    c
+        (n, q) conditions.
+    group
+        (n,) group of each cell.
+
+    Returns
+    -------
+    (q, g) slopes.
     """
     member = np.eye(group.max() + 1, dtype=x.dtype)[group]  # (n, k)
     share = member / np.maximum(member.sum(0), 1)
@@ -66,9 +100,22 @@ def effects(x: np.ndarray, c: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def groups(x: np.ndarray, c: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Groups (n,) of like cells from all conditions, so that what differs between conditions is not who is in them.
+    """Groups of similar cells from all conditions, so that effects do not reflect different cell types.
 
-    In turn, effects are taken within groups, and groups are k-means of the values (n, g) less the effects.
+    Two steps alternate: effects are estimated within groups, and k-means groups the values without these effects.
+
+    Parameters
+    ----------
+    x
+        (n, g) values.
+    c
+        (n, q) conditions.
+    seed
+        Seed of k-means and of the principal components.
+
+    Returns
+    -------
+    (n,) group of each cell.
     """
     n_components = min(N_COMPONENTS, *(size - 1 for size in x.shape))
     group = np.zeros(len(x), dtype=int)

@@ -1,4 +1,4 @@
-"""Full-batch training of linear Gaussian models, whose bound has no noise: down to the optimum, not near it."""
+"""Full-batch training of linear Gaussian models. Their bound has no noise, so L-BFGS reaches the optimum."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from mixvi.module.priors import Flat
 ITERATIONS_AN_EPOCH = 20
 MAX_GENES_TO_WHITEN = 5_000  # the whitening map is genes x genes
 RIDGE = 0.1  # of the variance of each gene
-NOTHING = 1e-6  # a loss that small has no share to lose: cells are rebuilt
+NOTHING = 1e-6  # below this loss the reconstruction is exact, and changes are compared with this number
 
 
 def fit_full_batch(
@@ -33,33 +33,34 @@ def fit_full_batch(
 ) -> dict[str, pd.DataFrame]:
     """Maximise the bound of all cells at once with L-BFGS (Nocedal & Wright 2006, chapter 7; strong Wolfe line search).
 
-    The descent would be as badly conditioned as genes are correlated, far from 0 or unlike in scale. So the model
-    meanwhile describes cells that are centred and divided by one number, and its encoder reads them whitened; both are
-    folded into the weights at the end: the same model and the same bound, reached in far fewer steps. With weight
-    decay, which would notice, it takes cells as they are.
+    The problem is badly conditioned if genes are correlated, far from 0 or of different scale. So the model is fitted
+    to cells that are centred and divided by one number, and its encoder reads whitened cells. At the end, the weights
+    are converted back. Model and bound are the same, but need far fewer steps. Weight decay depends on the scale of the
+    weights. With it, the cells are used as they are.
 
     Parameters
     ----------
     module, cells
-        A module whose encoder and decoder are linear, and all its cells; in double precision, on one device.
+        A module with linear encoder and decoder, and all its n cells, in double precision on one device.
     max_epochs
-        At most so many times 20 iterations; it ends before, where the loss no longer falls.
+        Largest number of epochs; one epoch is 20 iterations. Training ends earlier if it has converged.
     kl_weight
-        Beta, the weight of the annealed terms.
+        Weight of the annealed terms, 0 or more.
     weight_decay
-        Adds ``weight_decay / 2`` times the squared norm of all parameters to the loss per cell, as Adam's does.
+        Adds ``weight_decay / 2`` times the squared norm of all parameters to the loss per cell, as Adam does.
     tolerance
-        It has converged where 20 iterations lower the loss by less than this share of it.
+        Training has converged if one epoch lowers the loss by less than this fraction.
     progress
-        Show a bar.
+        Show a progress bar.
     fresh
-        The weights are random, and taken for those of the standardised cells; ``False`` goes on from a trained model.
+        Whether the weights are random. They are then used for the standardised cells. ``False`` continues with a
+        trained model.
     stop
-        Asked after each epoch whether to end there.
+        Function that is called after each epoch; training ends if it returns ``True``.
 
     Returns
     -------
-    History by name, one row an epoch, as scvi-tools keeps it: ``elbo_train`` (negative, nats a cell) and its terms.
+    History by name, with one row for each epoch: ``elbo_train`` (negative ELBO, nats per cell) and its terms.
     """
     module.train()
     if weight_decay > 0:
@@ -69,7 +70,7 @@ def fit_full_batch(
         with _standardised(module, cells, fresh) as (standard, log_scale):
             _match_noise(module, standard)
             rows = _descend(module, standard, max_epochs, kl_weight, 0.0, tolerance, progress, stop, log_scale)
-            _match_noise(module, standard)  # of an AE, which was fitted without regard to it
+            _match_noise(module, standard)  # an AE was fitted without sigma
     module.eval()
     history = pd.DataFrame(rows).rename_axis("epoch")
     return {name: history[[name]] for name in history}
@@ -78,7 +79,7 @@ def fit_full_batch(
 def _descend(
     module, cells, max_epochs, kl_weight, weight_decay, tolerance, progress, stop, log_scale=0.0
 ) -> list[dict[str, float]]:
-    """L-BFGS down to the tolerance; the terms of the bound after each epoch, of cells times exp(``log_scale``)."""
+    """Run L-BFGS until it converges. Returns the terms after each epoch, for cells multiplied by exp(``log_scale``)."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.LBFGS(
         parameters, max_iter=ITERATIONS_AN_EPOCH, history_size=100, line_search_fn="strong_wolfe",
@@ -86,14 +87,14 @@ def _descend(
     )  # fmt: skip
     terms: dict[str, Tensor] = {}
     g = cells.x.shape[1]
-    only_error = isinstance(module.prior, Flat) and not weight_decay  # then sigma has no say, and axes are free
+    only_error = isinstance(module.prior, Flat) and not weight_decay  # then sigma and the axes are free
 
     def loss() -> Tensor:
         optimizer.zero_grad()
         log_px, kl_terms = module.bound(cells)
         kl = sum(kl_terms.annealed.values(), torch.zeros_like(log_px))
         if only_error:
-            # orthonormal axes of the white cells, for which an optimum exists too, keep the descent straight
+            # an optimum with orthonormal axes of the white cells exists, and is found faster
             v = module.encoder.loc.weight[:, :g]
             value = _squared_error(module, cells, log_px) / 2 + (v @ v.T - torch.eye(len(v)).to(v)).square().sum()
         else:
@@ -112,12 +113,12 @@ def _descend(
         if stop() or not before - after > tolerance * max(abs(after), NOTHING):
             return rows
         before = after
-    warn(f"L-BFGS had not converged after {max_epochs} epochs; train with a larger max_epochs.")
+    warn(f"L-BFGS did not converge in {max_epochs} epochs. Train with a larger max_epochs.")
     return rows
 
 
 def _squared_error(module: ELBOModule, cells: Cells, log_px: Tensor) -> Tensor:
-    """Of a cell, on average, out of log N(x; mu, sigma^2)."""
+    """Mean squared error of a cell, from log N(x; mu, sigma^2)."""
     log_sigma = module.likelihood.log_sigma
     log_norm = cells.x.shape[1] * (log_sigma + math.log(2 * math.pi) / 2)
     return -2 * (2 * log_sigma).exp() * (log_px + log_norm).mean()
@@ -125,7 +126,7 @@ def _squared_error(module: ELBOModule, cells: Cells, log_px: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _match_noise(module: ELBOModule, cells: Cells) -> None:
-    """A learned sigma takes its best value for the other parameters; too small a one overflows the first step."""
+    """Set a learned sigma to its best value for the other parameters. A small sigma would overflow the first step."""
     log_sigma = module.likelihood.log_sigma
     if log_sigma.requires_grad:
         log_px, _ = module.bound(cells)
@@ -134,10 +135,11 @@ def _match_noise(module: ELBOModule, cells: Cells) -> None:
 
 @contextmanager
 def _standardised(module: ELBOModule, cells: Cells, fresh: bool) -> Iterator[tuple[Cells, float]]:
-    """Cells (x - mean) / s, of which the encoder reads L^-1 (x - mean) = white, for weights that fit them; and log s.
+    """Fit cells (x - mean) / s, with an encoder of white = L^-1 (x - mean). Yields these cells and log s.
 
-    N(x; W z + A c + b, sigma^2) is N((x - mean) / s; (W z + A c + b - mean) / s, sigma^2 / s^2) / s, and
-    V x + v is V L white + v + V mean.
+    Weights are converted at the start and at the end:
+    N(x; W z + A c + b, sigma^2) = N((x - mean) / s; (W z + A c + b - mean) / s, sigma^2 / s^2) / s for each gene, and
+    V x + v = V L white + v + V mean.
     """
     g = cells.x.shape[1]
     mean = cells.x.mean(0)
@@ -157,7 +159,7 @@ def _standardised(module: ELBOModule, cells: Cells, fresh: bool) -> Iterator[tup
         log_sigma -= s.log()
     try:
         yield cells._replace(x=centred / s, seen=whiten(centred)), s.log().item()
-    finally:  # also where the user breaks off: the weights are those of plain cells again
+    finally:  # also after an interruption
         with torch.no_grad():
             for head in heads:
                 head.weight[:, :g] = from_white(head.weight[:, :g])
@@ -168,9 +170,9 @@ def _standardised(module: ELBOModule, cells: Cells, fresh: bool) -> Iterator[tup
 
 
 def _whitening(centred: Tensor, s: Tensor) -> tuple[Callable[[Tensor], Tensor], ...]:
-    """Weights for white cells from weights for centred ones, white cells, and weights for centred cells."""
+    """Three functions: weights of centred cells to those of white cells, centred to white cells, and weights back."""
     g = centred.shape[1]
-    floor = torch.finfo(s.dtype).eps * s.square()  # for a gene that does not vary
+    floor = torch.finfo(s.dtype).eps * s.square()  # for a gene without variance
     if g > MAX_GENES_TO_WHITEN:
         scale = (centred.square().mean(0) + floor).sqrt()
         return scale.mul, lambda x: x / scale, lambda w: w / scale

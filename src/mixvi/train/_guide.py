@@ -1,23 +1,43 @@
-"""What graph, net or labels said of the training cells, kept at hand while everything is trained together."""
+"""Guidance: a training term that holds cells to the components of their leaves. It is no part of the bound."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mixvi.module.cells import Cells
+from mixvi.ops.csr import split
+
 
 class Guide(NamedTuple):
-    """How strongly each of m training cells is pulled to each component; all other cells are not."""
+    """Weights of the guidance term for m training cells. All other cells have weight 0."""
 
     rows: Tensor  # (m,) rising row numbers of the cells
-    weight: Tensor  # (m, K)
-    smooth: bool = False  # whether a small change of a cell is to leave its component as it is
+    weight: Tensor  # (m, K) nats
+    smooth: bool = False  # whether small changes of a cell must leave its responsibilities unchanged
 
     @classmethod
     def to_shares(cls, rows: Tensor, shares: Tensor, weight: float, smooth: bool = False) -> "Guide":
-        """Each cell to the components by its shares (m, K); not at all where these are 0.
+        """Guide each cell to the components in proportion to its shares. Cells whose shares are all 0 are left out.
 
-        A component of fewer cells than the mean pulls harder, by the root of the ratio, so that it is not swallowed.
+        A component with fewer cells than the mean gets a larger weight: the square root of mean size / its size.
+        So large components do not absorb small ones.
+
+        Parameters
+        ----------
+        rows
+            (m,) rising row numbers.
+        shares
+            (m, K) shares of the cells in the leaves.
+        weight
+            Guidance, in nats.
+        smooth
+            Whether training adds the virtual adversarial term.
+
+        Returns
+        -------
+        The guide of the cells with shares.
         """
         some = shares.any(1)
         rows, shares = rows[some], shares[some]
@@ -26,11 +46,26 @@ class Guide(NamedTuple):
         return cls(rows, weight * shares * rare, smooth)
 
     def of(self, rows: Tensor) -> Tensor:
-        """The weights of the cells with the given row numbers (n, 1), in any order: (n, K)."""
+        """Weights (n, K) of the cells with row numbers (n, 1), in any order."""
         rows = rows.ravel()
         place = torch.searchsorted(self.rows, rows).clamp(max=len(self.rows) - 1)
         return self.weight[place] * (self.rows[place] == rows).unsqueeze(-1)
 
     def to(self, device: torch.device) -> "Guide":
-        """The same on a device."""
+        """The same guide on a device."""
         return self._replace(rows=self.rows.to(device), weight=self.weight.to(device))
+
+
+class Guided(NamedTuple):
+    """A minibatch of n cells with its weights of the guidance term."""
+
+    cells: Cells
+    guide: Tensor  # (n, K) nats; K = 0 without guidance
+
+    def filled(self) -> "Guided":
+        """The same with all matrices dense."""
+        return self._replace(cells=self.cells.filled())
+
+    def split(self, n_cells: int) -> Iterator["Guided"]:
+        """Minibatches of n_cells; the last may be smaller."""
+        yield from map(Guided, self.cells.split(n_cells), split(self.guide, n_cells))

@@ -1,4 +1,4 @@
-"""How the components of a mixture are initialised: one function for each named choice of ``init``."""
+"""Initialisation of the components of a mixture: one function for each choice of ``init``."""
 
 import logging
 from collections.abc import Callable
@@ -30,35 +30,35 @@ Init = str | np.ndarray | Callable[[np.ndarray], np.ndarray] | None
 
 
 class Wanted(NamedTuple):
-    """What the user asked for."""
+    """Settings of the user."""
 
-    init: Init = "leiden"  # a name, one part for each cell (n,), or a function of the latent means
+    init: Init = "leiden"  # a name, a part for each cell (n,), or a function of the latent means
     n_clusters: int | None = None
     min_worth: float = MIN_WORTH
 
     @property
     def name(self) -> str:
-        """Of the choice, for files."""
+        """Name of the choice, for files."""
         if isinstance(self.init, str):
             return self.init
         return "array" if isinstance(self.init, np.ndarray) else getattr(self.init, "__name__", "function")
 
 
 class Task(NamedTuple):
-    """The cells that are to be partitioned, and what is known of them."""
+    """The cells to partition, with their latent, labels and counts."""
 
     module: ELBOModule
     dataset: CellsDataset
     rows: np.ndarray  # (m,) rising row numbers
     loc: torch.Tensor  # (m, d) posterior means
-    variance: torch.Tensor  # (m, d)
-    labels: np.ndarray  # (m,) class, -1 where unlabelled
+    variance: torch.Tensor  # (m, d) posterior variances
+    labels: np.ndarray  # (m,) class; -1 if unlabelled
     evidence: Evidence | None
-    views: dict[str, np.ndarray]  # (m, d) each: what graphs are made of
+    views: dict[str, np.ndarray]  # (m, d) each, for the neighbour graphs
     seed: int
 
     def values(self) -> torch.Tensor:
-        """What encoders see of the cells, less what conditions add, (m, g), on the module's device."""
+        """Values (m, g) that the encoder reads, without condition effects, on the module's device."""
         encoder = self.module.encoder
         (found,) = ask(
             self.module, self.dataset, self.rows, lambda cells: (encoder.discounted(dense(cells.seen), cells.c),)
@@ -67,15 +67,39 @@ class Task(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A partition, and what training goes on from."""
+    """A partition, and the start of further training."""
 
     partition: Partition
-    accuracy: float = np.nan  # share of held-out labels that were found
-    trunk: dict[str, torch.Tensor] | None = None  # hidden layers of a net that learned the classes
+    accuracy: float = np.nan  # share of held-out labels that were predicted
+    trunk: dict[str, torch.Tensor] | None = None  # hidden layers of a net that was trained on the classes
 
 
 def initialise(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, wanted: Wanted, seed: int):
-    """Find the leaves; gives `Clusters`, the moments of their components, and hidden layers to go on from, or None."""
+    """Partition the cells.
+
+    Parameters
+    ----------
+    module
+        Pretrained module.
+    dataset
+        All cells.
+    rows
+        (m,) rising row numbers of the cells to partition.
+    wanted
+        Settings of the user.
+    seed
+        Seed of all random steps.
+
+    Returns
+    -------
+    `Clusters`; mean (K, d), standard deviation (K, d) and weight (K,) of each leaf; and hidden layers for the encoder,
+    or ``None``.
+
+    Raises
+    ------
+    ValueError
+        If ``init`` was not saved with the model.
+    """
     loc, variance, label = ask(module, dataset, rows, _posterior(module))
     views, evidence, alpha = {"latent": loc.numpy()}, None, np.zeros(0)
     if module.likelihood.support == "count":
@@ -85,11 +109,11 @@ def initialise(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, want
         evidence = Evidence(halves, alpha, stratum)
         latent, *_ = ask(module, dataset, rows, _posterior(module), halves.seen)
         views = {"latent": latent.numpy()}
-        if not module.layout.n_conditions:  # else they would show the conditions
+        if not module.layout.n_conditions:  # counts would show the conditions
             views |= count_views(halves.seen, seed)
     task = Task(module, dataset, rows, loc, variance, label.numpy(), evidence, views, seed)
     if isinstance(wanted.init, str) and wanted.init not in NAMES:
-        raise ValueError(f"init={wanted.init!r} is not saved with a model. Make the model anew with init and train it.")
+        raise ValueError(f"init={wanted.init!r} is not saved with a model. Create a new model with init, and train it.")
     choice = _by_labels if module.layout.n_labels else _CHOICES[wanted.init] if isinstance(wanted.init, str) else _given
     found = choice(task, wanted)
     partition, n_classes = found.partition, module.layout.n_labels
@@ -114,7 +138,7 @@ def _n2d(task: Task, wanted: Wanted) -> Found:
 def _imsat(task: Task, wanted: Wanted) -> Found:
     from mixvi.cluster.imsat import imsat
 
-    logger.info("Training four information-maximising nets: some minutes.")
+    logger.info("Training four information-maximising nets. This takes some minutes.")
     shares = imsat(task.values(), wanted.n_clusters, task.module.encoder.trunk.bare, task.seed)
     return _fixed(task, shares.argmax(1), shares)
 
@@ -124,8 +148,8 @@ def _given(task: Task, wanted: Wanted) -> Found:
         part = np.asarray(wanted.init(task.loc.numpy()))
         if part.shape != (len(task.rows),):
             raise ValueError(
-                f"init={wanted.name} gave an array of shape {part.shape}; it must give one part for each of the "
-                f"{len(task.rows)} latent means it is called with."
+                f"init={wanted.name} gave an array of shape {part.shape}; it must give one part for each of its "
+                f"{len(task.rows)} latent means."
             )
     else:
         part = wanted.init[task.rows]
@@ -133,9 +157,9 @@ def _given(task: Task, wanted: Wanted) -> Found:
 
 
 def _fixed(task: Task, part: np.ndarray, shares: np.ndarray | None = None, evidence: Evidence | None = None) -> Found:
-    """A partition from elsewhere: its parts are the leaves, and all of them are clusters.
+    """A given partition: its parts are the leaves, and all leaves are clusters.
 
-    Evidence needs parts that were found without a look at held-out counts.
+    Evidence is valid only if the parts were found without the held-out counts.
     """
     part = by_size(part) if shares is None else part
     graph = shared_neighbors(task.views["latent"])
@@ -146,7 +170,7 @@ def _fixed(task: Task, part: np.ndarray, shares: np.ndarray | None = None, evide
 
 
 def _by_labels(task: Task, wanted: Wanted) -> Found:
-    """Label spreading over the graph, or nets that learn from the labels and from what spreading makes of them."""
+    """Label spreading over the graph. With ``"vat"``, nets are trained on the labels and on the spread labels."""
     labels, n_classes = task.labels, task.module.layout.n_labels
     graph, weights = mean_graph(task.views, task.evidence, task.seed)
     communities = None
@@ -177,9 +201,9 @@ _CHOICES = {"leiden": _leiden, "n2d": _n2d, "imsat": _imsat}
 def _moments(
     partition: Partition, loc: torch.Tensor, variance: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean (K, d), total spread (K, d) and share (K,) of the parts: the M-step of a mixture.
+    """Mean (K, d), standard deviation (K, d) and share (K,) of the parts: the M-step of a mixture.
 
-    A class of which no cell is known stands for all cells.
+    For a class without cells, all cells are used.
     """
     parts = [torch.as_tensor(partition.part == k) for k in range(partition.shares.shape[1])]
     parts = [cells if cells.any() else ~cells for cells in parts]

@@ -1,4 +1,4 @@
-"""What minibatches lose, and the mean of that over many of them."""
+"""The training loss of a minibatch, and means over many minibatches."""
 
 from collections.abc import Callable
 
@@ -13,39 +13,56 @@ Objective = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 
 
 def objective_of(module: ELBOModule) -> Objective:
-    """`ELBOModule.losses` as the loss, which alone has a gradient, and the means over cells of its parts, by name."""
+    """The loss of a minibatch with its gradient, and the means of its terms over the cells, by name.
 
-    def objective(cells: Cells, n_samples: int, **loss_kwargs) -> tuple[Tensor, dict[str, Tensor]]:
+    The loss is that of `ELBOModule.losses`. Guidance adds the mean of -sum_k g_k log r_k over the cells, for weights
+    g (n, K) and responsibilities r (n, K).
+    """
+
+    def objective(
+        cells: Cells, n_samples: int, guide: Tensor | None = None, **loss_kwargs
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         losses = module.losses(cells, n_samples, **loss_kwargs)
-        terms, kl = losses["extra_metrics"], losses["kl_local"]
+        loss, terms, kl = losses["loss"], losses["extra_metrics"], losses["kl_local"]
+        if guide is not None and guide.shape[-1]:
+            terms = terms | {"guide": -(guide * losses["logits"]).sum(-1).mean()}
+            loss = loss + terms["guide"]
         means = {
-            "loss": losses["loss"],
+            "loss": loss,
             "reconstruction_loss": losses["reconstruction_loss"].detach().mean(),
             "kl_local": sum(terms[name] for name in kl) if isinstance(kl, dict) else kl.mean(),
             "kl_global": losses["kl_global"],
             **terms,
         }
-        return losses["loss"], {name: value.detach() for name, value in means.items()}
+        return loss, {name: value.detach() for name, value in means.items()}
 
     return objective
 
 
 class Lost:
-    """Sums over the cells of several minibatches. They stay where they are, so that a CUDA graph can add to them."""
+    """Sums of loss terms over the cells of several minibatches, in fixed memory, as a CUDA graph needs it."""
 
     def __init__(self):
         self.names: tuple[str, ...] = ()
         self.sums: Tensor | None = None
 
     def add(self, means: dict[str, Tensor], n: int) -> None:
-        """What one more minibatch of n cells lost, as an objective gives it."""
+        """Add the terms of one minibatch.
+
+        Parameters
+        ----------
+        means
+            Means of the terms over the cells, scalars in nats, as an objective gives them.
+        n
+            Number of cells.
+        """
         values = torch.stack(list(means.values()))
-        if tuple(means) != self.names:  # a term has come, or gone, since the last block
+        if tuple(means) != self.names:  # the terms differ from those of the last block
             self.names, self.sums = tuple(means), torch.zeros_like(values)
         self.sums.add_(values, alpha=n)
 
     def take(self, n: int) -> tuple[LossOutput, dict[str, Tensor]]:
-        """What n cells lost since the last time, as if they had been one minibatch, and the means of its terms."""
+        """Loss of the n cells since the last call, as of one minibatch, and means of its terms. Sums restart at 0."""
         sums = dict(zip(self.names, self.sums.clone(), strict=True))
         self.sums.zero_()
         block = LossOutput(

@@ -1,4 +1,4 @@
-"""Phases of a mixture as a callback: pretrain, initialise, guide, and calibrate when training ends."""
+"""Phases of the training of a mixture, as a callback: pretrain, initialise, guide and calibrate."""
 
 import logging
 from collections.abc import Callable
@@ -26,36 +26,37 @@ from mixvi.train._plan import MixviPlan
 
 logger = logging.getLogger(__name__)
 
-GUIDANCE = 5.0  # a cell that contradicts its leaf costs as much as five further nats of reconstruction
-MAX_CELLS = 100_000  # that are partitioned: a cluster of one in a thousand then has a hundred
+GUIDANCE = 5.0  # nats; the weight of -log r against the reconstruction loss
+MAX_CELLS = 100_000  # partitioned cells; a cluster with a share of 0.001 then has 100 cells
 MAX_VALUES = 200_000_000  # of their dense counts: 0.8 GB, as for 100,000 cells of 2,000 genes
 
 
 class MixturePhases(Callback):
     """Phases of the training of a model whose prior is a mixture.
 
-    1. *Pretrain.* The components stay on top of each other, so the model is the VAE that it contains.
-    2. *Initialise.* The training cells are partitioned (``init``), and each leaf gives one component its mean, spread
-       and weight.
-    3. *Guide.* All is trained jointly. ``guidance`` times -sum_k s_k log r_k is added to the loss of a cell with shares
-       s in the leaves, so that components keep their leaves.
-    4. *Calibrate.* When training ends, a temperature brings the mean confidence to the share of cells that is right.
+    1. *Pretrain.* All components are N(0, I) and frozen, so the model is a VAE.
+    2. *Initialise.* The training cells are partitioned (``init``). Each leaf of the partition sets the mean, standard
+       deviation and weight of one component.
+    3. *Guide.* All parameters are trained jointly. The loss of a cell with shares s in the leaves adds ``guidance``
+       times -sum_k s_k log r_k. So components keep their leaves.
+    4. *Calibrate.* At the end of training, a temperature makes the mean confidence equal to the estimated share of
+       cells in their right cluster.
 
     Parameters
     ----------
     n_epochs_pretrain
-        Epochs of the first phase. A negative number leaves the components where they are.
+        Epochs of the first phase. A negative number does not initialise the components.
     init
-        How cells are partitioned: ``"leiden"``, ``"n2d"``, ``"imsat"``, ``"vat"``, a part for each cell of the AnnData
-        (n,), or a function from latent means (m, d) to parts (m,). ``None`` leaves the components where they are.
+        Method of the partition: ``"leiden"``, ``"n2d"``, ``"imsat"``, ``"vat"``, a part for each cell of the AnnData
+        (n,), or a function from latent means (m, d) to parts (m,). ``None`` does not initialise the components.
     guidance
-        Weight of the third phase's term, in nats; 0 leaves all to the bound.
+        Weight of the guidance term in nats, 0 or more. 0 trains on the bound alone.
     n_clusters
-        Where the tree will be cut; there will be at least so many leaves.
+        Number of clusters at which the tree is cut. The partition has at least as many leaves, if possible.
     min_worth
-        Nats by which clusters must differ; see `mixvi.cluster.agglomerate.agglomerate`.
+        Nats by which clusters must differ; see `mixvi.cluster.agglomerate`.
     clusters
-        What an earlier run found, to go on with the same guide.
+        Result of an earlier run, whose guide continues.
     """
 
     def __init__(
@@ -73,32 +74,66 @@ class MixturePhases(Callback):
         self.clusters = clusters
 
     def state_dict(self) -> dict[str, Any]:
-        """For checkpoints."""
+        """State for checkpoints."""
         return {} if self.clusters is None else {"clusters": _as_tensors(self.clusters.to_dict())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """Load the state of a checkpoint."""
         if "clusters" in state_dict:
             self.clusters = Clusters.from_dict(_as_arrays(state_dict["clusters"]))
 
     def setup(self, trainer: Trainer, plan: MixviPlan, stage: str) -> None:
-        """Let the optimizer see the components, which a run that broke off may have left still."""
+        """Unfreeze the components, so that the optimizer includes them. An interrupted run may have left them frozen.
+
+        Parameters
+        ----------
+        trainer
+            The trainer.
+        plan
+            The training plan.
+        stage
+            ``"fit"``, or another stage of Lightning.
+        """
         _hold(plan, False)
 
     def on_train_start(self, trainer: Trainer, plan: MixviPlan) -> None:
-        """Hold the components still, whose parameters the optimizer knows already; guide those that are placed."""
+        """Freeze the components if they are not initialised yet. Otherwise start the guidance.
+
+        Parameters
+        ----------
+        trainer
+            The trainer.
+        plan
+            The training plan.
+        """
         _hold(plan, self._waits(trainer, plan))
         self._guide(plan)
 
     def on_train_epoch_start(self, trainer: Trainer, plan: MixviPlan) -> None:
-        """Initialise the components once the latent space has taken shape."""
+        """Initialise the components after the last epoch of pretraining.
+
+        Parameters
+        ----------
+        trainer
+            The trainer.
+        plan
+            The training plan.
+        """
         if trainer.current_epoch == self.n_epochs_pretrain and self.wanted.init is not None:
             self._initialise(trainer, plan)
         if plan.guide is not None and plan.guide.smooth and plan.lr_schedulers() is None:
             _slow_down(trainer, plan)
 
     def on_fit_end(self, trainer: Trainer, plan: MixviPlan) -> None:
-        """Count the cells of each component, and calibrate."""
+        """Compute the expected number of cells of each component, and calibrate.
+
+        Parameters
+        ----------
+        trainer
+            The trainer.
+        plan
+            The training plan.
+        """
         _hold(plan, False)
         if self.clusters is None:
             if self.wanted.init is not None and self.n_epochs_pretrain >= 0:
@@ -111,7 +146,7 @@ class MixturePhases(Callback):
         k = self.clusters.tree.n_leaves
         self.clusters = self.clusters._replace(size=np.exp(log_r[:, :k]).sum(0))
         if moved := (log_r.argmax(1) != labels)[labels >= 0].sum():
-            logger.info("%d of %d labelled cells are likelier in another cluster.", moved, (labels >= 0).sum())
+            logger.info("%d of %d labelled cells are more likely in another cluster.", moved, (labels >= 0).sum())
         group = self._group(self.clusters)
         accuracy, log_r = self._accuracy(trainer, plan, log_r[:, :k], labels, group)
         if np.isnan(accuracy):
@@ -134,13 +169,13 @@ class MixturePhases(Callback):
         most = min(MAX_CELLS, max(MAX_VALUES // module.layout.n_genes, 1))
         rows = data.some_rows(data.train_idx, most, seed)
         found = initialise(module, data.cells(), rows, self.wanted, seed)
-        self.clusters, moments, trunk = trainer.strategy.broadcast(found)  # processes go on with the same
+        self.clusters, moments, trunk = trainer.strategy.broadcast(found)  # the same for all processes
         n_leaves, wanted = self.clusters.tree.n_leaves, self.wanted.n_clusters
         if wanted is not None and n_leaves < wanted:
-            warn(f"The cells could be split into {n_leaves} clusters only; n_clusters={wanted}.")
+            warn(f"The cells were split into {n_leaves} clusters only, but n_clusters={wanted}.")
         if trunk is not None:
             module.encoder.trunk.follow(trunk)
-            plan.optimizers().optimizer.state.clear()  # moments of gradients of another, smaller loss
+            plan.optimizers().optimizer.state.clear()  # its moments are from another, smaller loss
         module.prior.place(*(values.to(plan.device) for values in moments))
         _hold(plan, False)
         self._guide(plan)
@@ -154,12 +189,12 @@ class MixturePhases(Callback):
             plan.guide = Guide.to_shares(rows, shares, self.guidance, self.clusters.smooth).to(plan.device)
 
     def _group(self, clusters: Clusters) -> np.ndarray:
-        """Cluster (K,) of each component, where the tree is cut by default."""
+        """Cluster (K,) of each component at the default cut of the tree."""
         n_clusters = self.wanted.n_clusters or clusters.tree.n_default
         return clusters.tree.cut(min(n_clusters, clusters.tree.n_leaves))
 
     def _accuracy(self, trainer, plan, log_r, labels, group) -> tuple[float, np.ndarray]:
-        """Share of cells in their right cluster, nan if nothing tells; and log responsibilities of like cells."""
+        """Share of cells in their right cluster (nan if unknown), and log responsibilities of such cells."""
         module, data, clusters = plan.module, trainer.datamodule, self.clusters
         if module.layout.n_labels:
             held_out = data.some_rows(data.val_idx, SAMPLE, clusters.seed)
@@ -193,7 +228,7 @@ def _responsibilities(module: ELBOModule) -> Callable[[Cells], tuple[torch.Tenso
 
 
 def _as_tensors(values: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint may hold, which is read without pickle."""
+    """Convert to types that a checkpoint can hold without pickle."""
     convert = {dict: _as_tensors, np.ndarray: torch.from_numpy}
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
     return {name: convert.get(type(value), lambda same: same)(value) for name, value in plain.items()}
@@ -210,8 +245,8 @@ def _hold(plan: MixviPlan, still: bool) -> None:
 
 
 def _slow_down(trainer: Trainer, plan: MixviPlan) -> None:
-    """Epoch by epoch, let the learning rate fall towards 0, as did that of the net the encoder goes on from."""
+    """Lower the learning rate linearly to 0, once in each epoch, as in the training of the net for the classes."""
     now, end = trainer.current_epoch, trainer.max_epochs
-    for group in plan.optimizers().param_groups:  # what is put there goes into checkpoints
+    for group in plan.optimizers().param_groups:  # checkpoints save these values
         first = group.setdefault("first_epoch", now)
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * (end - now) / (end - first)

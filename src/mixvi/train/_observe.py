@@ -1,4 +1,4 @@
-"""What a module makes of cells, one block after the other, while it is trained."""
+"""Results of a module for many cells, block by block, during training."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -16,14 +16,32 @@ from mixvi.ops.csr import csr, is_sparse
 
 Question = Callable[[Cells], tuple[Tensor, ...]]
 
-BATCH_SIZE = 1024  # where nothing is learned from cells
+BATCH_SIZE = 1024  # without gradients
 
 
 @torch.no_grad()
 def ask(
     module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, of: Question, x: csr_matrix | None = None
 ) -> list[Tensor]:
-    """What ``of`` says of each of the rows (m,), on the CPU; ``x`` (m, g) takes the place of their values."""
+    """Evaluate a function of the module on many cells, in evaluation mode and without gradients.
+
+    Parameters
+    ----------
+    module
+        The module.
+    dataset
+        All cells.
+    rows
+        (m,) row numbers.
+    of
+        Function of `Cells` that returns tensors (n, ...).
+    x
+        (m, g) values to use instead of the registered ones.
+
+    Returns
+    -------
+    The tensors (m, ...), on the CPU.
+    """
     was_training = module.training
     module.eval()
     said = [[value.cpu() for value in of(cells)] for cells in stream(module, dataset, rows, x)]
@@ -32,7 +50,23 @@ def ask(
 
 
 def stream(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, x: csr_matrix | None = None) -> Iterator[Cells]:
-    """The cells of these rows, so many at a time, with their own values or others."""
+    """Read cells in minibatches.
+
+    Parameters
+    ----------
+    module
+        The module that reads them.
+    dataset
+        All cells.
+    rows
+        (m,) row numbers.
+    x
+        (m, g) values to use instead of the registered ones.
+
+    Yields
+    ------
+    Minibatches of at most ``BATCH_SIZE`` cells, in the order of the rows.
+    """
     size = dataset.block_size(BATCH_SIZE)
     for start in range(0, len(rows), size):
         block = dataset[rows[start : start + size]]
@@ -42,14 +76,28 @@ def stream(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, x: csr_m
 
 
 class Counts(NamedTuple):
-    """Counts of m cells, and which of them may be compared."""
+    """Counts of m cells. Only cells of one stratum are compared."""
 
     x: csr_matrix  # (m, g)
     stratum: np.ndarray | None  # (m,) number of the combination of batch and categorical covariates
 
 
 def read_counts(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray) -> Counts:
-    """The registered counts of these rows (m,)."""
+    """Registered counts of some cells.
+
+    Parameters
+    ----------
+    module
+        The module that reads them.
+    dataset
+        All cells.
+    rows
+        (m,) row numbers.
+
+    Returns
+    -------
+    Counts (m, g) and strata (m,).
+    """
     layout = module.layout
     n_codes = layout.batch_levels + sum(layout.covariate_levels)
     counts, codes = [], []

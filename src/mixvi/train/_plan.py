@@ -1,7 +1,7 @@
-"""The training plan: scvi-tools' own in blocks of minibatches.
+"""The training plan: that of scvi-tools, in blocks of minibatches.
 
-Lightning's "batch" is a block of many minibatches. What Lightning and the metrics cost is paid once a block, and what
-is left between two steps of the optimizer is a slice of the block and the step itself.
+Lightning's "batch" is a block of many minibatches. So Lightning and the metrics cost time once in each block, and not
+at each step of the optimizer.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,49 +15,49 @@ from scvi.train import TrainingPlan
 from torch import Tensor
 
 from mixvi.module._elbo import ELBOModule
-from mixvi.module.cells import Cells
 from mixvi.train._captured import CapturedStep, can_capture
 from mixvi.train._compiled import compiled, filled
 from mixvi.train._effects import Looked, some_cells, start_from
-from mixvi.train._guide import Guide
+from mixvi.train._guide import Guide, Guided
 from mixvi.train._losses import Lost, objective_of
 from mixvi.train._observe import BATCH_SIZE, ask
 from mixvi.train._smoothness import smoothness
 
 
 class MixviPlan(TrainingPlan):
-    """scvi-tools' plan in blocks of minibatches.
+    """The plan of scvi-tools, in blocks of minibatches.
 
-    A block is one dictionary of tensors with many cells; it is cut into minibatches of ``batch_size`` here, and one
-    step is taken on each. What is logged of it is the mean over its cells. Models whose prior is a mixture have phases
-    beside it, which are a callback (`MixturePhases`).
+    A block is a dictionary of tensors with many cells. The plan splits it into minibatches of ``batch_size`` and takes
+    one step on each. It logs means over the cells of the block. For a mixture prior, the callback `MixturePhases` adds
+    the phases of training.
 
     Parameters
     ----------
     module
         The module to train.
     fresh
-        Whether the model is new: what conditions do to the values is then looked at first (`start_from`).
+        Whether the model is untrained. Its training then starts with an estimate of the condition effects
+        (`start_from`).
     n_importance_samples
-        Draws z for each cell and step; more than one trains the importance-weighted bound.
+        Draws of z for each cell and step, at least 1. More than one trains the importance-weighted bound.
     batch_size
-        Cells a minibatch.
+        Cells in each minibatch.
     gradient_clip_val, gradient_clip_algorithm
         Limit of the gradient and its kind, as in Lightning's trainer.
     compile, compile_kwargs
-        Whether the bound of a full minibatch and its gradient go through :func:`torch.compile`, and what this is given.
-        On CUDA the whole step, optimizer and all, is then captured as a graph and replayed, if there is one GPU, single
-        precision and a fused optimizer; Lightning's hooks inside a step (``on_before_optimizer_step`` and its like) are
-        not called in a replay. Compiling takes up to a minute (twice for a mixture, which changes when its components
-        are placed), and longer with many importance samples. It is meant for CUDA, where what Python costs is most of a
-        step; on a CPU mixvi's own kernels are faster.
+        Whether :func:`torch.compile` compiles the bound of a full minibatch and its gradient, and its arguments.
+        Compiling takes up to a minute, and longer with many importance samples. A mixture is compiled twice, because it
+        changes when its components are placed. It is meant for CUDA, where Python takes most of the time of a step. On
+        a CPU, mixvi's own kernels are faster. With one CUDA device, single precision and a fused optimizer, the whole
+        step is captured as a CUDA graph and replayed. A replay does not call Lightning's hooks inside a step, such as
+        ``on_before_optimizer_step``.
     **plan_kwargs
         Passed to :class:`scvi.train.TrainingPlan`.
 
     Raises
     ------
     ValueError
-        If L-BFGS is asked for, or that torch.compile captures graphs of its own.
+        If the optimizer is L-BFGS, or if ``compile_kwargs`` asks for CUDA graphs.
     """
 
     def __init__(
@@ -82,24 +82,39 @@ class MixviPlan(TrainingPlan):
         self.batch_size = batch_size
         self.clip = {"gradient_clip_val": gradient_clip_val, "gradient_clip_algorithm": gradient_clip_algorithm}
         self.n_importance_samples, self.fresh = n_importance_samples, fresh
-        self.guide: Guide | None = None  # what pulls cells to components, set by `MixturePhases`
+        self.guide: Guide | None = None  # set by `MixturePhases`
         self.guidance = 0.0
 
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | dict.fromkeys(("objective", "compiled", "captured"))  # functions of the module
+
     def configure_optimizers(self) -> dict:
-        """As in scvi-tools, without L-BFGS."""
+        """Optimizer and scheduler as in scvi-tools, except L-BFGS."""
         config = super().configure_optimizers()
         if isinstance(config["optimizer"], torch.optim.LBFGS):
-            raise ValueError("L-BFGS asks for the loss several times a step, which minibatches change; take another.")
+            raise ValueError("L-BFGS asks for the loss several times a step, but minibatches change it; use another.")
         return config
 
     def training_step(self, block: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """One step of the optimizer on each minibatch of the block."""
-        if self.guide is not None:
-            block = block | {"guide": self.guide.of(block[REGISTRY_KEYS.INDICES_KEY])}
+        """Take one step of the optimizer on each minibatch of the block.
+
+        Parameters
+        ----------
+        block
+            Tensors of the cells (n, ...), under the names of scvi-tools.
+        batch_idx
+            Number of the block in the epoch; not used.
+
+        Returns
+        -------
+        ``loss``, a scalar in nats: the mean over the cells.
+        """
+        cells = self.module.read(block)
+        guide = cells.y[:, :0] if self.guide is None else self.guide.of(block[REGISTRY_KEYS.INDICES_KEY])
         n = 0
-        for n_cells, step in self._steps(self.module.read(block)):
+        for n_cells, step in self._steps(Guided(cells, guide)):
             if n and (n_cells == 1 < self.batch_size or self._is_over()):
-                break  # one cell is too few for batch norm; in the next epoch it is another that is left over
+                break  # batch norm needs two cells; the next epoch leaves out another cell
             if n == 0 or self._warms_up_by_steps():
                 self.loss_kwargs["kl_weight"] = kl_weight = self.kl_weight.float()
             step(kl_weight)
@@ -109,23 +124,24 @@ class MixviPlan(TrainingPlan):
         self._log("train_loss", found, self.train_metrics, "train", prog_bar=True)
         return {"loss": found[0].loss}
 
-    def _steps(self, block: Cells) -> Iterator[tuple[int, Callable[[Tensor], None]]]:
-        """Of each minibatch, how many cells it has and the step on it."""
+    def _steps(self, block: Guided) -> Iterator[tuple[int, Callable[[Tensor], None]]]:
+        """The number of cells of each minibatch, and the step on it."""
         if self.captured is not None:
             self.captured.renew()
         for part in [block] if self.compiled is None else filled(block, self.batch_size):
             n_captured = 0 if self.captured is None else self.captured.read(part)
             yield from repeat((self.batch_size, self.captured), n_captured)
-            if n_captured * self.batch_size < len(part.x):
-                for cells in islice(part.split(self.batch_size), n_captured, None):
-                    yield len(cells.x), partial(self._step, cells)
+            if n_captured * self.batch_size < len(part.cells.x):
+                for minibatch in islice(part.split(self.batch_size), n_captured, None):
+                    yield len(minibatch.cells.x), partial(self._step, minibatch)
 
-    def _step(self, cells: Cells, kl_weight: Tensor) -> None:
-        optimizer = self.optimizers()
+    def _step(self, minibatch: Guided, kl_weight: Tensor) -> None:
+        optimizer, (cells, guide) = self.optimizers(), minibatch
         optimizer.zero_grad()
-        plain = self.compiled is None or len(cells.x) < self.batch_size  # each other size would be compiled
+        plain = self.compiled is None or len(cells.x) < self.batch_size  # other sizes would be compiled anew
         objective = self.objective if plain else self.compiled
-        loss, means = objective(cells, self.n_importance_samples, **self.loss_kwargs | {"kl_weight": kl_weight})
+        loss_kwargs = self.loss_kwargs | {"kl_weight": kl_weight}
+        loss, means = objective(cells, self.n_importance_samples, guide, **loss_kwargs)
         if self.guide is not None and self.guide.smooth and len(cells.x) > 1:
             smooth = smoothness(self.module, cells)
             loss = loss + self.guidance * smooth
@@ -145,7 +161,15 @@ class MixviPlan(TrainingPlan):
         return (trainer.should_stop and may_stop) or 0 <= trainer.max_steps <= step  # -1: no limit
 
     def validation_step(self, block: dict[str, Tensor], batch_idx: int) -> None:
-        """The same bound on cells that are not trained on."""
+        """Log the bound of validation cells, without guidance.
+
+        Parameters
+        ----------
+        block
+            Tensors of the cells (n, ...), under the names of scvi-tools.
+        batch_idx
+            Number of the block in the epoch; not used.
+        """
         lost = Lost()
         for part in self.module.read(block).split(max(self.batch_size, BATCH_SIZE)):
             lost.add(self.objective(part, self.n_importance_samples, **self.loss_kwargs)[1], len(part.x))
@@ -158,18 +182,18 @@ class MixviPlan(TrainingPlan):
         options["batch_size"] = block.n_obs_minibatch
         self.log(name, block.loss, **options, **kwargs)
         self.compute_and_log_metrics(block, metrics, mode)
-        for term, value in terms.items():  # scvi-tools logs these in inference mode, where processes cannot average
+        for term, value in terms.items():  # scvi-tools logs in inference mode, which allows no average over processes
             self.log(f"{term}_{mode}", value, **options)
 
     def on_train_epoch_end(self) -> None:
-        """Tell the scheduler, if there is one, how the epoch went."""
+        """Step the learning rate scheduler, if there is one."""
         scheduler, every = self.lr_schedulers(), self.trainer.check_val_every_n_epoch
         if scheduler is not None and (self.current_epoch + 1) % (every or 1) == 0:
             scheduler.step(self.trainer.callback_metrics[self.lr_scheduler_metric])
 
     def on_train_start(self) -> None:
-        """Start from what conditions do."""
-        if self.trainer.world_size > 1:  # processes start from one seed, but each needs noise of its own
+        """Estimate condition effects for a new model, and prepare the captured step."""
+        if self.trainer.world_size > 1:  # all processes start with one seed, but need different noise
             torch.manual_seed(torch.initial_seed() + self.global_rank)
         if self.fresh and self.trainer.global_step == 0 and self.module.layout.n_conditions:
             self._start()
@@ -177,17 +201,17 @@ class MixviPlan(TrainingPlan):
             self.captured = CapturedStep(self._step, self.batch_size, self.optimizers(), self.trainer)
 
     def on_train_end(self) -> None:
-        """Release the captured graph; average what each process has seen of the running means."""
+        """Release the captured graph, and average the running means of batch norm over the processes."""
         super().on_train_end()
         if self.captured is not None:
             self.captured = None
-            self.optimizers().zero_grad()  # gradients lie in the graph's memory
-        if self.trainer.world_size > 1:  # each has seen its own share of cells, and so have the running means
+            self.optimizers().zero_grad()  # gradients are in the memory of the graph
+        if self.trainer.world_size > 1:  # each process has seen other cells
             for buffer in filter(Tensor.is_floating_point, self.module.buffers()):
                 buffer.copy_(self.trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))
 
     def _start(self) -> None:
-        """From what conditions do to some of the training cells."""
+        """Estimate condition effects from a sample of the training cells."""
         seed, datamodule = settings.seed or 0, self.trainer.datamodule
         rows = datamodule.some_rows(datamodule.train_idx, some_cells(self.module.layout.n_genes), seed)
         start_from(

@@ -1,4 +1,4 @@
-"""Virtual adversarial training of a module: what a small change of a cell does to its component."""
+"""Virtual adversarial training of a module: small changes of a cell should not change its responsibilities."""
 
 from torch import Tensor
 
@@ -9,7 +9,19 @@ from mixvi.ops.csr import dense
 
 
 def smoothness(module: ELBOModule, cells: Cells) -> Tensor:
-    """Mean KL divergence of the responsibilities before and after the worst small change of each cell, a scalar."""
+    """Virtual adversarial loss: KL divergence of the responsibilities before and after the worst small change.
+
+    Parameters
+    ----------
+    module
+        Module with a mixture prior.
+    cells
+        n cells, at least 2 for batch norm.
+
+    Returns
+    -------
+    Scalar in nats: the mean over the cells.
+    """
 
     def log_r(x: Tensor) -> Tensor:
         changed = cells._replace(seen=x)

@@ -1,0 +1,68 @@
+"""What ``annotate`` writes into an AnnData, and columns that it or a prediction takes over."""
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+
+def own_columns(adata: AnnData, rows: np.ndarray) -> pd.DataFrame:
+    """``.obs`` of some cells, without the columns of scvi-tools.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    rows
+        (m,) row numbers; they may repeat.
+
+    Returns
+    -------
+    (m, ...) a copy. If names of cells repeat, all of them get a number, such as ``"AAAC-0"``.
+    """
+    obs = adata.obs.iloc[rows]
+    obs = obs[[column for column in obs if not str(column).startswith("_scvi_")]].copy()
+    if not obs.index.is_unique:
+        obs.index = [f"{name}-{i}" for i, name in enumerate(obs.index)]
+    return obs
+
+
+def annotation_keys(adata: AnnData, key_added: str) -> list[tuple[str, str]]:
+    """Existing entries of an AnnData under the names that ``annotate`` writes to, except in ``.uns``.
+
+    Parameters
+    ----------
+    adata, key_added
+        Cells and name of the results, as in ``annotate``.
+
+    Returns
+    -------
+    Attribute and key of each entry, such as ``("obsm", "X_mixvi")``.
+    """
+    places = [
+        *(("obs", key) for key in (key_added, f"{key_added}_confidence", f"{key_added}_entropy")),
+        *(("obsm", key) for key in (f"X_{key_added}", f"{key_added}_probabilities")),
+        ("varm", f"PCs_{key_added}"),
+    ]
+    return [(attribute, key) for attribute, key in places if key in getattr(adata, attribute)]
+
+
+def check_free(adata: AnnData, key_added: str) -> None:
+    """Check that ``annotate`` would overwrite only its own earlier results.
+
+    Parameters
+    ----------
+    adata, key_added
+        Cells and name of the results, as in ``annotate``.
+
+    Raises
+    ------
+    ValueError
+        If other data have these names.
+    """
+    own = {"model", "version", "settings"} <= set(adata.uns.get(key_added, {}))
+    taken = [key for _, key in annotation_keys(adata, key_added)]
+    if not own and (taken or key_added in adata.uns):
+        raise ValueError(
+            f"The AnnData already has {taken or key_added!r}, which is not from mixvi; nothing was written. "
+            f"Choose another key_added than {key_added!r}."
+        )

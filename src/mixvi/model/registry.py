@@ -1,0 +1,40 @@
+"""What the registry of scvi-tools says of the cells of a model."""
+
+from typing import Any
+
+import numpy as np
+from scvi import REGISTRY_KEYS
+
+from mixvi.module.cells import Layout
+
+
+def layout_of(registry: dict[str, Any]) -> Layout:
+    """What is registered, for the module."""
+    fields = {key: field["state_registry"] for key, field in registry["field_registries"].items()}
+    return Layout(
+        n_genes=fields[REGISTRY_KEYS.X_KEY]["n_vars"],
+        batch_levels=len(fields.get(REGISTRY_KEYS.BATCH_KEY, {}).get("categorical_mapping", [])),
+        covariate_levels=tuple(fields.get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("n_cats_per_key", [])),
+        n_continuous=len(fields.get(REGISTRY_KEYS.CONT_COVS_KEY, {}).get("columns", [])),
+        n_labels=max(len(fields.get(REGISTRY_KEYS.LABELS_KEY, {}).get("categorical_mapping", [])) - 1, 0),
+        size_factor=REGISTRY_KEYS.SIZE_FACTOR_KEY in fields,
+    )
+
+
+def conditions_of(registry: dict[str, Any]) -> list[tuple[str, np.ndarray | None]]:
+    """What c is made of, in its order: columns of ``.obs`` with their categories, ``None`` for a continuous one."""
+    fields = {key: field["state_registry"] for key, field in registry["field_registries"].items()}
+    batch, covariates = (fields.get(key, {}) for key in (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY))
+    return [
+        *([(batch["original_key"], batch["categorical_mapping"])] if batch else []),
+        *((key, covariates["mappings"][key]) for key in covariates.get("field_keys", [])),
+        *((key, None) for key in fields.get(REGISTRY_KEYS.CONT_COVS_KEY, {}).get("columns", [])),
+    ]
+
+
+def covariate_keys(registry: dict[str, Any]) -> list[str]:
+    """Columns of ``.obs`` that the model reads of a cell, but for its label."""
+    args = registry["setup_args"]
+    single = [args[key] for key in ("batch_key", "size_factor_key") if args[key]]
+    keys = [*single, *(args["categorical_covariate_keys"] or []), *(args["continuous_covariate_keys"] or [])]
+    return list(dict.fromkeys(keys))

@@ -1,0 +1,124 @@
+"""The values that a model was made with: which likelihood can describe them, and whether they were changed since."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+from scipy.sparse import issparse
+from scvi import REGISTRY_KEYS
+
+from mixvi._warnings import warn
+from mixvi.data import CellsManager, Support, check_support, choose_likelihood, describe, fingerprint, same_values
+from mixvi.model.registry import layout_of
+from mixvi.module.likelihoods import LIKELIHOODS
+
+if TYPE_CHECKING:
+    from mixvi.model._base import LatentModel
+
+logger = logging.getLogger(__name__)
+
+LOOK = 100  # cells by which matrices that may be raw counts are told
+
+
+def settle_likelihood(model: "LatentModel", likelihood: str, linear: bool = False) -> str:
+    """Check that a likelihood can describe the registered data, or choose one.
+
+    Parameters
+    ----------
+    model
+        Model whose module is not yet made.
+    likelihood
+        Name of the likelihood; ``"auto"`` chooses one.
+    linear
+        Whether the model is linear: real values are then usual.
+
+    Returns
+    -------
+    Name of the likelihood.
+
+    Raises
+    ------
+    ValueError
+        If there is no such likelihood, or it cannot describe the data.
+    """
+    if likelihood != "auto" and likelihood not in LIKELIHOODS:
+        raise ValueError(f"likelihood={likelihood!r} is not known; it is 'auto' or one of {sorted(LIKELIHOODS)}.")
+    if model.adata is None:
+        return likelihood  # loaded without data: the name was settled when the model was made
+    check_unchanged(model)
+    support = describe_values(model.registry_, model.adata_manager)
+    if likelihood == "auto":
+        likelihood, why = choose_likelihood(support, linear)
+        logger.info("%s took %s", type(model).__name__, why)
+        if support.kind == "real" and support.fraction is None and not linear:
+            warn(
+                f"{support.where} holds whole numbers only; if they are counts, mend those that are negative: "
+                f"{support.negative}."
+            )
+        if support.kind == "real" and not linear:
+            _point_to_counts(model.adata, support.where)
+    check_support(support, likelihood, LIKELIHOODS[likelihood].support)
+    if layout_of(model.registry_).size_factor and LIKELIHOODS[likelihood].support != "count":
+        raise ValueError(f"size_factor_key would be ignored under likelihood={likelihood!r}; leave it out.")
+    return likelihood
+
+
+def describe_values(registry: dict[str, Any], manager: CellsManager) -> Support:
+    """Check the registered values and describe them.
+
+    Parameters
+    ----------
+    registry
+        Registry of the model.
+    manager
+        Manager of the cells.
+    """
+    _, where = values_of(manager.adata, registry["setup_args"]["layer"])
+    matrix = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+    return describe(matrix, where, manager.adata.obs_names, manager.adata.var_names)
+
+
+def _point_to_counts(adata: AnnData, where: str) -> None:
+    """Warn if the values are no counts, and another matrix beside them looks like raw counts."""
+    beside = {
+        f"adata.layers[{name!r}]": (values, f"adata, layer={name!r}") for name, values in adata.layers.items() if name
+    }
+    if adata.raw is not None:
+        beside["adata.raw.X"] = adata.raw.X, "adata.raw.to_adata()"
+    for name, (values, how) in beside.items():
+        some = values[:LOOK]
+        some = some.toarray() if issparse(some) else np.asarray(some)
+        if name != where and some.max(initial=0) > 1 and (some >= 0).all() and (some == np.floor(some)).all():
+            warn(
+                f"{where} has no counts, but {name} seems to have raw counts. To model them, call setup_anndata({how})."
+            )
+
+
+def check_unchanged(model: "LatentModel") -> None:
+    """Raise if genes, cells or values of a model's own AnnData are not those that the model was made with."""
+    genes = model.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
+    what = None
+    if not np.array_equal(model.adata.var_names.astype(str), np.asarray(genes, dtype=str)):
+        what = "genes, or their order,"
+    elif (now := _fingerprint(model)) is not None:
+        seen = getattr(model, "_seen", None)
+        if seen is None or seen[0] is not model.adata:
+            model._seen = model.adata, now
+        elif not same_values(now, seen[1]):
+            what = "cells or values" if len(now) != len(seen[1]) else "values"
+    if what:
+        raise ValueError(
+            f"The {what} of this {type(model).__name__}'s AnnData changed after setup_anndata. Undo that, or call "
+            "setup_anndata again and make a new model. To keep a model's data as they are, change a copy."
+        )
+
+
+def _fingerprint(model: "LatentModel") -> np.ndarray | None:
+    matrix, _ = values_of(model.adata, model.registry_["setup_args"]["layer"])
+    return fingerprint(matrix)
+
+
+def values_of(adata: AnnData, layer: str | None) -> tuple[Any, str]:
+    """The values in ``.X`` or a layer, or ``None``; and their name for messages."""
+    return (adata.X, "adata.X") if layer is None else (adata.layers.get(layer), f"adata.layers[{layer!r}]")

@@ -1,0 +1,111 @@
+"""What all likelihoods share: hidden layers on the latent and the conditions, and an intercept for each condition."""
+
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from mixvi.module.cells import Cells, Layout
+from mixvi.module.nets import Hidden, Trunk
+from mixvi.ops.csr import dense
+
+
+class Likelihood(nn.Module):
+    """p(x | z, c): hidden layers on (z, c), and a linear head."""
+
+    support: ClassVar[Literal["count", "unit", "real"]]
+
+    def __init__(self, layout: Layout, n_latent: int, hidden: Hidden):
+        super().__init__()
+        self.trunk = Trunk(n_latent, layout.n_conditions, hidden)
+
+    @staticmethod
+    def prepare(x: Tensor) -> Tensor:
+        """Values (n, g) that the encoders read instead of x (n, g)."""
+        return x
+
+    @staticmethod
+    def scaled(cells: Cells) -> Tensor:
+        """X (n, g) on the scale of the decoder's output. For counts, this is x / library size."""
+        return dense(cells.x)
+
+    @property
+    @abstractmethod
+    def head(self) -> nn.Linear:
+        """The linear layer that gives the mean of x before the link function."""
+
+    @abstractmethod
+    def link(self, mean: Tensor) -> Tensor:
+        """Output (..., g) of the head that gives these means (..., g) of scaled x."""
+
+    @torch.no_grad()
+    def add_effects(self, mean: Tensor, effects: Tensor, c_mean: Tensor) -> None:
+        """Give each condition its intercept: the decoder starts at mean + (c - c_mean) @ effects, to first order.
+
+        Parameters
+        ----------
+        mean
+            (g,) mean of scaled x.
+        effects
+            (q, g) effects of the conditions on scaled x.
+        c_mean
+            (q,) mean condition.
+        """
+        q = self.trunk.n_conditions
+        if q and not self.trunk.is_linear:
+            linked = self.link(mean + effects) - self.link(mean)
+            weight = self.head.weight[:, self.trunk.n_out - q :]
+            self.head.bias.add_((weight - linked.t()) @ c_mean)
+            weight.copy_(linked.t())
+
+    @abstractmethod
+    def forward(self, z: Tensor, cells: Cells) -> Distribution:
+        """p(x | z, c).
+
+        Parameters
+        ----------
+        z
+            (..., n, d) latent.
+        cells
+            n cells, for their conditions and library sizes.
+
+        Returns
+        -------
+        (..., n, g) independent distributions, one for each gene.
+        """
+
+    @abstractmethod
+    def log_prob(self, z: Tensor, cells: Cells) -> Tensor:
+        """Log p(x | z, c), summed over genes.
+
+        Parameters
+        ----------
+        z
+            (..., n, d) latent.
+        cells
+            n cells.
+
+        Returns
+        -------
+        (..., n) nats.
+        """
+
+    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: Cells) -> Tensor:
+        """E_q[log p(x | z, c)], in closed form if there is one. Otherwise an estimate from one draw.
+
+        Parameters
+        ----------
+        z
+            (n, d) draw from the posterior.
+        qz
+            (n, d) posterior.
+        cells
+            n cells.
+
+        Returns
+        -------
+        (n,) nats.
+        """
+        return self.log_prob(z, cells)

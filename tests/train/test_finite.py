@@ -1,0 +1,61 @@
+"""Training that ends in weights that are no numbers says so, and keeps the last good ones."""
+
+import numpy as np
+import pytest
+import scvi
+
+import mixvi
+from tests.model.helpers import build
+
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
+
+
+@pytest.mark.parametrize("name", ["AE", "VAE", "CVAE", "GMVAE"])
+def test_a_learning_rate_that_is_too_high_is_an_error(counts, name):
+    scvi.settings.seed = 0
+    model = build(name, counts)
+    with pytest.raises(ValueError, match=r"stopped in epoch 1: .* not finite.*'lr': 1e\+30.*largest is \d+ in cell '"):
+        model.train(6, plan_kwargs={"lr": 1e30}, **QUIET)
+    assert all(value.isfinite().all() for value in model.module.state_dict().values())
+    assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_what_was_learned_before_is_kept(counts):
+    model = build("VAE", counts)
+    model.train(5, **QUIET)
+    z = model.get_latent_representation()
+    with pytest.raises(ValueError, match="Training stopped in epoch"):
+        model.train(3, plan_kwargs={"lr": 1e30}, **QUIET)
+    np.testing.assert_array_equal(model.get_latent_representation(), z)
+    model.train(2, **QUIET)
+    assert np.isfinite(model.get_elbo())
+
+
+def test_values_beyond_single_precision_are_refused(counts):
+    counts.X = np.asarray(counts.X, dtype=np.float64)
+    counts.X[3, 2] = 1e39
+    mixvi.VAE.setup_anndata(counts)
+    with pytest.raises(ValueError, match="NaN, infinite or too large entries: 1 .*1e\\+39 in cell"):
+        mixvi.VAE(counts)
+
+
+def test_size_factors_beyond_single_precision_are_refused(counts):
+    counts.obs["size"] = np.where(np.arange(counts.n_obs) == 3, 1e300, 1.0)
+    with pytest.raises(ValueError, match=r"obs\['size'\] has NaN, infinite or too large values in 1 of"):
+        mixvi.VAE.setup_anndata(counts, size_factor_key="size")
+
+
+def test_one_cell_cannot_be_trained_on(counts):
+    with pytest.raises(ValueError, match="There is one cell, and training needs at least two"):
+        build("VAE", counts[:1].copy()).train(2, **QUIET)
+
+
+def test_a_trained_model_can_be_pickled(counts):
+    import pickle
+
+    for name in ("AE", "VAE", "CVAE", "GMVAE"):
+        model = build(name, counts)
+        model.train(2, **QUIET)
+        again = pickle.loads(pickle.dumps(model))
+        np.testing.assert_array_equal(again.get_latent_representation(), model.get_latent_representation())
+        again.train(1, **QUIET)
