@@ -194,12 +194,41 @@ def test_a_class_without_a_training_cell_keeps_its_component(blobs):
     assert model.predict(soft=True).shape == (300, 2)
 
 
-def test_names_with_slashes_survive_a_file(blobs, tmp_path):
-    blobs.obs["known"] = blobs.obs["cluster"].astype(str).str.replace(" ", "/")
+@pytest.mark.parametrize(
+    "names",
+    ["T/NK B C", "CD4/CD8 CD4|CD8 C", "_index B C", ". .. C", ["", "B", " "], ["new 0", "0", "1"], ["a\n", "b", "ä"]],
+)
+def test_names_survive_files(blobs, tmp_path, names):
+    names = names.split() if isinstance(names, str) else names
+    blobs.obs["known"] = np.array(names)[blobs.obs["cluster"].cat.codes.to_numpy()]
     model = fitted("GMVAE", blobs, {"labels_key": "known"}, n_clusters=None)
     model.annotate()
     blobs.write_h5ad(tmp_path / "cells.h5ad")
-    assert set(blobs.obs["mixvi"].cat.categories) == {"blob/0", "blob/1", "blob/2"}
+    blobs.write_zarr(tmp_path / "cells.zarr")
+    for cells in (ad.read_h5ad(tmp_path / "cells.h5ad"), ad.read_zarr(tmp_path / "cells.zarr")):
+        assert set(cells.obs["mixvi"].cat.categories) == set(names)
+        columns = cells.obsm["mixvi_probabilities"].columns
+        assert len(set(columns)) == 3
+        assert set(names) - set(columns) == {name for name in names if "/" in name or name in ("", ".", "..", "_index")}
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, np.array, pd.Index])
+def test_lists_of_columns_of_any_kind_survive_files(blobs, tmp_path, kind):
+    blobs.obs["a"], blobs.obs["b"] = (np.array(["x", "y"])[np.arange(300) % k % 2] for k in (2, 3))
+    model = fitted("GMVAE", blobs, {"categorical_covariate_keys": kind(["a", "b"])})
+    assert list(model.conditions) == ["a", "b"]
+    model.annotate()
+    blobs.write_h5ad(tmp_path / "cells.h5ad")
+    blobs.write_zarr(tmp_path / "cells.zarr")
+    model.save(tmp_path / "model")
+
+
+@pytest.mark.parametrize("key", ["a/b", "", ".", 0, None])
+def test_a_key_that_files_cannot_hold_is_refused(model, key):
+    before = model.adata.copy()
+    with pytest.raises(ValueError, match="key_added=.* cannot be a name in a file"):
+        model.annotate(key_added=key)
+    assert list(model.adata.obsm) == list(before.obsm)
 
 
 def test_a_cluster_is_as_probable_as_all_its_components(model, recwarn, warned):

@@ -1,6 +1,6 @@
 """Data for a model: checks of values and columns, and rows in any order from memory or disk."""
 
-from mixvi.data._annotation import annotation_keys, check_free, own_columns
+from mixvi.data._annotation import annotation_keys, check_free, file_names, own_columns
 from mixvi.data._columns import (
     as_positions,
     check_columns,
@@ -39,6 +39,7 @@ __all__ = [
     "check_target",
     "choose_likelihood",
     "describe",
+    "file_names",
     "fingerprint",
     "from_zarr",
     "own_columns",

@@ -1,8 +1,12 @@
 """What ``annotate`` writes into an AnnData, and columns that it or a prediction takes over."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+
+RESERVED = ("", ".", "..", "_index")
 
 
 def own_columns(adata: AnnData, rows: np.ndarray) -> pd.DataFrame:
@@ -24,6 +28,22 @@ def own_columns(adata: AnnData, rows: np.ndarray) -> pd.DataFrame:
     if not obs.index.is_unique:
         obs.index = [f"{name}-{i}" for i, name in enumerate(obs.index)]
     return obs
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """Names of columns that ``.h5ad`` and ``.zarr`` can hold: unique, without ``/``, and none that they reserve.
+
+    Names that need no change keep their form.
+    """
+    changed = {name: name.replace("/", "|") for name in names}
+    changed |= {name: f"'{name}'" for name in names if name in RESERVED}
+    taken = {name for name in names if changed[name] == name}
+    for name in names:
+        if changed[name] != name:
+            while changed[name] in taken:
+                changed[name] += "'"
+            taken.add(changed[name])
+    return [changed[name] for name in names]
 
 
 def annotation_keys(adata: AnnData, key_added: str) -> list[tuple[str, str]]:
@@ -57,8 +77,10 @@ def check_free(adata: AnnData, key_added: str) -> None:
     Raises
     ------
     ValueError
-        If other data have these names.
+        If other data have these names, or files cannot hold them.
     """
+    if not isinstance(key_added, str) or "/" in key_added or key_added in RESERVED:
+        raise ValueError(f"key_added={key_added!r} cannot be a name in a file; pass a text without '/'.")
     own = {"model", "version", "settings"} <= set(adata.uns.get(key_added, {}))
     taken = [key for _, key in annotation_keys(adata, key_added)]
     if not own and (taken or key_added in adata.uns):

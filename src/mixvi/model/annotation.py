@@ -9,7 +9,7 @@ from scvi import settings
 
 from mixvi.cluster.graph import shared_neighbors
 from mixvi.cluster.leiden import leiden
-from mixvi.data import annotation_keys, check_free
+from mixvi.data import annotation_keys, check_free, file_names
 from mixvi.model import description
 from mixvi.model.streaming import check_trained
 
@@ -38,7 +38,8 @@ def annotate(
                                               temperature, ``"tree"`` and ``"markers"``, the best 50 of each cluster
     ========================================  ==================================================================
 
-    In names of probabilities ``/`` becomes ``|``, as files cannot hold it.
+    Files cannot hold all names of columns. In those of the probabilities ``/`` becomes ``|``, and reserved names such
+    as ``_index`` are put in quotes.
 
     Parameters
     ----------
@@ -63,6 +64,8 @@ def annotate(
         raise ValueError(f"clustering={clustering!r} is not known; it is None or 'leiden'.")
     check_trained(model)
     target = model.adata if adata is None else adata
+    if target is not None:  # else the next line says that there are no cells
+        check_free(target, key_added)
     latent, table = model._encode(adata, n_clusters)
     obs, obsm = {}, {f"X_{key_added}": latent}
     if clustering == "leiden":
@@ -73,8 +76,7 @@ def annotate(
         obs[key_added] = pd.Categorical.from_codes(p.argmax(1), table.columns)
         obs[f"{key_added}_confidence"] = p.max(1)
         obs[f"{key_added}_entropy"] = -np.where(p > 0, p * np.log(np.maximum(p, 1e-38)), 0.0).sum(1)
-        obsm[f"{key_added}_probabilities"] = table.rename(columns=lambda name: name.replace("/", "|"))  # for files
-    check_free(target, key_added)
+        obsm[f"{key_added}_probabilities"] = table.set_axis(file_names(table.columns), axis=1)
     for attribute, key in annotation_keys(target, key_added):  # of an earlier call
         del getattr(target, attribute)[key]
     for key, values in obs.items():

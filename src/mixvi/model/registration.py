@@ -76,6 +76,8 @@ def register(
     for key in ("categorical_covariate_keys", "continuous_covariate_keys"):
         if isinstance(setup_args[key], str):
             raise ValueError(f"{key}={setup_args[key]!r} is one name; pass a list, [{setup_args[key]!r}].")
+        if (keys := setup_args[key]) is not None:  # a list is what any file can hold
+            setup_args[key] = sorted(keys) if isinstance(keys, set | frozenset) else list(keys)
     categorical, continuous = (
         list(setup_args[f"{kind}_covariate_keys"] or []) for kind in ("categorical", "continuous")
     )

@@ -120,5 +120,13 @@ def _fingerprint(model: "LatentModel") -> np.ndarray | None:
 
 
 def values_of(adata: AnnData, layer: str | None) -> tuple[Any, str]:
-    """The values in ``.X`` or a layer, or ``None``; and their name for messages."""
+    """The values of ``.X`` or of a layer, ``None`` if there are none; and their name for messages.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    layer
+        Name of the layer; ``None`` is ``.X``.
+    """
     return (adata.X, "adata.X") if layer is None else (adata.layers.get(layer), f"adata.layers[{layer!r}]")
