@@ -162,7 +162,7 @@ def test_sizes_that_make_no_sense(name, key, value, counts):
 
 @pytest.mark.parametrize("max_epochs", [0, -1, 1.5, "10"])
 def test_training_takes_an_epoch_at_least(max_epochs, counts):
-    with pytest.raises(ValueError, match=f"max_epochs={max_epochs!r}; it must be a whole number, 1 or more"):
+    with pytest.raises(ValueError, match=f"max_epochs={max_epochs!r}; it must be a whole number of at least 1"):
         build("VAE", counts).train(max_epochs)
 
 

@@ -116,7 +116,7 @@ def test_clusters_that_are_there_are_stable():
     assert found["cells"].sum() == 300
     assert found["mean"].min() > 0.9
     for wrong in (0, "2"):
-        with pytest.raises(ValueError, match=f"n_seeds={wrong!r}; it must be a whole number, 1 or more"):
+        with pytest.raises(ValueError, match=f"n_seeds={wrong!r}; it must be a whole number of at least 1"):
             model.cluster_stability(wrong)
     forced = fitted("GMVAE", model.adata, train={"max_epochs": 20}, n_clusters=12)
     assert forced.cluster_stability(2, accelerator="cpu")["mean"].min() < 0.5  # blobs in pieces
@@ -309,7 +309,7 @@ def test_a_saved_model_knows_all_of_it(model, blobs, tmp_path):
     ({"init": "vat"}, "init='vat' learns from labels, and there are none"),
     ({"init": "n2d", "n_clusters": None}, "init='n2d' cannot infer the number of clusters"),
     ({"init": "imsat", "n_clusters": None}, "init='imsat' cannot infer the number of clusters"),
-    ({"guidance": -1.0}, "guidance=-1.0; it must be a number of nats, 0 or more"),
+    ({"guidance": -1.0}, "guidance=-1.0; it must be a finite number of at least 0"),
     ({"guidance": None}, "guidance=None; it must"), ({"guidance": "5"}, "guidance='5'; it must"),
     ({"guidance": np.nan}, "guidance=nan; it must"), ({"min_worth": np.inf}, "min_worth=inf; it must"),
     ({"min_worth": -0.1}, "min_worth=-0.1; it must"),

@@ -128,6 +128,8 @@ def describe(matrix, where: str, cell_names, gene_names) -> Support:
         if len(empty):
             first_empty = first_empty or str(cell_names[start + empty[0]])
             n_empty += len(empty)
+    if n_empty == n:
+        raise ValueError(f"All values of {where} are 0, so there is nothing to learn. Pass the layer that has values.")
     if found["not finite"] is not None:
         raise ValueError(
             f"{where} has NaN, infinite or too large entries: {found['not finite']}. No likelihood can describe them; "
@@ -197,7 +199,10 @@ def _blocks(matrix) -> Iterator[tuple[int, np.ndarray]]:
     if issparse(matrix):
         matrix = matrix.tocsr()
     for start in range(0, matrix.shape[0], BLOCK):
-        yield start, matrix[start : start + BLOCK]
+        block = matrix[start : start + BLOCK]
+        if issparse(block):
+            block.sum_duplicates()  # of the copy: if a row has a gene twice, its value is the sum
+        yield start, block
 
 
 def _first(block, wrong: Callable[[np.ndarray], np.ndarray]) -> tuple[int, int, int, float]:

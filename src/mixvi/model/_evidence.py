@@ -1,7 +1,6 @@
 """Evidence: how probable a model finds each cell, all latent variables summed out."""
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from mixvi._checks import check_whole
 from mixvi.model.streaming import collect
 from mixvi.module.cells import Cells
 
@@ -49,8 +49,7 @@ class EvidenceMixin:
         ``value`` (n,) in nats, and its ``standard_error`` (n,) by the delta method. An error that does not shrink with
         more samples says that the posterior misses a part of the mass.
         """
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples={n_samples!r}; it must be a whole number of at least 1.")
+        check_whole("n_samples", n_samples)
         batch_size = batch_size or 128
 
         def moments(cells: Cells) -> Tensor:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
+from mixvi._checks import check_number
 from mixvi._version import __version__
 from mixvi.cluster.agglomerate import MIN_WORTH
 from mixvi.model import _markers, _predict, _stability
@@ -123,8 +123,10 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         self._init = check_init(init, self.adata, self.n_wanted_, layout.n_labels)
         init = name_of(init)
         for name, value in (("guidance", guidance), ("min_worth", min_worth)):
-            if not (isinstance(value, Real) and 0 <= value < np.inf):
-                raise ValueError(f"{name}={value!r}; it must be a number of nats, 0 or more.")
+            check_number(name, value, least=0)
+        check_number("concentration", concentration, above=0)
+        if not isinstance(hierarchical, bool):
+            raise ValueError(f"hierarchical={hierarchical!r}; it must be True or False.")
         self._guidance, self._min_worth = guidance, min_worth
         self.clusters_ = None  # what training found, as plain values
         self.likelihood_ = likelihood = settle_likelihood(self, likelihood)

@@ -73,7 +73,7 @@ def check_n_clusters(n_clusters: int | None, n_labels: int, registry: dict[str, 
         return n_labels or None
     n_cells = registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["n_obs"]
     least = max(n_labels, 1)
-    if not isinstance(n_clusters, Integral) or not least <= n_clusters <= n_cells:
+    if isinstance(n_clusters, bool) or not isinstance(n_clusters, Integral) or not least <= n_clusters <= n_cells:
         why = " (each labelled class is a cluster)" if n_labels else ""
         raise ValueError(
             f"n_clusters={n_clusters!r}; it must be a whole number between {least}{why} and {n_cells}, the number "

@@ -8,6 +8,7 @@ import pandas as pd
 from anndata import AnnData
 from torch import Tensor
 
+from mixvi._checks import check_whole
 from mixvi._warnings import warn
 from mixvi.cluster.calibration import calibrated
 from mixvi.model.streaming import collect
@@ -121,6 +122,7 @@ def cluster_table(model: "GMVAE", log_r: np.ndarray, cells: pd.Index, n_clusters
     n_clusters
         Where to cut the tree; ``None`` cuts it where the model does.
     """
+    check_whole("n_clusters", n_clusters, none="the number of the model")
     p = component_probabilities(model, log_r)
     if model.clusters_ is None:
         return pd.DataFrame(p.sum(1, keepdims=True), cells, ["0"])

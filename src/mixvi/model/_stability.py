@@ -1,12 +1,13 @@
 """Whether models that differ by their seed alone find the same clusters."""
 
-from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 from scvi.utils import track
+
+from mixvi._checks import check_whole
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
@@ -38,8 +39,7 @@ def cluster_stability(model: "GMVAE", n_seeds: int = 5, max_epochs: int | None =
     ValueError
         If ``n_seeds`` is below 1, or the AnnData was registered anew since this model was made.
     """
-    if not isinstance(n_seeds, Integral) or n_seeds < 1:
-        raise ValueError(f"n_seeds={n_seeds!r}; it must be a whole number, 1 or more.")
+    check_whole("n_seeds", n_seeds)
     if model._get_most_recent_anndata_manager(model.adata) is not model.adata_manager:
         raise ValueError(
             "The AnnData was registered anew since this model was made, and other models would be fitted; call "

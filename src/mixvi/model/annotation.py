@@ -7,6 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from scvi import settings
 
+from mixvi._checks import check_number
 from mixvi.cluster.graph import shared_neighbors
 from mixvi.cluster.leiden import leiden
 from mixvi.data import annotation_keys, check_free, file_names
@@ -62,6 +63,9 @@ def annotate(
     """
     if clustering not in (None, "leiden"):
         raise ValueError(f"clustering={clustering!r} is not known; it is None or 'leiden'.")
+    check_number("resolution", resolution, above=0)
+    if clustering is None and resolution != 1:
+        raise ValueError(f"resolution={resolution} belongs to Leiden; pass clustering='leiden' too, or n_clusters=.")
     check_trained(model)
     target = model.adata if adata is None else adata
     if target is not None:  # else the next line says that there are no cells

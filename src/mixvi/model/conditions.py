@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixvi._checks import check_number
 from mixvi.model.registry import conditions_of
 from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
@@ -102,6 +103,7 @@ def sized(model: "LatentModel", library_size: float | None) -> Callable[[Cells],
     """
     if library_size is None:
         return lambda cells: cells
+    check_number("library_size", library_size, above=0)
     if LIKELIHOODS[model.likelihood_].support != "count":
         raise ValueError(f"library_size={library_size} has no meaning under likelihood={model.likelihood_!r}.")
     if model.module.layout.size_factor:

@@ -11,6 +11,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from mixvi._checks import check_whole
 from mixvi.data import as_positions, check_target, own_columns, write_blocks
 from mixvi.model.conditions import sized, under
 from mixvi.model.registration import registered
@@ -198,6 +199,7 @@ def sample(
     layer of the model, if it has one: ready to be given back to it.
     """
     check_trained(model)
+    check_whole("n_cells", n_cells)
     pool = as_positions(indices, registered(model, None).adata.n_obs)
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:

@@ -2,7 +2,6 @@
 
 import logging
 from difflib import get_close_matches
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
@@ -15,6 +14,7 @@ from scvi.data.fields import (
     NumericalObsField,
 )
 
+from mixvi._checks import check_number, check_whole
 from mixvi._warnings import warn
 from mixvi.data import (
     CellsManager,
@@ -154,10 +154,8 @@ def hidden_layers(n_latent: int, n_hidden: int, n_layers: int, dropout_rate: flo
         If a size is not a whole number or too small, or the dropout rate is not in [0, 1).
     """
     for name, value, least in (("n_latent", n_latent, 1), ("n_hidden", n_hidden, 1), ("n_layers", n_layers, 0)):
-        if not isinstance(value, Integral) or value < least:
-            raise ValueError(f"{name}={value!r}; it must be a whole number of at least {least}.")
-    if not 0 <= dropout_rate < 1:
-        raise ValueError(f"dropout_rate={dropout_rate!r}; it must be at least 0 and below 1.")
+        check_whole(name, value, least)
+    check_number("dropout_rate", dropout_rate, least=0, below=1)
     return Hidden(n_hidden, n_layers, dropout_rate)
 
 
@@ -177,6 +175,9 @@ def _check_labels(adata: AnnData, labels: str, no_label: str | None) -> None:
                 f"pass unlabeled_category={name!r}."
             )
     elif unlabeled not in found:
+        equal = [value for value in adata.obs[labels].unique() if value == no_label]  # -1.0 for -1
+        if equal:
+            raise ValueError(f"No cell has unlabeled_category={no_label!r}; pass {equal[0]!r}, as in .obs[{labels!r}].")
         names = {name.lower(): name for name in adata.obs[labels].unique().astype(str)}
         if alike := get_close_matches(unlabeled.lower(), names, 1, cutoff=0.8):
             raise ValueError(

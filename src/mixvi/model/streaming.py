@@ -8,6 +8,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from mixvi._checks import check_whole
 from mixvi.data import CellsDataset, as_positions
 from mixvi.model.registration import registered
 from mixvi.module.cells import Cells
@@ -60,6 +61,7 @@ def blocks(
         As in `collect`.
     """
     check_trained(model)
+    check_whole("batch_size", batch_size, none="the default")
     manager = registered(model, adata)
     rows = as_positions(indices, manager.adata.n_obs)
     model.module.eval()

@@ -4,7 +4,6 @@ import hashlib
 import math
 import signal
 from collections.abc import Callable
-from numbers import Integral
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.model import get_max_epochs_heuristic
 from scvi.train import merge_kwargs
 
+from mixvi._checks import check_number, check_whole
 from mixvi._warnings import warn
 from mixvi.data import CellsDataset
 from mixvi.model._arguments import check_plan, check_trainer
@@ -56,11 +56,13 @@ def train(
     check_plan(plan_kwargs)
     if early_stopping and (split["train_size"] == 1 or split["validation_size"] == 0):
         raise ValueError("early_stopping needs cells to validate on; leave train_size and validation_size out.")
+    for name in ("train_size", "validation_size"):
+        check_number(name, split[name], least=0, none="the default")
     if model.adata.n_obs < 2:
         raise ValueError("There is one cell, and training needs at least two. Pass more cells.")
     if not plan_kwargs.get("compile"):
         plan_kwargs = {k: v for k, v in plan_kwargs.items() if k not in ("compile", "compile_kwargs")}
-    is_split = split["train_size"] or split["validation_size"]
+    is_split = split["train_size"] is not None or split["validation_size"] is not None
     only_minibatches = batch_size or early_stopping or is_split or n_importance_samples > 1
     if not only_minibatches and _fits_in_full_batch(model, plan_kwargs, kwargs):
         _train_full_batch(model, max_epochs, accelerator, devices, plan_kwargs, **kwargs)
@@ -142,15 +144,13 @@ def _largest(model: "LatentModel") -> str:
 
 
 def _check(model: "LatentModel", max_epochs, batch_size, n_importance_samples, data_path) -> None:
-    whole = isinstance(n_importance_samples, Integral) and n_importance_samples >= 1
-    if not whole or (n_importance_samples > 1 and isinstance(model.module.prior, Flat)):
+    check_whole("n_importance_samples", n_importance_samples)
+    if n_importance_samples > 1 and isinstance(model.module.prior, Flat):
         raise ValueError(
-            f"{type(model).__name__} got n_importance_samples={n_importance_samples!r}; it must be a whole number, "
-            "1 or more, and an AE has no posterior to draw from: use mixvi.VAE."
+            f"n_importance_samples={n_importance_samples}, but an AE has no posterior to draw from; use mixvi.VAE."
         )
-    for name, value in (("max_epochs", max_epochs), ("batch_size", batch_size)):
-        if value is not None and not (isinstance(value, Integral) and value >= 1):
-            raise ValueError(f"{name}={value!r}; it must be a whole number, 1 or more, or None for the default.")
+    check_whole("max_epochs", max_epochs, none="the default")
+    check_whole("batch_size", batch_size, 2, none="the default")  # batch norm needs two cells
     if data_path not in ("auto", "resident", "stream"):
         raise ValueError(f"data_path={data_path!r} is not known; it is 'auto', 'resident' or 'stream'.")
 
