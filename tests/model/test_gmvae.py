@@ -212,6 +212,27 @@ def test_names_survive_files(blobs, tmp_path, names):
         assert set(names) - set(columns) == {name for name in names if "/" in name or name in ("", ".", "..", "_index")}
 
 
+def test_new_cells_need_no_label_when_a_model_is_loaded_with_them(blobs, tmp_path):
+    model = fitted("GMVAE", blobs, {"labels_key": "cluster"}, n_clusters=None)
+    model.save(tmp_path / "model")
+    new = blobs[:50].copy()
+    del new.obs["cluster"], new.obs["_scvi_labels"]
+    again = mixvi.GMVAE.load(tmp_path / "model", adata=new, accelerator="cpu")
+    np.testing.assert_array_equal(again.predict(), model.predict()[:50])
+    assert (new.obs["_scvi_labels"] == 3).all()  # unlabelled
+    again.annotate()
+    assert "markers" not in new.uns["mixvi"]
+    with pytest.raises(
+        ValueError, match=r"other cells than it was trained on. markers\(\) needs those"
+    ):
+        again.markers()
+    with pytest.raises(ValueError, match="with other cells than it was trained on. Further training needs"):
+        again.train(1, enable_progress_bar=False, accelerator="cpu")
+    same = mixvi.GMVAE.load(tmp_path / "model", adata=blobs.copy(), accelerator="cpu")
+    pd.testing.assert_frame_equal(same.markers(), model.markers())
+    same.train(1, enable_progress_bar=False, accelerator="cpu")
+
+
 @pytest.mark.parametrize("kind", [list, tuple, set, np.array, pd.Index])
 def test_lists_of_columns_of_any_kind_survive_files(blobs, tmp_path, kind):
     blobs.obs["a"], blobs.obs["b"] = (np.array(["x", "y"])[np.arange(300) % k % 2] for k in (2, 3))

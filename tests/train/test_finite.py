@@ -45,9 +45,17 @@ def test_size_factors_beyond_single_precision_are_refused(counts):
         mixvi.VAE.setup_anndata(counts, size_factor_key="size")
 
 
-def test_one_cell_cannot_be_trained_on(counts):
-    with pytest.raises(ValueError, match="There is one cell, and training needs at least two"):
-        build("VAE", counts[:1].copy()).train(2, **QUIET)
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_or_two_cells_cannot_be_trained_on(counts, n):
+    with pytest.raises(ValueError, match=f"There are {n} cells, and training needs at least three"):
+        build("VAE", counts[:n].copy()).train(2, **QUIET)
+
+
+def test_three_cells_can_be_trained_on(counts):
+    for name in ("AE", "VAE", "CVAE", "GMVAE"):
+        model = build(name, counts[:3].copy(), n_clusters=1) if name == "GMVAE" else build(name, counts[:3].copy())
+        model.train(2, **QUIET)
+        assert np.isfinite(model.get_latent_representation()).all()
 
 
 def test_a_trained_model_can_be_pickled(counts):

@@ -19,12 +19,12 @@ class LabelsField(CategoricalObsField):
 
     def register_field(self, adata: AnnData) -> dict:
         """Find the classes, and write their codes."""
-        self.validate_field(adata)
+        super().validate_field(adata)
         classes = sorted(set(self._names(adata)) - {self.no_label})
         return self._write(adata, [*classes, self.no_label])
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
-        """Write the codes of known classes to another AnnData.
+        """Write the codes of known classes to another AnnData. Without the column, all its cells are unlabelled.
 
         Parameters
         ----------
@@ -44,7 +44,6 @@ class LabelsField(CategoricalObsField):
         ValueError
             If there is a new class.
         """
-        self.validate_field(adata_target)
         known = [str(name) for name in state_registry[self.CATEGORICAL_MAPPING_KEY]]
         if new := sorted(set(self._names(adata_target)) - set(known)):
             raise ValueError(
@@ -53,7 +52,14 @@ class LabelsField(CategoricalObsField):
             )
         return self._write(adata_target, known)
 
+    def validate_field(self, adata: AnnData) -> None:
+        """Check that the column is there, unless its codes are."""
+        if self.attr_key not in adata.obs:
+            super().validate_field(adata)
+
     def _names(self, adata: AnnData) -> pd.Series:
+        if self._original_attr_key not in adata.obs:
+            return pd.Series(self.no_label, adata.obs_names)
         return adata.obs[self._original_attr_key].astype(str)
 
     def _write(self, adata: AnnData, names: list[str]) -> dict:

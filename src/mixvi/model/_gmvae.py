@@ -23,7 +23,7 @@ from mixvi.model._tree import ClusterTree
 from mixvi.model.registration import hidden_layers
 from mixvi.model.registry import layout_of
 from mixvi.model.streaming import check_trained, collect
-from mixvi.model.values import settle_likelihood
+from mixvi.model.values import check_cells, is_of_training, settle_likelihood
 from mixvi.module._gmvae import GMVAEModule
 from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
@@ -165,6 +165,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
 
     def _phases(self, max_epochs: int, n_epochs_pretrain: int | None) -> MixturePhases:
         clusters = None if self.clusters_ is None else self._clusters()
+        if clusters is not None:
+            check_cells(self, "Further training")
         if n_epochs_pretrain is None:
             n_epochs_pretrain = -1 if clusters is not None else max_epochs // 2
         return MixturePhases(
@@ -205,7 +207,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
             return {}
         tables = {"tree": self.tree.table}
         n_clusters = n_clusters or self.n_clusters
-        if n_clusters > 1 and len(self.clusters_["overdispersion"]) and self.adata is not None:
+        if n_clusters > 1 and len(self.clusters_["overdispersion"]) and self.adata is not None and is_of_training(self):
             markers = self.markers(n_clusters).groupby(["cluster", "versus"], sort=False)
             tables["markers"] = markers.head(N_MARKERS).reset_index(drop=True)
         return tables

@@ -10,6 +10,7 @@ from mixvi.cluster.count_splitting import split_counts
 from mixvi.cluster.markers import markers as markers_between
 from mixvi.data import CellsDataset
 from mixvi.model.registration import registered
+from mixvi.model.values import check_cells
 from mixvi.train import read_counts
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def markers(model: "GMVAE", n_clusters: int | None = None, versus: str = "both")
     if clusters.n_classes or clusters.init in ("array", "function"):
         warn("p and q hold only if labels or init were made without these counts; else they are too small.")
     manager = registered(model, None)
+    check_cells(model, "markers()")
     dataset = CellsDataset(manager, model.device, resident=False)
     counts, stratum = read_counts(model.module, dataset, clusters.rows)
     halves = split_counts(counts, clusters.overdispersion, seed=clusters.seed)

@@ -87,7 +87,8 @@ def register(
     check_dtype(*values_of(adata, layer))
     check_columns(adata.obs, [key for key in (batch, *categorical) if key is not None])
     advice = "give cells without a label one category of their own and name it as unlabeled_category"
-    check_columns(adata.obs, [labels] if labels else [], advice=advice)
+    has_labels = labels is not None and (source_registry is None or labels in adata.obs)  # new cells need none
+    check_columns(adata.obs, [labels] if has_labels else [], advice=advice)
     if labels is not None and source_registry is None:
         _check_labels(adata, labels, no_label)
     check_columns(adata.obs, continuous, numeric=True)

@@ -20,6 +20,7 @@ from mixvi._warnings import warn
 from mixvi.data import CellsDataset
 from mixvi.model._arguments import check_plan, check_trainer
 from mixvi.model.registration import registered
+from mixvi.model.values import totals_of
 from mixvi.module.priors import Flat
 from mixvi.ops.csr import dense
 from mixvi.train import IDENTITY, FiniteWeights, Interruption, MixturePhases, fit_full_batch
@@ -58,8 +59,8 @@ def train(
         raise ValueError("early_stopping needs cells to validate on; leave train_size and validation_size out.")
     for name in ("train_size", "validation_size"):
         check_number(name, split[name], least=0, none="the default")
-    if model.adata.n_obs < 2:
-        raise ValueError("There is one cell, and training needs at least two. Pass more cells.")
+    if model.adata.n_obs < 3:  # of which scvi-tools would train on none
+        raise ValueError(f"There are {model.adata.n_obs} cells, and training needs at least three. Pass more cells.")
     if not plan_kwargs.get("compile"):
         plan_kwargs = {k: v for k, v in plan_kwargs.items() if k not in ("compile", "compile_kwargs")}
     is_split = split["train_size"] is not None or split["validation_size"] is not None
@@ -98,6 +99,7 @@ def _train_minibatches(
     finally:
         if phases is not None and phases.clusters is not None:
             model.clusters_ = phases.clusters.to_dict()
+        model.trained_on_ = totals_of(model)
     for name, values in model.trainer.logger.history.items():  # a first run that was stopped early may lack some
         model.history_.setdefault(name, values)
     if finite.failed is not None:

@@ -114,6 +114,40 @@ def check_unchanged(model: "LatentModel") -> None:
         )
 
 
+def totals_of(model: "LatentModel") -> tuple[int, float, float]:
+    """Number of cells of a model's AnnData, and totals of its fingerprint; they differ for other cells."""
+    now = _fingerprint(model)
+    return model.adata.n_obs, *((np.nan, np.nan) if now is None else now.sum(0).tolist())
+
+
+def check_cells(model: "LatentModel", what: str) -> None:
+    """Raise if a model was loaded with other cells than it was trained on.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    what
+        What needs the cells of the training, for the message.
+
+    Raises
+    ------
+    ValueError
+        If it has other cells.
+    """
+    if not is_of_training(model):
+        raise ValueError(
+            f"This {type(model).__name__} was loaded with other cells than it was trained on. {what} needs those "
+            "of the training: load the model with them, or make a new model."
+        )
+
+
+def is_of_training(model: "LatentModel") -> bool:
+    """Whether the AnnData of a model has the cells that it was trained on."""
+    then = getattr(model, "trained_on_", None)
+    return then is None or np.allclose(totals_of(model), then, rtol=1e-6, equal_nan=True)
+
+
 def _fingerprint(model: "LatentModel") -> np.ndarray | None:
     matrix, _ = values_of(model.adata, model.registry_["setup_args"]["layer"])
     return fingerprint(matrix)
