@@ -324,6 +324,19 @@ def test_text_and_numbers_in_a_column_are_refused_with_the_cure(counts, setup):
         mixvi.GMVAE.setup_anndata(counts, **setup)
 
 
+@pytest.mark.parametrize("key", ["batch_key", "categorical_covariate_keys"])
+def test_categories_without_cells_are_said(counts, warned, recwarn, key):
+    counts.obs["b"] = pd.Categorical(np.array(["x", "y"])[np.arange(counts.n_obs) % 2], ["w", "x", "y"])
+    mixvi.CVAE.setup_anndata(counts, **{key: "b" if key == "batch_key" else ["b"]})
+    assert ".obs['b'] has categories without cells, ['w']" in warned()
+    recwarn.clear()
+    counts.obs["b"] = counts.obs["b"].cat.remove_unused_categories()
+    model = build("CVAE", counts, {key: "b" if key == "batch_key" else ["b"]})
+    model.train(**QUICK)
+    model.get_latent_representation(counts[counts.obs["b"] == "x"].copy())  # new cells may lack a batch
+    assert "categories without cells" not in warned()
+
+
 def test_names_of_columns_are_texts_and_unique(counts):
     counts.obs[0] = "x"
     with pytest.raises(ValueError, match="0 is not the name of a column; pass a text"):

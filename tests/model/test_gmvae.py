@@ -222,9 +222,7 @@ def test_new_cells_need_no_label_when_a_model_is_loaded_with_them(blobs, tmp_pat
     assert (new.obs["_scvi_labels"] == 3).all()  # unlabelled
     again.annotate()
     assert "markers" not in new.uns["mixvi"]
-    with pytest.raises(
-        ValueError, match=r"other cells than it was trained on. markers\(\) needs those"
-    ):
+    with pytest.raises(ValueError, match=r"other cells than it was trained on. markers\(\) needs those"):
         again.markers()
     with pytest.raises(ValueError, match="with other cells than it was trained on. Further training needs"):
         again.train(1, enable_progress_bar=False, accelerator="cpu")

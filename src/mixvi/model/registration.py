@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
+from pandas import CategoricalDtype
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import (
     CategoricalJointObsField,
@@ -86,6 +87,8 @@ def register(
     check_layer(adata, layer)
     check_dtype(*values_of(adata, layer))
     check_columns(adata.obs, [key for key in (batch, *categorical) if key is not None])
+    if source_registry is None:
+        _warn_of_empty_levels(adata, [key for key in (batch, *categorical) if key is not None])
     advice = "give cells without a label one category of their own and name it as unlabeled_category"
     has_labels = labels is not None and (source_registry is None or labels in adata.obs)  # new cells need none
     check_columns(adata.obs, [labels] if has_labels else [], advice=advice)
@@ -158,6 +161,18 @@ def hidden_layers(n_latent: int, n_hidden: int, n_layers: int, dropout_rate: flo
         check_whole(name, value, least)
     check_number("dropout_rate", dropout_rate, least=0, below=1)
     return Hidden(n_hidden, n_layers, dropout_rate)
+
+
+def _warn_of_empty_levels(adata: AnnData, keys: list[str]) -> None:
+    for key in keys:
+        column = adata.obs[key]
+        if isinstance(column.dtype, CategoricalDtype) and len(
+            empty := sorted(set(column.cat.categories) - set(column))
+        ):
+            warn(
+                f".obs[{key!r}] has categories without cells, {empty}. The model knows them, but cannot learn them. To "
+                f"drop them: adata.obs[{key!r}] = adata.obs[{key!r}].cat.remove_unused_categories()."
+            )
 
 
 def _check_labels(adata: AnnData, labels: str, no_label: str | None) -> None:
