@@ -64,6 +64,7 @@ def test_what_has_no_evidence_says_so(counts):
             model.get_log_evidence(n_samples=n_samples)
         with pytest.raises(ValueError, match=f"n_importance_samples={n_samples}; it must be a whole number"):
             model.train(1, n_importance_samples=n_samples)
+    counts.X = np.log1p(counts.X)
     hierarchical = fitted("GMVAE", counts, n_layers=0, likelihood="normal", hierarchical=True)
     with pytest.raises(ValueError, match="hierarchical"):
         hierarchical.exact_log_evidence()

@@ -1,6 +1,6 @@
 """Data for a model: checks of values and columns, and rows in any order from memory or disk."""
 
-from mixvi.data._annotation import annotation_keys, check_free, file_names, own_columns
+from mixvi.data._annotation import annotation_keys, check_free, file_names, own_columns, own_keys
 from mixvi.data._columns import (
     as_positions,
     check_columns,
@@ -43,6 +43,7 @@ __all__ = [
     "fingerprint",
     "from_zarr",
     "own_columns",
+    "own_keys",
     "same_values",
     "stand_in",
     "to_zarr",

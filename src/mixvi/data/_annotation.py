@@ -1,6 +1,6 @@
 """What ``annotate`` writes into an AnnData, and columns that it or a prediction takes over."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -66,6 +66,20 @@ def annotation_keys(adata: AnnData, key_added: str) -> list[tuple[str, str]]:
     return [(attribute, key) for attribute, key in places if key in getattr(adata, attribute)]
 
 
+def own_keys(adata: AnnData, key_added: str) -> list[tuple[str, str]]:
+    """Those of `annotation_keys` that an earlier ``annotate`` has written.
+
+    Parameters
+    ----------
+    adata, key_added
+        Cells and name of the results, as in ``annotate``.
+    """
+    there, uns = annotation_keys(adata, key_added), adata.uns.get(key_added)
+    if not isinstance(uns, Mapping) or not {"model", "version", "settings"} <= set(uns):
+        return []
+    return [place for place in there if "/".join(place) in set(uns["keys"])] if "keys" in uns else there
+
+
 def check_free(adata: AnnData, key_added: str) -> None:
     """Check that ``annotate`` would overwrite only its own earlier results.
 
@@ -79,11 +93,12 @@ def check_free(adata: AnnData, key_added: str) -> None:
     ValueError
         If other data have these names, or files cannot hold them.
     """
-    if not isinstance(key_added, str) or "/" in key_added or key_added in RESERVED:
-        raise ValueError(f"key_added={key_added!r} cannot be a name in a file; pass a text without '/'.")
-    own = {"model", "version", "settings"} <= set(adata.uns.get(key_added, {}))
-    taken = [key for _, key in annotation_keys(adata, key_added)]
-    if not own and (taken or key_added in adata.uns):
+    if not isinstance(key_added, str) or set(key_added) & set("/\\\0") or key_added in RESERVED:
+        raise ValueError(f"key_added={key_added!r} cannot be a name in a file; pass a text without slashes.")
+    uns, own = adata.uns.get(key_added, {}), own_keys(adata, key_added)
+    taken = [key for attribute, key in annotation_keys(adata, key_added) if (attribute, key) not in own]
+    is_own = isinstance(uns, Mapping) and (not uns or {"model", "version", "settings"} <= set(uns))
+    if taken or (key_added in adata.uns and not is_own):
         raise ValueError(
             f"The AnnData already has {taken or key_added!r}, which is not from mixvi; nothing was written. "
             f"Choose another key_added than {key_added!r}."

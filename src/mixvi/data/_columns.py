@@ -1,6 +1,7 @@
 """Checks of the columns of ``.obs`` that a model reads, and of new cells against those of the training."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Number
 from typing import Any
 
 import anndata as ad
@@ -123,6 +124,11 @@ def check_columns(
             wrong, what = ~(column.astype(float).abs() <= LARGEST), "NaN, infinite or too large values"
             if positive and not wrong.any():
                 wrong, what = column <= 0, "values of 0 or less (all must be positive)"
+        elif other := [value for value in column.dropna().unique() if not isinstance(value, str | Number | np.generic)]:
+            raise ValueError(
+                f".obs[{key!r}] has values such as {other[0]!r}, which a model cannot save; make them text: "
+                f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)."
+            )
         elif pd.api.types.infer_dtype(column.dropna().unique()) in ("mixed", "mixed-integer"):
             kinds = sorted({type(value).__name__ for value in column.dropna()})
             raise ValueError(

@@ -119,8 +119,9 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     ):
         super().__init__(adata, registry)
         layout = layout_of(self.registry_)
-        self.n_wanted_ = check_n_clusters(n_clusters, layout.n_labels, self.registry_, self.adata)
-        self._init = check_init(init, self.adata, self.n_wanted_, layout.n_labels)
+        self.n_wanted_ = check_n_clusters(n_clusters, layout.n_labels, self.registry_, self.adata, registry is not None)
+        n_clusters = None if n_clusters is None else self.n_wanted_
+        self._init = check_init(init, self.adata, self.n_wanted_, layout.n_labels, registry is not None)
         init = name_of(init)
         for name, value in (("guidance", guidance), ("min_worth", min_worth)):
             check_number(name, value, least=0)

@@ -20,8 +20,21 @@ OTHER = ("array", "function")  # what a saved model calls those that it does not
 Init = str | Sequence | Callable[[np.ndarray], np.ndarray] | None
 
 
-def check_init(init: Init, adata: AnnData | None, n_clusters: int | None, n_labels: int):
+def check_init(init: Init, adata: AnnData | None, n_clusters: int | None, n_labels: int, is_loaded: bool = False):
     """The choice as `mixvi.train.MixturePhases` takes it: a name, parts (n,) as numbers, a function, or ``None``.
+
+    Parameters
+    ----------
+    init
+        What the user passed.
+    adata
+        Cells of the model; ``None`` if it was loaded without.
+    n_clusters
+        Number of clusters that is wanted.
+    n_labels
+        Number of labelled classes.
+    is_loaded
+        Whether a saved model is loaded, perhaps with cells that lack the column.
 
     Raises
     ------
@@ -31,6 +44,8 @@ def check_init(init: Init, adata: AnnData | None, n_clusters: int | None, n_labe
     if init is None or callable(init) or adata is None or (isinstance(init, str) and init in OTHER):
         return init
     if isinstance(init, str) and init not in INITS:
+        if init not in adata.obs and is_loaded:
+            return init
         if init not in adata.obs:
             near = get_close_matches(init, [*INITS, *map(str, adata.obs)], 1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
@@ -55,8 +70,23 @@ def check_init(init: Init, adata: AnnData | None, n_clusters: int | None, n_labe
     return init
 
 
-def check_n_clusters(n_clusters: int | None, n_labels: int, registry: dict[str, Any], adata: AnnData | None):
+def check_n_clusters(
+    n_clusters: int | None, n_labels: int, registry: dict[str, Any], adata: AnnData | None, is_loaded: bool = False
+) -> int | None:
     """The number of clusters that is wanted, or ``None`` to infer it; with labels that of the classes.
+
+    Parameters
+    ----------
+    n_clusters
+        What the user passed.
+    n_labels
+        Number of labelled classes.
+    registry
+        Registry of the model.
+    adata
+        Cells of the model; ``None`` if it was loaded without.
+    is_loaded
+        Whether a saved model is loaded, perhaps with fewer cells.
 
     Raises
     ------
@@ -71,6 +101,8 @@ def check_n_clusters(n_clusters: int | None, n_labels: int, registry: dict[str, 
                 registry["setup_args"]["labels_key"], n_labels,
             )  # fmt: skip
         return n_labels or None
+    if is_loaded:
+        return n_clusters
     n_cells = registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["n_obs"]
     least = max(n_labels, 1)
     if isinstance(n_clusters, bool) or not isinstance(n_clusters, Integral) or not least <= n_clusters <= n_cells:
@@ -79,7 +111,7 @@ def check_n_clusters(n_clusters: int | None, n_labels: int, registry: dict[str, 
             f"n_clusters={n_clusters!r}; it must be a whole number between {least}{why} and {n_cells}, the number "
             "of cells, or None to let the data say."
         )
-    return n_clusters
+    return int(n_clusters)
 
 
 def name_of(init: Init) -> str | None:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from mixvi.model.streaming import check_trained, collect
+from mixvi.model.values import is_of_training
 from mixvi.module.priors import Flat
 from mixvi.ops.csr import dense
 
@@ -58,8 +59,10 @@ class LinearMixin:
         return PrincipalComponents(axes.numpy()[:, order], variance[order], scores[:, order])
 
     def _axes(self) -> np.ndarray | None:
-        """Principal axes (g, d), or ``None`` where the model has none."""
-        return self.principal_components().axes if self.module.is_linear_gaussian else None
+        """Principal axes (g, d); ``None`` if the model has none, or does not have the cells of its training."""
+        if not self.module.is_linear_gaussian or self.adata is None or not is_of_training(self):
+            return None
+        return self.principal_components().axes
 
     def _rebuilt_axes(self) -> torch.Tensor:
         """Right singular vectors (g, d) of the rebuilt cells; the largest entry of each is positive."""

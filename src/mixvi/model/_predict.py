@@ -125,6 +125,8 @@ def cluster_table(model: "GMVAE", log_r: np.ndarray, cells: pd.Index, n_clusters
     check_whole("n_clusters", n_clusters, none="the number of the model")
     p = component_probabilities(model, log_r)
     if model.clusters_ is None:
+        if n_clusters not in (None, 1):
+            raise ValueError(f"n_clusters={n_clusters}, but this GMVAE has one cluster and no tree.")
         return pd.DataFrame(p.sum(1, keepdims=True), cells, ["0"])
     n_clusters, clusters = n_clusters or model.n_clusters, model._clusters()
     groups = clusters.groups(n_clusters)

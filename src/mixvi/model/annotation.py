@@ -10,7 +10,7 @@ from scvi import settings
 from mixvi._checks import check_number
 from mixvi.cluster.graph import shared_neighbors
 from mixvi.cluster.leiden import leiden
-from mixvi.data import annotation_keys, check_free, file_names
+from mixvi.data import annotation_keys, check_free, file_names, own_keys
 from mixvi.model import description
 from mixvi.model.streaming import check_trained
 
@@ -63,6 +63,10 @@ def annotate(
     """
     if clustering not in (None, "leiden"):
         raise ValueError(f"clustering={clustering!r} is not known; it is None or 'leiden'.")
+    if clustering and n_clusters is not None:
+        raise ValueError(
+            "n_clusters= cuts the tree of a GMVAE, and clustering='leiden' does not use it; pass one of them."
+        )
     check_number("resolution", resolution, above=0)
     if clustering is None and resolution != 1:
         raise ValueError(f"resolution={resolution} belongs to Leiden; pass clustering='leiden' too, or n_clusters=.")
@@ -81,7 +85,7 @@ def annotate(
         obs[f"{key_added}_confidence"] = p.max(1)
         obs[f"{key_added}_entropy"] = -np.where(p > 0, p * np.log(np.maximum(p, 1e-38)), 0.0).sum(1)
         obsm[f"{key_added}_probabilities"] = table.set_axis(file_names(table.columns), axis=1)
-    for attribute, key in annotation_keys(target, key_added):  # of an earlier call
+    for attribute, key in own_keys(target, key_added):  # of an earlier call
         del getattr(target, attribute)[key]
     for key, values in obs.items():
         target.obs[key] = values
@@ -90,4 +94,5 @@ def annotate(
     if (axes := model._axes()) is not None:
         target.varm[f"PCs_{key_added}"] = axes
     found = {"leiden_resolution": resolution} if clustering else model._tables(n_clusters)
-    target.uns[key_added] = description.settings(model) | found
+    keys = {"keys": ["/".join(place) for place in annotation_keys(target, key_added)]}
+    target.uns[key_added] = description.settings(model) | keys | found

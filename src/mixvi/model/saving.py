@@ -14,6 +14,7 @@ from scvi import REGISTRY_KEYS
 from mixvi._version import __version__
 from mixvi._warnings import warn
 from mixvi.model._file import read_file, write_file
+from mixvi.model.values import is_of_training
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
@@ -73,7 +74,8 @@ def load(
     if registry["model_name"] != cls.__name__:
         name = registry["model_name"]
         raise ValueError(f"{folder} holds a {name}, not a {cls.__name__}; load it with mixvi.{name}.load().")
-    if adata is None and (cells := folder / f"{prefix or ''}{CELLS}").exists():
+    cells = folder / f"{prefix or ''}{CELLS}"
+    if beside := adata is None and cells.exists():
         adata = ad.read_h5ad(cells)
     elif adata is None:
         warn(f"There are no cells in {folder}, and none were passed as adata: the {cls.__name__} is loaded without.")
@@ -88,6 +90,8 @@ def load(
     _load_state(model, state, folder)
     model.to_device(device)
     model.module.eval()
+    if beside and not is_of_training(model):
+        warn(f"The cells in {cells} are not those that the model was trained on; an earlier model may have saved them.")
     return model
 
 

@@ -86,7 +86,7 @@ def _train_minibatches(
     if phases is None and (phases := model._phases(max_epochs, n_epochs_pretrain)) is not None:
         callbacks.append(phases)
     _set_defaults(model, plan_kwargs, kwargs, split, max_epochs, phases)
-    identity = _identity(model)
+    identity, was_trained = _identity(model), model.is_trained_
     if kwargs.get("ckpt_path"):
         _check_checkpoint(model, kwargs["ckpt_path"], identity)
     interruption, finite = Interruption(identity), FiniteWeights()
@@ -97,13 +97,14 @@ def _train_minibatches(
             callbacks=[finite, *callbacks, interruption], **kwargs, **split,
         )  # fmt: skip
     finally:
-        if phases is not None and phases.clusters is not None:
-            model.clusters_ = phases.clusters.to_dict()
+        if phases is not None and phases.clusters is not None:  # their components may have been taken back
+            model.clusters_ = phases.clusters.to_dict() if model.module.prior.placed else None
         model.trained_on_ = totals_of(model)
-    for name, values in model.trainer.logger.history.items():  # a first run that was stopped early may lack some
+    for name, values in getattr(model.trainer.logger, "history", {}).items():  # a run that was stopped early lacks some
         model.history_.setdefault(name, values)
     if finite.failed is not None:
         epoch, name = finite.failed
+        model.is_trained_ = was_trained or epoch > 1
         raise ValueError(
             f"Training stopped in epoch {epoch}: {name!r} has numbers that are not finite. The model has the weights "
             f"from before epoch {max(epoch - 1, 0)}. Lower plan_kwargs={{'lr': {plan_kwargs['lr']:g}}}, the learning "
@@ -116,7 +117,7 @@ def _train_minibatches(
 def _identity(model: "LatentModel") -> str:
     """A text that a model has in common only with models of the same kind, settings and data."""
     registered = model.registry_["setup_args"], model.init_params_, model.adata.shape
-    names = "".join((*model.adata.obs_names, "|", *model.adata.var_names))
+    names = "".join(map(str, (*model.adata.obs_names, "|", *model.adata.var_names)))
     return f"{type(model).__name__} {hashlib.sha256(f'{registered}{names}'.encode()).hexdigest()}"
 
 
@@ -210,7 +211,12 @@ def _train_full_batch(
         for name, found in history.items()
     }
     model.train_indices, model.validation_indices = np.arange(model.adata.n_obs), np.arange(0)
-    model.is_trained_ = True
+    model.is_trained_, model.trained_on_ = True, totals_of(model)
+    if not all(value.isfinite().all() for value in model.module.state_dict().values()):
+        raise ValueError(
+            "The weights of this fit are too large or small for single precision. Scale the values: the largest is "
+            f"{_largest(model)}."
+        )
     _pass_on(interruption, len(next(iter(history.values()))), "train() goes on from there.")
 
 

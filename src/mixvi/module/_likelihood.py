@@ -21,10 +21,12 @@ class Likelihood(nn.Module):
         super().__init__()
         self.trunk = Trunk(n_latent, layout.n_conditions, hidden)
 
-    @staticmethod
-    def prepare(x: Tensor) -> Tensor:
+    def prepare(self, x: Tensor) -> Tensor:
         """Values (n, g) that the encoders read instead of x (n, g)."""
         return x
+
+    def standardise(self, x: Tensor) -> None:
+        """Take center and unit of the training data from a sample of x (n, g), for likelihoods that have them."""
 
     @staticmethod
     def scaled(cells: Cells) -> Tensor:

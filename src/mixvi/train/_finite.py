@@ -47,5 +47,15 @@ class FiniteWeights(Callback):
             wrong = [name for name, value in zip(names, values, strict=True) if not value.isfinite().all()]
             if wrong or not outputs["loss"].isfinite():  # a sum can be too large where all values are finite
                 self.failed = trainer.current_epoch, (*wrong, "loss")[0]
-                plan.module.load_state_dict(self._good[0])
                 trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, plan: LightningModule) -> None:
+        """Restore the weights, when no step follows.
+
+        Parameters
+        ----------
+        trainer, plan
+            From Lightning.
+        """
+        if self.failed is not None:
+            plan.module.load_state_dict(self._good[0])
