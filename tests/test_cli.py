@@ -141,20 +141,32 @@ def test_a_result_does_not_take_the_place_of_its_input(files):
     assert "overwritten by its own result" in " ".join(result.output.split())
 
 
-def test_an_interrupted_training_leaves_nothing_behind(files, monkeypatch, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_leaves_a_checkpoint_to_go_on_from(files, monkeypatch, tmp_path, number):
     monkeypatch.chdir(tmp_path)
     source, out = files
 
     class Press(Callback):
         def on_train_epoch_start(self, trainer, plan):
-            os.kill(os.getpid(), signal.SIGINT)
+            if trainer.current_epoch == 1:
+                os.kill(os.getpid(), number)
 
     train = mixvi.GMVAE.train
-    monkeypatch.setattr(mixvi.GMVAE, "train", lambda self, *args: train(self, *args, callbacks=[Press()]))
-    result = run("fit", source, "--out", out)
-    assert result.exit_code == 130
-    assert "stopped; an .h5ad is written whole or not at all" in " ".join(result.output.split())
-    assert sorted(os.listdir(tmp_path)) == ["in.h5ad"]
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            mixvi.GMVAE, "train", lambda self, *args, **kwargs: train(self, *args, callbacks=[Press()], **kwargs)
+        )
+        result = run("fit", source, "--out", out, "--max-epochs", 4, "--n-clusters", 2)
+    assert result.exit_code == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    (checkpoint,) = tmp_path.glob("interrupted-*.ckpt")
+    assert f"To go on, repeat the command with --resume {checkpoint}" in result.output.replace("\n", "")
+    assert sorted(os.listdir(tmp_path)) == ["in.h5ad", checkpoint.name]
+    result = run("fit", source, "--out", out, "--max-epochs", 4, "--n-clusters", 2, "--resume", checkpoint)
+    assert result.exit_code == 0, result.output
+    assert ad.read_h5ad(out).obs["mixvi"].nunique() == 2
+    again = run("fit", source, "--out", out, "--force", "--n-clusters", 3, "--resume", checkpoint)
+    assert (again.exit_code, "is not a checkpoint of this GMVAE" in again.output) == (1, True)
+    assert "does not exist" in run("fit", source, "--out", out, "--force", "--resume", tmp_path / "no.ckpt").output
 
 
 def test_the_seed_decides(files, tmp_path):

@@ -71,7 +71,8 @@ def _demo(
 
         adata = datasets.pbmc68k_reduced()
         typer.echo(f"GMVAE on {adata.n_obs} peripheral blood cells x {adata.n_vars} genes (Zheng 2017).")
-        model = _train(GMVAE, adata, {"layer": "counts"}, {}, max_epochs, seed)
+        with TemporaryDirectory() as folder:  # a run of seconds needs no checkpoint
+            model = _train(GMVAE, adata, {"layer": "counts"}, {}, max_epochs, seed, Path(folder))
         out.mkdir(parents=True, exist_ok=True)
         _write(adata, out / "pbmc68k_reduced.h5ad")
         _report(adata, model, labels="cell_type", figures=out)
@@ -94,6 +95,7 @@ def _fit(
     figures: Figures = None,
     max_epochs: Epochs = None,
     seed: Seed = 0,
+    resume: Annotated[Path | None, typer.Option(help="Checkpoint that an interrupted run left.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.h5ad if it exists.")] = False,
 ) -> None:
     """Fit a model to the cells of a file, and write cells, latent means and clusters to another file."""
@@ -105,6 +107,8 @@ def _fit(
             raise ValueError(f"{out.parent} is not a folder; create it first.")
         if not path.is_file():
             raise ValueError(f"{path} does not exist.")
+        if resume is not None and not resume.is_file():
+            raise ValueError(f"{resume} does not exist; pass the checkpoint that the interrupted run named.")
         if out.exists() and out.samefile(path):
             raise ValueError(f"{path} would be overwritten by its own result; choose another name for --out.")
         if n_clusters is not None and model is not Model.gmvae:
@@ -124,7 +128,8 @@ def _fit(
         settings = {"n_latent": n_latent, "likelihood": likelihood}
         if model is Model.gmvae:
             settings["n_clusters"] = n_clusters
-        fitted = _train(getattr(mixvi, model.upper()), adata, setup, settings, max_epochs, seed, key_added)
+        cls = getattr(mixvi, model.upper())
+        fitted = _train(cls, adata, setup, settings, max_epochs, seed, out.parent, key_added, resume)
         _write(adata, out)
         typer.echo(f"Wrote {out}")
         if figures is not None:
@@ -134,7 +139,11 @@ def _fit(
             typer.echo(f"Wrote {figures}/: {', '.join(FIGURES)}")
 
 
-def _train(cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int | None, seed: int, key="mixvi"):
+def _train(
+    cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int | None, seed: int, folder: Path,
+    key: str = "mixvi", resume: Path | None = None,
+) -> "LatentModel":  # fmt: skip
+    """Train a model and annotate the cells. An interruption leaves a checkpoint in the folder, and says so."""
     import scvi
 
     from mixvi.data import check_free
@@ -144,13 +153,16 @@ def _train(cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int |
     start = time.monotonic()
     cls.setup_anndata(adata, **setup)
     model = cls(adata, **settings)
-    logging_dir = scvi.settings.logging_dir
-    with TemporaryDirectory() as folder:  # for the checkpoint of an interruption, which no command uses
-        scvi.settings.logging_dir = folder
-        try:
-            model.train(max_epochs)
-        finally:
-            scvi.settings.logging_dir = logging_dir
+    logging_dir, before = scvi.settings.logging_dir, set(folder.glob("interrupted-*.ckpt"))
+    scvi.settings.logging_dir = folder
+    try:
+        model.train(max_epochs, **({} if resume is None else {"ckpt_path": str(resume)}))
+    except (KeyboardInterrupt, SystemExit):
+        for checkpoint in set(folder.glob("interrupted-*.ckpt")) - before:
+            typer.echo(f"mixvi: stopped. To go on, repeat the command with --resume {checkpoint}", err=True)
+        raise
+    finally:
+        scvi.settings.logging_dir = logging_dir
     model.annotate(key_added=key, clustering=None if cls.__name__ == "GMVAE" else "leiden")
     if cls.__name__ == "GMVAE" and model.clusters_ is not None:
         typer.echo(model.tree)
