@@ -16,7 +16,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from mixvi._warnings import warn
-from mixvi.data import CellsDataset, as_positions
+from mixvi.data import CellsDataset, annotation_keys, as_positions
 from mixvi.model import AE, CVAE, VAE
 from mixvi.module.cells import Cells
 
@@ -121,7 +121,8 @@ class Refined:
         target.obs[key_added] = pd.Categorical.from_codes(table.to_numpy().argmax(1), table.columns)
         target.obs[f"{key_added}_confidence"] = table.max(axis=1).to_numpy()
         target.obsm[f"{key_added}_probabilities"] = table
-        target.uns[key_added]["refined_clusters"] = len(self.centers)
+        keys = ["/".join(place) for place in annotation_keys(target, key_added)]
+        target.uns[key_added] |= {"refined_clusters": len(self.centers), "keys": keys}
 
     def __repr__(self) -> str:
         kind = type(self.model).__name__

@@ -25,9 +25,6 @@ class Likelihood(nn.Module):
         """Values (n, g) that the encoders read instead of x (n, g)."""
         return x
 
-    def standardise(self, x: Tensor) -> None:
-        """Take center and unit of the training data from a sample of x (n, g), for likelihoods that have them."""
-
     @staticmethod
     def scaled(cells: Cells) -> Tensor:
         """X (n, g) on the scale of the decoder's output. For counts, this is x / library size."""

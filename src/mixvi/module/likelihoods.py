@@ -33,17 +33,14 @@ EDGE = 0.05  # keeps the links finite where a mean is 0 or 1
 class Normal(Likelihood):
     """x_g ~ N(mu_g(z, c), sigma^2), with one sigma for all genes.
 
-    With hidden layers, mu = m + u f(z, c) and sigma = u s, for the gene means m and the standard deviation u of the
-    training data, and the encoders read x / u. So the fit does not depend on the units of x.
-
     If mu is linear in z and q(z | x, c) = N(m, diag s^2), the expected log-likelihood is exact:
     log N(x; mu(m), sigma^2) - sum_j s_j^2 ||W_j||^2 / (2 sigma^2), where W_j are the weights of z_j.
 
     Parameters
     ----------
     sigma
-        Fixed standard deviation, above 0; with hidden layers, s. ``None`` learns it. If it is fixed, -log p is the
-        squared error divided by 2 sigma^2, plus a constant.
+        Fixed standard deviation, above 0. ``None`` learns it. If it is fixed, -log p is the squared error divided by
+        2 sigma^2, plus a constant.
     """
 
     support = "real"
@@ -53,8 +50,6 @@ class Normal(Likelihood):
         self.loc = nn.Linear(self.trunk.n_out, layout.n_genes)
         log_sigma = torch.tensor(1.0 if sigma is None else float(sigma)).log()
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)
-        self.register_buffer("center", torch.zeros(layout.n_genes))  # m
-        self.register_buffer("unit", torch.ones(()))  # u
 
     @property
     @override
@@ -62,28 +57,13 @@ class Normal(Likelihood):
         return self.loc
 
     @override
-    def prepare(self, x: Tensor) -> Tensor:
-        return x if self.is_linear else map_entries(lambda values: values / self.unit, x)
-
-    @override
-    @torch.no_grad()
-    def standardise(self, x: Tensor) -> None:
-        if not self.is_linear:
-            self.center.copy_(x.mean(0))
-            spread = (x - self.center).square().mean().sqrt()
-            self.unit.copy_(torch.where(spread > 0, spread, torch.ones_like(spread)))
-
-    @override
     def link(self, mean: Tensor) -> Tensor:
-        return (mean - self.center.to(mean)) / self.unit.to(mean)
+        return mean
 
     @override
     def forward(self, z: Tensor, cells: Cells) -> Distribution:
         loc = self.loc(self.trunk(z, cells.c))
-        scale = self.log_sigma.exp()
-        if not self.is_linear:
-            loc, scale = self.center + self.unit * loc, self.unit * scale
-        return torch.distributions.Normal(loc, scale.expand_as(loc), validate_args=False)
+        return torch.distributions.Normal(loc, self.log_sigma.exp().expand_as(loc), validate_args=False)
 
     @property
     def is_linear(self) -> bool:

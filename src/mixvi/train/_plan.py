@@ -15,7 +15,6 @@ from scvi.train import TrainingPlan
 from torch import Tensor
 
 from mixvi.module._elbo import ELBOModule
-from mixvi.ops.csr import dense
 from mixvi.train._captured import CapturedStep, can_capture
 from mixvi.train._compiled import compiled, filled
 from mixvi.train._effects import Looked, some_cells, start_from
@@ -193,10 +192,10 @@ class MixviPlan(TrainingPlan):
             scheduler.step(self.trainer.callback_metrics[self.lr_scheduler_metric])
 
     def on_train_start(self) -> None:
-        """Start a new model from the data, and prepare the captured step."""
+        """Estimate condition effects for a new model, and prepare the captured step."""
         if self.trainer.world_size > 1:  # all processes start with one seed, but need different noise
             torch.manual_seed(torch.initial_seed() + self.global_rank)
-        if self.fresh and self.trainer.global_step == 0:
+        if self.fresh and self.trainer.global_step == 0 and self.module.layout.n_conditions:
             self._start()
         if self.compiled is not None and can_capture(self.trainer, self.optimizers()):
             self.captured = CapturedStep(self._step, self.batch_size, self.optimizers(), self.trainer)
@@ -212,10 +211,7 @@ class MixviPlan(TrainingPlan):
                 buffer.copy_(self.trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))
 
     def _start(self) -> None:
-        """Take the unit of real values and the effects of conditions from a sample of the training cells."""
+        """Estimate condition effects from a sample of the training cells."""
         module, seed, datamodule = self.module, settings.seed or 0, self.trainer.datamodule
         rows = datamodule.some_rows(datamodule.train_idx, some_cells(module.layout.n_genes), seed)
-        if module.likelihood.support == "real":
-            module.likelihood.standardise(*ask(module, datamodule.cells(), rows, lambda cells: (dense(cells.x),)))
-        if module.layout.n_conditions:
-            start_from(module, Looked(*ask(module, datamodule.cells(), rows, partial(Looked.at, module))), seed)
+        start_from(module, Looked(*ask(module, datamodule.cells(), rows, partial(Looked.at, module))), seed)
