@@ -100,8 +100,10 @@ def _train_minibatches(
         if phases is not None and phases.clusters is not None:  # their components may have been taken back
             model.clusters_ = phases.clusters.to_dict() if model.module.prior.placed else None
         model.trained_on_ = totals_of(model)
-    for name, values in getattr(model.trainer.logger, "history", {}).items():  # a run that was stopped early lacks some
-        model.history_.setdefault(name, values)
+    history = getattr(model.trainer.logger, "history", None)  # none on other processes than the first
+    if isinstance(history, dict):
+        for name, values in history.items():  # a run that was stopped early lacks some
+            model.history_.setdefault(name, values)
     if finite.failed is not None:
         epoch, name = finite.failed
         model.is_trained_ = was_trained or epoch > 1
@@ -153,7 +155,7 @@ def _check(model: "LatentModel", max_epochs, batch_size, n_importance_samples, d
             f"n_importance_samples={n_importance_samples}, but an AE has no posterior to draw from; use mixvi.VAE."
         )
     check_whole("max_epochs", max_epochs, none="the default")
-    check_whole("batch_size", batch_size, 2, none="the default")  # batch norm needs two cells
+    check_whole("batch_size", batch_size, none="the default")
     if data_path not in ("auto", "resident", "stream"):
         raise ValueError(f"data_path={data_path!r} is not known; it is 'auto', 'resident' or 'stream'.")
 
