@@ -192,13 +192,11 @@ def _report(
 
 
 def _write(adata: "AnnData", out: Path) -> None:
-    """Write to a temporary file first, so that an interruption does not damage an old file."""
-    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        adata.write_h5ad(partial)
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write the file whole or not at all, so that an interruption does not damage an old one."""
+    from mixvi._atomic import replacing
+
+    with replacing(out) as new:
+        adata.write_h5ad(new)
 
 
 @contextmanager

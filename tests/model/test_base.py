@@ -12,6 +12,7 @@ from scipy.sparse import csc_matrix, csr_matrix, issparse
 import mixvi
 from mixvi import datasets
 from mixvi._warnings import MixviWarning
+from mixvi.data import check_dtype
 from mixvi.model import _arguments
 from tests.model.helpers import MODELS, QUICK, build, fitted
 
@@ -311,7 +312,8 @@ def test_values_of_other_kinds_are_refused_with_the_cure(counts, kind):
 
 
 def test_values_that_are_missing_or_masked_are_refused(counts):
-    counts.layers["masked"] = counts.X
+    with pytest.raises(ValueError, match=r"adata.X is a masked array; fill it, for example adata.X = adata.X.filled"):
+        check_dtype(np.ma.masked_array(counts.X, counts.X == 0), "adata.X")
     del counts.X
     with pytest.raises(ValueError, match="adata.X is None; name the layer"):
         mixvi.VAE.setup_anndata(counts)

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mixvi._atomic import replacing
+
 MAGIC = b"mixvi model "
 VERSION = 1  # of the format; a later release reads all earlier ones
 
@@ -42,15 +44,10 @@ def write_file(path: Path, content: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save({"json": plain, "tensors": tensors}, buffer)
     head, payload = MAGIC + str(VERSION).encode(), buffer.getvalue()
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with new.open("wb") as file:
-            file.writelines([head, b"\n", _digest(head, payload), b"\n", payload])
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
+    with replacing(path) as new, new.open("wb") as file:
+        file.writelines([head, b"\n", _digest(head, payload), b"\n", payload])
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 
+from mixvi._atomic import replacing
 from mixvi._version import __version__
 from mixvi._warnings import warn
 from mixvi.model._file import read_file, write_file
@@ -43,13 +44,8 @@ def save(
     content = {"version": __version__, "attributes": attributes, "state": model.module.state_dict()}
     folder.mkdir(parents=True, exist_ok=True)
     if save_anndata:
-        path = folder / f"{prefix or ''}{CELLS}"
-        new = path.with_name(f".{path.name}.{os.getpid()}.new")
-        try:
+        with replacing(folder / f"{prefix or ''}{CELLS}") as new:
             model.adata.write_h5ad(new, **kwargs)
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
     write_file(folder / f"{prefix or ''}{MODEL}", content)
 
 

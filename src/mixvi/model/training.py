@@ -14,6 +14,7 @@ from scipy.sparse import issparse
 from scvi import REGISTRY_KEYS, settings
 from scvi.model import get_max_epochs_heuristic
 from scvi.train import merge_kwargs
+from torch import nn
 
 from mixvi._checks import check_number, check_whole
 from mixvi._warnings import warn
@@ -155,7 +156,8 @@ def _check(model: "LatentModel", max_epochs, batch_size, n_importance_samples, d
             f"n_importance_samples={n_importance_samples}, but an AE has no posterior to draw from; use mixvi.VAE."
         )
     check_whole("max_epochs", max_epochs, none="the default")
-    check_whole("batch_size", batch_size, none="the default")
+    normalised = any(isinstance(part, nn.BatchNorm1d) for part in model.module.modules())  # which takes two cells
+    check_whole("batch_size", batch_size, 1 + normalised, none="the default")
     if data_path not in ("auto", "resident", "stream"):
         raise ValueError(f"data_path={data_path!r} is not known; it is 'auto', 'resident' or 'stream'.")
 
