@@ -197,3 +197,21 @@ def test_joins_inside_default_clusters_come_first(rng):
     tree = agglomerate(part, csr_matrix((len(y), len(y))), evidence)
     assert tree.n_default == 3
     assert sorted(map(sorted, (tree.leaves()[node] for node in tree.nodes(3)))) == [[0, 1, 2, 3, 4, 5], [6], [7]]
+
+
+def test_inside_default_clusters_the_pair_of_lowest_worth_joins_first(three):
+    """The order below the default cut, by brute force: the worth of all pairs that are one cluster, at each join."""
+    evidence, graph, y, part = three
+    tree = agglomerate(part, graph, evidence)
+    groups = {k: evidence.group(np.flatnonzero(part == k)) for k in range(6)}
+    below, home = tree.leaves(), tree.cut(tree.n_default)
+    for j, pair in enumerate(tree.pairs[: 6 - tree.n_default]):
+        worth = {
+            (a, b): evidence.gain(groups[a], groups[b]).worth
+            for a in groups
+            for b in groups
+            if a < b and home[below[a][0]] == home[below[b][0]]
+        }
+        assert tuple(pair) == min(worth, key=worth.get)
+        groups[6 + j] = groups.pop(pair[0]).join(groups.pop(pair[1]))
+    assert tree.n_default == 3
