@@ -6,14 +6,18 @@ import torch
 
 from mixvi import GMVAE
 from mixvi.data import CellsDataset
-from mixvi.data._loader import BlockSampler, Shuffled, is_resident
+from mixvi.data._loader import is_resident
 from mixvi.data._matrix import DeviceMatrix, HostMatrix
+from mixvi.data._sampler import BlockSampler, Shuffled
 from mixvi.ops.csr import dense
 
 
-def test_each_pass_has_every_row_once_in_a_new_order():
-    sampler = BlockSampler(np.arange(100, 150), 16, torch.Generator().manual_seed(0))
-    first, second = (np.concatenate(list(sampler)) for _ in range(2))
+def test_each_epoch_has_every_row_once_in_a_new_order():
+    sampler = BlockSampler(np.arange(100, 150), 16, 0)
+    first, again = (np.concatenate(list(sampler)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    sampler.set_epoch(1)
+    second = np.concatenate(list(sampler))
     assert [len(block) for block in sampler] == [16, 16, 16, 2]
     assert len(sampler) == 4
     np.testing.assert_array_equal(np.sort(first), np.arange(100, 150))
@@ -34,10 +38,7 @@ def test_a_shuffle_has_every_number_once_and_keeps_neighbours(n, neighbours, see
 
 
 def test_replicas_share_rows_out_and_take_as_many_steps():
-    shares = [
-        np.concatenate(list(BlockSampler(np.arange(51), 8, torch.Generator().manual_seed(0), rank, 2)))
-        for rank in range(2)
-    ]
+    shares = [np.concatenate(list(BlockSampler(np.arange(51), 8, 0, rank, 2))) for rank in range(2)]
     assert len(shares[0]) == len(shares[1]) == 25
     assert len(set(shares[0]) | set(shares[1])) == 50
 

@@ -12,9 +12,8 @@ import pytest
 import torch
 
 import mixvi
-from mixvi import datasets
-from mixvi.model import _file
-from mixvi.model._file import _digest, read_file, write_file
+from mixvi import _file, datasets
+from mixvi._file import _digest, read_file, write_file
 from tests.model.helpers import fitted
 
 VALUES = {
@@ -90,7 +89,7 @@ def test_foreign_files_are_refused(tmp_path, foreign):
 
 
 def test_a_later_format_is_named(file, monkeypatch):
-    monkeypatch.setattr("mixvi.model._file.VERSION", 2)
+    monkeypatch.setattr("mixvi._file.VERSION", 2)
     write_file(file, {})
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"later mixvi \(format 2\); update mixvi"):

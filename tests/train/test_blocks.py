@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mixvi import datasets
-from mixvi.data._loader import BlockSampler
+from mixvi.data._sampler import BlockSampler
 from mixvi.ops.count_log_prob import log_negative_binomial
 from tests.model.helpers import build
 

@@ -1,7 +1,7 @@
 """Loading of cells to the device, in blocks of many minibatches."""
 
 import logging
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import psutil
@@ -10,9 +10,10 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.dataloaders import DataSplitter
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from mixvi.data._matrix import DeviceMatrix, HostMatrix, n_bytes
+from mixvi.data._sampler import BlockSampler, Shuffled
 from mixvi.data._zarr import ZarrMatrix
 
 logger = logging.getLogger(__name__)
@@ -66,75 +67,6 @@ class CellsDataset(Dataset):
         return batch_size * max(int(n_cells) // batch_size, 1)
 
 
-class BlockSampler(Sampler):
-    """Blocks of row numbers.
-
-    Parameters
-    ----------
-    rows
-        (m,) row numbers.
-    block_size
-        Number of cells in a block.
-    generator
-        Shuffles the rows before each pass; ``None`` keeps the order.
-    rank, n_replicas
-        Number of this process, and of processes. Each takes every n-th row. The last rows are left out if they do not
-        suffice for all processes, so that all take the same number of steps.
-    drop_last
-        Size of a minibatch; cells that do not fill the last one are left out. 0 leaves out none.
-    neighbours
-        Number of consecutive rows that are in one block, for faster reading of a file. Rows are shuffled within the
-        block. Without ``generator``, rows come in rising order if this is above 1.
-    """
-
-    def __init__(
-        self,
-        rows: np.ndarray,
-        block_size: int,
-        generator: torch.Generator | None = None,
-        rank: int = 0,
-        n_replicas: int = 1,
-        drop_last: int = 0,
-        neighbours: int = 1,
-    ):
-        self.rows = rows if neighbours == 1 else np.sort(rows)
-        self.block_size, self.generator, self.neighbours = block_size, generator, neighbours
-        self.rank, self.n_replicas = rank, n_replicas
-        n_mine = len(rows) // n_replicas
-        self.n_rows = n_mine - (n_mine % drop_last if drop_last else 0)
-
-    def __len__(self) -> int:
-        return max(-(-(self.n_rows - 1) // self.block_size), min(self.n_rows, 1))  # one cell is no block of its own
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        order = None if self.generator is None else Shuffled(len(self.rows), self.neighbours, self.generator)
-        for i in range(len(self)):
-            place = np.arange(i * self.block_size, (i + 1) * self.block_size if i + 1 < len(self) else self.n_rows)
-            place = place * self.n_replicas + self.rank
-            block = self.rows[place if order is None else order[place]]
-            if order is not None and self.neighbours > 1:
-                block = block[torch.randperm(len(block), generator=self.generator).numpy()]
-            yield block
-
-
-class Shuffled:
-    """Numbers below n in random order of runs of consecutive numbers. Only the order of runs takes memory."""
-
-    def __init__(self, n: int, neighbours: int, generator: torch.Generator):
-        self.n, self.neighbours = n, neighbours
-        self.first = torch.randperm(-(-n // neighbours), generator=generator).numpy() * neighbours  # of each run
-        self.n_missing = -n % neighbours  # in the run that holds the last number
-        self.end_of_short = (self.first.argmax() + 1) * neighbours - self.n_missing if n else 0
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, place: np.ndarray) -> np.ndarray:
-        """The numbers (m,) at the given positions (m,), which are below n."""
-        place = place + self.n_missing * (place >= self.end_of_short)
-        return self.first[place // self.neighbours] + place % self.neighbours
-
-
 def is_resident(manager: AnnDataManager, device: torch.device, data_path: str) -> bool:
     """Whether all cells stay in the device's memory; otherwise they come block by block.
 
@@ -185,8 +117,22 @@ class CellsSplitter(DataSplitter):
     def setup(self, stage: str | None = None) -> None:
         """Split the cells; all processes use the split of the first."""
         super().setup(stage)
-        split = self.trainer.strategy.broadcast((self.train_idx, self.val_idx, self.test_idx))
-        self.train_idx, self.val_idx, self.test_idx = split
+        self.order_seed = int(torch.randint(2**62, ()))
+        self.load_state_dict(self.trainer.strategy.broadcast(self.state_dict()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The split and the seed of the order, for checkpoints."""
+        return {name: getattr(self, name) for name in ("train_idx", "val_idx", "test_idx", "order_seed")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the split and the seed of a checkpoint.
+
+        Parameters
+        ----------
+        state_dict
+            From `state_dict`.
+        """
+        vars(self).update(state_dict)
 
     def train_dataloader(self) -> DataLoader:
         """Blocks of training cells, in a new order each epoch."""
@@ -263,21 +209,18 @@ class CellsSplitter(DataSplitter):
         if not len(rows):
             return None
         strategy, dataset = self.trainer.strategy, self.cells()
-        generator = None
-        if shuffle:
-            generator = torch.Generator().manual_seed(strategy.broadcast(int(torch.randint(2**62, ()))))
         sampler = BlockSampler(
             rows,
             # Lightning averages the gradients of several processes once a block, so a block is one step
             self.batch_size if self.distributed else dataset.block_size(self.batch_size),
-            generator,
+            self.order_seed if shuffle else None,
             strategy.global_rank if self.distributed else 0,
             strategy.world_size if self.distributed else 1,
             self.batch_size if self.drop_last and shuffle else 0,
             # with several processes a block is one minibatch, which must not be a few runs of neighbours
             NEIGHBOURS if dataset.is_backed and not self.distributed else 1,
         )
-        return DataLoader(dataset, sampler=sampler, batch_size=None)
+        return DataLoader(dataset, sampler=sampler, batch_size=None, generator=torch.Generator())  # not the global one
 
 
 def _column(values) -> Tensor:

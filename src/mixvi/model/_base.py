@@ -199,6 +199,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         early_stopping: bool = False,
         data_path: Literal["auto", "resident", "stream"] = "auto",
         n_importance_samples: int = 1,
+        checkpoint_minutes: float | None = None,
         plan_kwargs: dict[str, Any] | None = None,
         **kwargs,
     ) -> None:
@@ -210,10 +211,11 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         only minibatches have: a ``batch_size``, a split, early stopping, another plan than ``max_kl_weight`` and
         ``weight_decay``.
 
-        Ctrl-C and SIGTERM end it between two steps of minibatches (the placing of clusters of a GMVAE, half-way, is
-        waited for, and a second signal acts at once): the model stays usable, and a checkpoint is left in
-        ``scvi.settings.logging_dir`` that ``ckpt_path=`` goes on from, in this or another session. A fit to all cells
-        at once ends after 20 iterations at most, and ``train()`` goes on from there.
+        Ctrl-C and SIGTERM end it between two steps. The model can be used as it is, and a checkpoint is left in
+        ``scvi.settings.logging_dir``. ``train(ckpt_path=...)``, with the other arguments as before, repeats the epoch
+        that was stopped and goes on. On one CPU, history and weights are then those of a run that nothing stopped.
+        The initialisation of a GMVAE is not stopped half-way; a second signal acts at once. A fit to all cells at once
+        ends after at most 20 iterations, and ``train()`` goes on from there.
 
         Parameters
         ----------
@@ -229,15 +231,16 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         early_stopping
             Stop when ``elbo_validation`` no longer falls. Not before warm-up (and placing of components) is over.
         data_path
-            ``"resident"`` puts all cells on the training device, in as few bytes as hold them, and reads a file into
-            memory first; ``"stream"`` brings them block by block; ``"auto"`` is the first where they take less than
-            half of the free memory, but never for what `mixvi.data.from_zarr` opened. What streams from a file (that,
-            or a backed ``.h5ad``) is shuffled 64 neighbours at a time: blocks of up to 16,384 cells are made up of
-            neighbours from all over the file, in a new order each epoch, and cells are shuffled within their block.
-            Every cell still comes once an epoch.
+            ``"resident"`` copies all cells to the training device, and reads a file into memory first. ``"stream"``
+            brings them block by block. ``"auto"`` takes ``"resident"`` if the cells need less than half of the free
+            memory and `mixvi.data.from_zarr` did not open them. Cells of a file are shuffled in runs of 64 neighbours,
+            and again within blocks of up to 16,384 cells. Each epoch has a new order, and every cell comes once.
         n_importance_samples
             Draws z for each cell and step; more than one trains the importance-weighted bound (Burda 2016), which is
             tighter. VAE, CVAE and GMVAE; costs as many times the decoder.
+        checkpoint_minutes
+            Minutes between checkpoints, for runs that SIGKILL or a power cut may end. Each is written at the start of
+            an epoch and replaces the last. The end of training deletes it.
         plan_kwargs
             Of `MixviPlan` and :class:`scvi.train.TrainingPlan`: ``lr``, ``weight_decay``, ``max_kl_weight`` (beta),
             ``n_epochs_kl_warmup`` (default: the first epoch), ``n_epochs_pretrain`` (GMVAE; default: half), ``compile``
@@ -249,7 +252,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
         train(
             self, super().train, split, max_epochs, accelerator, devices, batch_size, early_stopping, data_path,
-            n_importance_samples, plan_kwargs, **kwargs,
+            n_importance_samples, checkpoint_minutes, plan_kwargs, **kwargs,
         )  # fmt: skip
 
     @property

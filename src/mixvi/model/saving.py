@@ -12,9 +12,9 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 
 from mixvi._atomic import replacing
+from mixvi._file import read_file, write_file
 from mixvi._version import __version__
 from mixvi._warnings import warn
-from mixvi.model._file import read_file, write_file
 from mixvi.model.values import is_of_training
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import hashlib
 import math
 import signal
 from collections.abc import Callable
-from pickle import UnpicklingError
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from scvi.train import merge_kwargs
 from torch import nn
 
 from mixvi._checks import check_number, check_whole
+from mixvi._file import read_file
 from mixvi._warnings import warn
 from mixvi.data import CellsDataset
 from mixvi.model._arguments import check_plan, check_trainer
@@ -24,7 +25,7 @@ from mixvi.model.registration import registered
 from mixvi.model.values import totals_of
 from mixvi.module.priors import Flat
 from mixvi.ops.csr import dense
-from mixvi.train import IDENTITY, FiniteWeights, Interruption, MixturePhases, fit_full_batch
+from mixvi.train import OURS, Checkpoints, FiniteWeights, Interruption, MixturePhases, fit_full_batch
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
@@ -36,7 +37,7 @@ MAX_FULL_BATCH, MAX_EPOCHS_FULL_BATCH = 200_000_000, 500  # values (8 bytes each
 def train(
     model: "LatentModel", fit: Callable[..., None], split: dict[str, Any], max_epochs: int | None, accelerator: str,
     devices: int | list[int] | str, batch_size: int | None, early_stopping: bool, data_path: str,
-    n_importance_samples: int, plan_kwargs: dict[str, Any] | None, **kwargs,
+    n_importance_samples: int, checkpoint_minutes: float | None, plan_kwargs: dict[str, Any] | None, **kwargs,
 ) -> None:  # fmt: skip
     """Check the arguments of `LatentModel.train`, and fit to minibatches or to all cells at once.
 
@@ -48,7 +49,9 @@ def train(
         `train` of scvi-tools, which fits to minibatches.
     split
         ``train_size``, ``validation_size`` and ``shuffle_set_split``.
-    max_epochs, accelerator, devices, batch_size, early_stopping, data_path, n_importance_samples, plan_kwargs, **kwargs
+    max_epochs, accelerator, devices, batch_size, early_stopping, data_path, n_importance_samples, checkpoint_minutes
+        As in `LatentModel.train`.
+    plan_kwargs, **kwargs
         As in `LatentModel.train`.
     """
     registered(model, None)  # another model may have registered the same AnnData since
@@ -60,6 +63,7 @@ def train(
         raise ValueError("early_stopping needs cells to validate on; leave train_size and validation_size out.")
     for name in ("train_size", "validation_size"):
         check_number(name, split[name], least=0, none="the default")
+    check_number("checkpoint_minutes", checkpoint_minutes, least=0, none="no checkpoints without a signal")
     if model.adata.n_obs < 3:  # of which scvi-tools would train on none
         raise ValueError(f"There are {model.adata.n_obs} cells, and training needs at least three. Pass more cells.")
     if not plan_kwargs.get("compile"):
@@ -72,12 +76,14 @@ def train(
     plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size or settings.batch_size}
     kwargs |= {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping}
     kwargs["datasplitter_kwargs"] = {"data_path": data_path, **(kwargs.get("datasplitter_kwargs") or {})}
-    _train_minibatches(model, fit, split, max_epochs, plan_kwargs, kwargs)
+    _train_minibatches(model, fit, split, max_epochs, checkpoint_minutes, plan_kwargs, kwargs)
 
 
 def _train_minibatches(
-    model: "LatentModel", fit: Callable[..., None], split: dict, max_epochs: int | None, plan_kwargs: dict, kwargs: dict
-) -> None:
+    model: "LatentModel", fit: Callable[..., None], split: dict, max_epochs: int | None,
+    checkpoint_minutes: float | None, plan_kwargs: dict, kwargs: dict,
+) -> None:  # fmt: skip
+    checkpoints = _checkpoints(model, kwargs.get("ckpt_path"), checkpoint_minutes)
     if max_epochs is None:
         max_epochs = get_max_epochs_heuristic(model.adata.n_obs, model._max_epochs, MAX_CELLS)
     n_epochs_pretrain = plan_kwargs.pop("n_epochs_pretrain", None)
@@ -87,24 +93,20 @@ def _train_minibatches(
     if phases is None and (phases := model._phases(max_epochs, n_epochs_pretrain)) is not None:
         callbacks.append(phases)
     _set_defaults(model, plan_kwargs, kwargs, split, max_epochs, phases)
-    identity, was_trained = _identity(model), model.is_trained_
-    if kwargs.get("ckpt_path"):
-        _check_checkpoint(model, kwargs["ckpt_path"], identity)
-    interruption, finite = Interruption(identity), FiniteWeights()
+    finite, was_trained = FiniteWeights(), model.is_trained_
+    kwargs["plugins"] = [checkpoints.files, *(kwargs.get("plugins") or [])]
     model.module.train()  # scvi-tools leaves a trained module in evaluation mode, and so would train it further
     try:
         fit(
             max_epochs=max_epochs, batch_size=plan_kwargs["batch_size"], plan_kwargs=plan_kwargs,
-            callbacks=[finite, *callbacks, interruption], **kwargs, **split,
+            callbacks=[checkpoints, finite, *callbacks], **kwargs, **split,
         )  # fmt: skip
     finally:
         if phases is not None and phases.clusters is not None:  # their components may have been taken back
             model.clusters_ = phases.clusters.to_dict() if model.module.prior.placed else None
         model.trained_on_ = totals_of(model)
-    history = getattr(model.trainer.logger, "history", None)  # none on other processes than the first
-    if isinstance(history, dict):
-        for name, values in history.items():  # a run that was stopped early lacks some
-            model.history_.setdefault(name, values)
+    if isinstance(getattr(model.trainer.logger, "history", None), dict):  # other loggers keep it themselves
+        model.history_ = checkpoints.history(model.trainer)
     if finite.failed is not None:
         epoch, name = finite.failed
         model.is_trained_ = was_trained or epoch > 1
@@ -113,8 +115,8 @@ def _train_minibatches(
             f"from before epoch {max(epoch - 1, 0)}. Lower plan_kwargs={{'lr': {plan_kwargs['lr']:g}}}, the learning "
             f"rate, or look for extreme values: the largest is {_largest(model)}."
         )
-    how = f"train(..., ckpt_path={str(interruption.path)!r}) goes on from there." if interruption.path else ""
-    _pass_on(interruption, model.trainer.current_epoch, how)
+    how = f"train(..., ckpt_path={str(checkpoints.path)!r}) goes on from there." if checkpoints.path else ""
+    _pass_on(checkpoints.interruption, model.trainer.current_epoch, how)
 
 
 def _identity(model: "LatentModel") -> str:
@@ -124,19 +126,28 @@ def _identity(model: "LatentModel") -> str:
     return f"{type(model).__name__} {hashlib.sha256(f'{registered}{names}'.encode()).hexdigest()}"
 
 
-def _check_checkpoint(model: "LatentModel", path: str, identity: str) -> None:
-    """Raise if a checkpoint is of another model, or holds more than values and tensors, which could run code."""
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True).get(IDENTITY)
-    except FileNotFoundError as error:
-        raise ValueError(f"There is no checkpoint {path}; pass the path that the interrupted train() named.") from error
-    except (RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
-        raise ValueError(f"{path} is not a whole checkpoint of mixvi, and was not read.") from error
-    if found != identity:
-        raise ValueError(
-            f"{path} is not a checkpoint of this {type(model).__name__}: class, settings, setup, cells or genes differ."
-            " Make the model as it was made then, or leave ckpt_path out."
-        )
+def _checkpoints(model: "LatentModel", resumed: str | None, minutes: float | None) -> Checkpoints:
+    """The callback for checkpoints. A model that continues from one first returns to where that run began."""
+    identity = _identity(model)
+    if resumed is not None:
+        try:
+            found = read_file(Path(resumed), "checkpoint").get(OURS, {})
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"There is no checkpoint {resumed}; pass the path that the interrupted train() named."
+            ) from error
+        if found.get("identity") != identity:
+            raise ValueError(
+                f"{resumed} is not a checkpoint of this {type(model).__name__}: class, settings, setup, cells or genes "
+                "differ. Make the model as it was made then, or leave ckpt_path out."
+            )
+        for name, value in found["start"].items():
+            setattr(model, name, value)
+        earlier = found["history"]
+    else:
+        earlier = dict(model.history_) if model.is_trained_ else {}
+    start = {name: getattr(model, name) for name in ("is_trained_", "clusters_") if hasattr(model, name)}
+    return Checkpoints(identity, start, earlier, minutes)
 
 
 def _largest(model: "LatentModel") -> str:
@@ -167,7 +178,7 @@ def _set_defaults(
 ) -> None:
     """Warm-up, learning rate, validation and the start of early stopping, where the user named none."""
     n_train = (split["train_size"] or 0.9) * model.adata.n_obs
-    plan_kwargs.setdefault("fresh", not model.is_trained_)
+    plan_kwargs.setdefault("fresh", not model.is_trained_ and not kwargs.get("ckpt_path"))
     plan_kwargs.setdefault("lr", model._learning_rate)
     by_steps = plan_kwargs.get("n_steps_kl_warmup")
     warmup = None if by_steps or model.is_trained_ else max(max_epochs // 400, 1)

@@ -1,18 +1,20 @@
 """Training: a training plan with warm-up and phases, and full-batch training for linear Gaussian models."""
 
+from mixvi.train._checkpoint import OURS, Checkpoints
 from mixvi.train._clusters import Clusters
 from mixvi.train._effects import Looked, start_from
 from mixvi.train._finite import FiniteWeights
 from mixvi.train._full_batch import fit_full_batch
 from mixvi.train._initialise import NAMES as INITS
-from mixvi.train._interrupt import IDENTITY, Interruption
+from mixvi.train._interrupt import Interruption
 from mixvi.train._mixture_phases import MixturePhases
 from mixvi.train._observe import Counts, read_counts
 from mixvi.train._plan import MixviPlan
 
 __all__ = [
-    "IDENTITY",
     "INITS",
+    "OURS",
+    "Checkpoints",
     "Clusters",
     "Counts",
     "FiniteWeights",

@@ -72,15 +72,16 @@ class MixturePhases(Callback):
         self.n_epochs_pretrain, self.guidance = n_epochs_pretrain, guidance
         self.wanted = Wanted(init, n_clusters, min_worth)
         self.clusters = clusters
+        self.seed = settings.seed or 0
 
     def state_dict(self) -> dict[str, Any]:
         """State for checkpoints."""
-        return {} if self.clusters is None else {"clusters": _as_tensors(self.clusters.to_dict())}
+        return {"seed": self.seed, "clusters": None if self.clusters is None else self.clusters.to_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of a checkpoint."""
-        if "clusters" in state_dict:
-            self.clusters = Clusters.from_dict(_as_arrays(state_dict["clusters"]))
+        self.seed = state_dict["seed"]
+        self.clusters = None if state_dict["clusters"] is None else Clusters.from_dict(state_dict["clusters"])
 
     def setup(self, trainer: Trainer, plan: MixviPlan, stage: str) -> None:
         """Unfreeze the components, so that the optimizer includes them. An interrupted run may have left them frozen.
@@ -165,10 +166,10 @@ class MixturePhases(Callback):
         return self.wanted.init is not None and (early < 0 or (early == 0 and not plan.module.prior.placed))
 
     def _initialise(self, trainer: Trainer, plan: MixviPlan) -> None:
-        module, data, seed = plan.module, trainer.datamodule, settings.seed or 0
+        module, data = plan.module, trainer.datamodule
         most = min(MAX_CELLS, max(MAX_VALUES // module.layout.n_genes, 1))
-        rows = data.some_rows(data.train_idx, most, seed)
-        found = initialise(module, data.cells(), rows, self.wanted, seed)
+        rows = data.some_rows(data.train_idx, most, self.seed)
+        found = initialise(module, data.cells(), rows, self.wanted, self.seed)
         self.clusters, moments, trunk = trainer.strategy.broadcast(found)  # the same for all processes
         n_leaves, wanted = self.clusters.tree.n_leaves, self.wanted.n_clusters
         if wanted is not None and n_leaves < wanted:
@@ -225,18 +226,6 @@ class MixturePhases(Callback):
 def _responsibilities(module: ELBOModule) -> Callable[[Cells], tuple[torch.Tensor, ...]]:
     """Log responsibilities (n, K) and label (n,) of cells."""
     return lambda cells: (module.prior.log_responsibilities(module.encode(cells), cells), cells.label)
-
-
-def _as_tensors(values: dict[str, Any]) -> dict[str, Any]:
-    """Convert to types that a checkpoint can hold without pickle."""
-    convert = {dict: _as_tensors, np.ndarray: torch.from_numpy}
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
-    return {name: convert.get(type(value), lambda same: same)(value) for name, value in plain.items()}
-
-
-def _as_arrays(values: dict[str, Any]) -> dict[str, Any]:
-    convert = {dict: _as_arrays, torch.Tensor: lambda tensor: tensor.cpu().numpy()}
-    return {name: convert.get(type(value), lambda same: same)(value) for name, value in values.items()}
 
 
 def _hold(plan: MixviPlan, still: bool) -> None:

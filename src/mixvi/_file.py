@@ -1,7 +1,8 @@
-"""The file format of a saved model: plain values and tensors, a checksum before them, and no code.
+"""The file format of models and checkpoints: plain values and tensors, a checksum before them, and no code.
 
-A file is one line ``mixvi model 1``, one line with the SHA-256 of all else, and what `torch.save` writes of a
-dictionary with one JSON text and tensors. It is read with ``weights_only=True``, so reading it runs nothing.
+A file is one line ``mixvi model 1`` or ``mixvi checkpoint 1``, one line with the SHA-256 of all else, and what
+`torch.save` writes of a dictionary with one JSON text and tensors. It is read with ``weights_only=True``, so reading
+it runs nothing.
 """
 
 import hashlib
@@ -18,11 +19,14 @@ import torch
 
 from mixvi._atomic import replacing
 
-MAGIC = b"mixvi model "
 VERSION = 1  # of the format; a later release reads all earlier ones
+KINDS = {
+    "model": "pass the folder that save() wrote",
+    "checkpoint": "pass the path that the interrupted train() named",
+}
 
 
-def write_file(path: Path, content: dict[str, Any]) -> None:
+def write_file(path: Path, content: dict[str, Any], kind: str = "model") -> None:
     """Write plain values to a file, all or nothing: an earlier file stays until the new one is whole and on the disk.
 
     Parameters
@@ -31,6 +35,8 @@ def write_file(path: Path, content: dict[str, Any]) -> None:
         Of the file; its folder exists.
     content
         None, booleans, numbers, strings, lists, tuples, dictionaries, arrays, tensors and tables of these.
+    kind
+        ``"model"`` or ``"checkpoint"``.
 
     Raises
     ------
@@ -43,20 +49,22 @@ def write_file(path: Path, content: dict[str, Any]) -> None:
     plain = json.dumps(_to_plain(content, tensors, path.name))
     buffer = io.BytesIO()
     torch.save({"json": plain, "tensors": tensors}, buffer)
-    head, payload = MAGIC + str(VERSION).encode(), buffer.getvalue()
+    head, payload = f"mixvi {kind} {VERSION}".encode(), buffer.getvalue()
     with replacing(path) as new, new.open("wb") as file:
         file.writelines([head, b"\n", _digest(head, payload), b"\n", payload])
         file.flush()
         os.fsync(file.fileno())
 
 
-def read_file(path: Path) -> dict[str, Any]:
+def read_file(path: Path, kind: str = "model") -> dict[str, Any]:
     """What `write_file` wrote.
 
     Parameters
     ----------
     path
         Of the file.
+    kind
+        ``"model"`` or ``"checkpoint"``.
 
     Raises
     ------
@@ -64,16 +72,16 @@ def read_file(path: Path) -> dict[str, Any]:
         If it is not a whole file of this format, or of a later version of it.
     """
     whole = path.read_bytes()
-    if whole.startswith(b"PK") or whole.startswith(b"\x80"):
+    if kind == "model" and whole.startswith((b"PK", b"\x80")):
         raise ValueError(
             f"{path} is in the pickled format of scvi-tools and earlier mixvi; reading it can run code that is in it. "
             "If you trust who made it, convert it once with the class's convert_legacy_save()."
         )
     head, _, rest = whole.partition(b"\n")
     digest, _, payload = rest.partition(b"\n")
-    version = head.removeprefix(MAGIC)
-    if not head.startswith(MAGIC) or not version.isdigit():
-        raise ValueError(f"{path} is not a model that mixvi saved; pass the folder that save() wrote.")
+    magic, version = f"mixvi {kind} ".encode(), head[len(f"mixvi {kind} ") :]
+    if not head.startswith(magic) or not version.isdigit():
+        raise ValueError(f"{path} is not a {kind} that mixvi saved; {KINDS[kind]}.")
     if _digest(head, payload) != digest:
         raise ValueError(f"{path} is damaged: its content does not have its checksum. Take a copy, or train anew.")
     if int(version) > VERSION:
@@ -117,7 +125,7 @@ def _to_plain(value: Any, tensors: list[torch.Tensor], where: str) -> Any:
         keys = (_to_plain(key, tensors, where) for key in value)
         values = (_to_plain(item, tensors, f"{where}[{key!r}]") for key, item in value.items())
         return ["dict", *map(list, zip(keys, values, strict=True))]
-    raise ValueError(f"save() cannot hold the {type(value).__name__} in {where}; it holds plain values and arrays.")
+    raise ValueError(f"A file cannot hold the {type(value).__name__} in {where}; it holds plain values and arrays.")
 
 
 def _from_plain(stored: Any, tensors: list[torch.Tensor]) -> Any:
