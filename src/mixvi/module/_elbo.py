@@ -19,11 +19,11 @@ from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor
 from torch.distributions import Distribution, LowRankMultivariateNormal
-from torch.nn.functional import one_hot
 
-from mixvi.module.cells import Cells, Layout
+from mixvi.module.cells import Cells, Layout, one_hot_columns
 from mixvi.module.encoders import Encoder, Posterior
 from mixvi.module.likelihoods import Likelihood, Normal
+from mixvi.module.mixtures import MixturePrior
 from mixvi.module.priors import Factors, Prior, Terms
 from mixvi.ops.csr import dense, totals
 
@@ -37,28 +37,25 @@ class ELBOModule(BaseModuleClass):
     def __init__(self, layout: Layout, encoder: Encoder, prior: Prior, likelihood: Likelihood):
         super().__init__()
         self.layout = layout
-        self.encoder = encoder
-        self.prior = prior
-        self.likelihood = likelihood
+        self.encoder, self.prior, self.likelihood = encoder, prior, likelihood
         plain = torch.tensor([[0.0], [1.0]]).repeat(1, layout.n_continuous)  # mean and scale, set in training
         self.register_buffer("continuous", plain if layout.n_continuous else None)
 
     def read(self, tensors: dict[str, Tensor]) -> Cells:
         """Convert the tensors of the loader, under the names of scvi-tools, to `Cells`."""
-        x = tensors[REGISTRY_KEYS.X_KEY]
-        library = tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY)
+        x, library = tensors[REGISTRY_KEYS.X_KEY], tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY)
         nothing = torch.zeros(len(x), 0, dtype=x.dtype, device=x.device)
         conditions = [nothing]  # (n, 0), so that q = 0 is no special case
         if self.layout.batch_levels:
-            conditions.append(_one_hot(tensors[REGISTRY_KEYS.BATCH_KEY], self.layout.batch_levels, nothing))
+            conditions.append(one_hot_columns(tensors[REGISTRY_KEYS.BATCH_KEY], self.layout.batch_levels, nothing))
         for i, levels in enumerate(self.layout.covariate_levels):
-            conditions.append(_one_hot(tensors[REGISTRY_KEYS.CAT_COVS_KEY][:, [i]], levels, nothing))
+            conditions.append(one_hot_columns(tensors[REGISTRY_KEYS.CAT_COVS_KEY][:, [i]], levels, nothing))
         if self.continuous is not None:
             mean, scale = self.continuous.to(nothing)
             conditions.append((tensors[REGISTRY_KEYS.CONT_COVS_KEY].to(nothing) - mean) / scale)
         y = nothing
         if self.layout.n_labels:  # the last category is unlabelled and has no column
-            y = _one_hot(tensors[REGISTRY_KEYS.LABELS_KEY], self.layout.n_labels + 1, nothing)[:, :-1]
+            y = one_hot_columns(tensors[REGISTRY_KEYS.LABELS_KEY], self.layout.n_labels + 1, nothing)[:, :-1]
         return Cells(
             x=x,
             seen=self.likelihood.prepare(x),
@@ -131,6 +128,13 @@ class ELBOModule(BaseModuleClass):
         if not isinstance(self.likelihood, Normal):
             raise ValueError(f"The likelihood is {type(self.likelihood).__name__}, not Normal.")
         return self.likelihood
+
+    @property
+    def mixture(self) -> MixturePrior:
+        """The prior of a model with components."""
+        if not isinstance(self.prior, MixturePrior):
+            raise ValueError(f"The prior is {type(self.prior).__name__}, not a mixture.")
+        return self.prior
 
     def exact_log_evidence(self, cells: Cells) -> Tensor:
         """Log p(x | c) = log sum_k pi_k N(x; W m_k + A c + b, W S_k W^T + sigma^2 I), (n,), in double precision."""
@@ -294,7 +298,3 @@ class ELBOModule(BaseModuleClass):
 def log_mean_exp(log_w: Tensor) -> Tensor:
     """Log of the mean of w over the first axis of log w (s, ...)."""
     return log_w.logsumexp(0) - math.log(len(log_w))
-
-
-def _one_hot(index: Tensor, levels: int, like: Tensor) -> Tensor:
-    return one_hot(index.squeeze(-1).long(), levels).to(like)  # (n, 1) -> (n, levels)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import one_hot, pad
 
 from mixvi.ops.csr import dense, split
 
@@ -51,3 +51,8 @@ class Cells(NamedTuple):
     def split(self, n_cells: int) -> Iterator["Cells"]:
         """Minibatches of n_cells; the last may be smaller."""
         yield from (Cells(*parts) for parts in zip(*(split(values, n_cells) for values in self), strict=True))
+
+
+def one_hot_columns(index: Tensor, levels: int, like: Tensor) -> Tensor:
+    """Columns (n, levels) of an index (n, 1), with the dtype and the device of another tensor."""
+    return one_hot(index.squeeze(-1).long(), levels).to(like)
