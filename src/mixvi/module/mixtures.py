@@ -204,7 +204,7 @@ class GaussianMixture(MixturePrior):
         self.loc[:k], self.log_scale[:k], self.logits[:k] = loc, scale.log(), weight.log()
 
     @override
-    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+    def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
         y = _draw_components(self.log_weights(), component, c.shape[0])
         return Normal(self.loc[y], self.log_scale[y].exp(), validate_args=False).sample()
 
@@ -266,7 +266,7 @@ class HierarchicalMixture(MixturePrior):
         self.logits[:k] = weight.log()
 
     @override
-    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+    def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
         n = c.shape[0]
         y = _draw_components(self.log_weights(), component, n)
         w = torch.randn(n, self.shape[1], device=c.device, dtype=c.dtype)
@@ -279,7 +279,7 @@ def _component_kl(qz: Posterior, pz: Normal) -> Tensor:
     return kl_divergence(q, pz).sum(-1)
 
 
-def _draw_components(log_pi: Tensor, component: Tensor | int | None, n: int) -> Tensor:
+def _draw_components(log_pi: Tensor, component: Tensor | list[int] | int | None, n: int) -> Tensor:
     """Draw n component indices (n,) from pi. If components are chosen, draw among them by their weights in pi."""
     if component is not None:
         chosen = torch.atleast_1d(torch.as_tensor(component, device=log_pi.device))

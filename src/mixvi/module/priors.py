@@ -94,7 +94,7 @@ class Prior(nn.Module):
         """
 
     @abstractmethod
-    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+    def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
         """Draw one z from p(z | c) for each row of c.
 
         Parameters
@@ -155,7 +155,7 @@ class Flat(Prior):
         raise ValueError(_IMPROPER)
 
     @override
-    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+    def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
         raise ValueError(_IMPROPER)
 
     @override
@@ -194,7 +194,7 @@ class StandardNormal(Prior):
         return zero[0, :, 0], Normal(zero, torch.ones_like(zero), validate_args=False)
 
     @override
-    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+    def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
         _refuse(component, "one standard normal")
         return torch.randn(c.shape[0], self.n_latent, device=c.device, dtype=c.dtype)
 
@@ -241,7 +241,7 @@ class ConditionalNormal(Prior):
         return pz.loc.new_zeros(1), pz
 
     @override
-    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+    def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
         _refuse(component, "one normal for each condition")
         return self.given(c).sample()
 
@@ -260,6 +260,6 @@ def standard(q: Posterior) -> Normal:
     return Normal(torch.zeros_like(q.loc), torch.ones_like(q.scale), validate_args=False)
 
 
-def _refuse(component: Tensor | int | None, what: str) -> None:
+def _refuse(component: Tensor | list[int] | int | None, what: str) -> None:
     if component is not None:
         raise ValueError(f"component={component}, but the prior is {what}; use mixvi.GMVAE for components.")
