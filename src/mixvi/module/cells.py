@@ -54,5 +54,19 @@ class Cells(NamedTuple):
 
 
 def one_hot_columns(index: Tensor, levels: int, like: Tensor) -> Tensor:
-    """Columns (n, levels) of an index (n, 1), with the dtype and the device of another tensor."""
+    """One-hot columns of an index.
+
+    Parameters
+    ----------
+    index
+        (n, 1) level of each cell, numbered from 0.
+    levels
+        Number of levels.
+    like
+        Tensor of the dtype and device to give.
+
+    Returns
+    -------
+    (n, levels) zeros and ones.
+    """
     return one_hot(index.squeeze(-1).long(), levels).to(like)
