@@ -1,4 +1,4 @@
-"""Rules of the house: imports point in one direction, other packages are used by their public names, no tower."""
+"""Rules of the house: imports in one direction, other packages by their public names, no tower, nothing too long."""
 
 import ast
 import importlib
@@ -107,3 +107,23 @@ def test_parameters_are_documented():
         if (len(taken) > 1 and "Parameters\n----------\n" not in doc) or doc.startswith("See "):
             missing.append(name)
     assert not missing
+
+
+def lines_of_code(function):
+    """Number of lines of a function, without its docstring."""
+    first = function.body[0]
+    has_docstring = ast.get_docstring(function, clean=False) is not None
+    return function.end_lineno - function.lineno + 1 - has_docstring * (first.end_lineno - first.lineno + 1)
+
+
+def test_files_and_functions_are_short():
+    """At most 300 lines, and at most 40 lines of code in all but five functions."""
+    assert not [name for name, path in FILES.items() if len(path.read_text().splitlines()) > 300]
+    functions = [
+        (f"{name}.{node.name}", lines_of_code(node))
+        for name, path in FILES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    long = [name for name, n_lines in functions if n_lines > 40]
+    assert len(long) <= 5, long

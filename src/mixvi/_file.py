@@ -101,9 +101,9 @@ def _to_plain(value: Any, tensors: list[torch.Tensor], where: str) -> Any:
     """What JSON can hold: scalars as they are, all else as [kind, ...]. Numbers of arrays go to ``tensors``."""
     if value is None:
         return None
-    for kind in (bool, int, float, str):  # also what derives from these, such as np.float64
-        if isinstance(value, kind):
-            return kind(value)
+    for scalar in (bool, int, float, str):  # also what derives from these, such as np.float64
+        if isinstance(value, scalar):
+            return scalar(value)
     if isinstance(value, np.generic):
         return _to_plain(value.item(), tensors, where)
     if isinstance(value, torch.Tensor):

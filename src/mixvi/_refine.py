@@ -83,7 +83,7 @@ class Refined:
         self.model, self.centers, self.history = model, centers, history
 
     def predict(
-        self, adata: AnnData | None = None, indices: Sequence[int] | None = None, soft: bool = False
+        self, adata: AnnData | None = None, indices: Sequence[int] | np.ndarray | None = None, soft: bool = False
     ) -> np.ndarray | pd.DataFrame:
         """Cluster of each cell; cells may be new.
 
@@ -98,12 +98,8 @@ class Refined:
         -------
         (n,) names; ``"0"`` is the largest cluster. With ``soft=True``, a table (n, K) whose rows sum to 1.
         """
-        z = self.model.get_latent_representation(adata, indices)
-        q = soft_assignment(torch.as_tensor(z), torch.as_tensor(self.centers)).numpy()
-        cells = (self.model.adata if adata is None else adata).obs_names
-        names = [str(k) for k in range(len(self.centers))]
-        table = pd.DataFrame(q, cells if indices is None else cells[as_positions(indices, len(cells))], names)
-        return table if soft else table.columns.to_numpy()[q.argmax(1)]
+        table = self._table(adata, indices)
+        return table if soft else table.columns.to_numpy()[table.to_numpy().argmax(1)]
 
     def annotate(self, adata: AnnData | None = None, key_added: str = "mixvi") -> None:
         """Write latent, clusters, soft assignments and their largest value into an AnnData, as a model does.
@@ -116,13 +112,21 @@ class Refined:
             Name of the columns, and prefix of the other names.
         """
         target = self.model.adata if adata is None else adata
-        table = self.predict(adata, soft=True)
+        table = self._table(adata)
         self.model.annotate(adata, key_added)
         target.obs[key_added] = pd.Categorical.from_codes(table.to_numpy().argmax(1), table.columns)
         target.obs[f"{key_added}_confidence"] = table.max(axis=1).to_numpy()
         target.obsm[f"{key_added}_probabilities"] = table
         keys = ["/".join(place) for place in annotation_keys(target, key_added)]
         target.uns[key_added] |= {"refined_clusters": len(self.centers), "keys": keys}
+
+    def _table(self, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None = None) -> pd.DataFrame:
+        """Soft assignments (n, K), with the names of cells and clusters."""
+        z = self.model.get_latent_representation(adata, indices)
+        q = soft_assignment(torch.as_tensor(z), torch.as_tensor(self.centers)).numpy()
+        cells = (self.model.adata if adata is None else adata).obs_names
+        names = [str(k) for k in range(len(self.centers))]
+        return pd.DataFrame(q, cells if indices is None else cells[as_positions(indices, len(cells))], names)
 
     def __repr__(self) -> str:
         kind = type(self.model).__name__
@@ -211,9 +215,8 @@ def refine(
         centers = nn.Parameter(torch.as_tensor(start, dtype=torch.float32, device=model.device))
         history = _fit(refined, centers, gamma, max_epochs, update_interval, tol, lr, batch_size, progress)
     refined.module.eval()
-    z = torch.as_tensor(refined.get_latent_representation())
-    found = centers.detach().cpu()
-    size = torch.bincount(soft_assignment(z, found).argmax(1), minlength=n_clusters)
+    latent, found = torch.as_tensor(refined.get_latent_representation()), centers.detach().cpu()
+    size = torch.bincount(soft_assignment(latent, found).argmax(1), minlength=n_clusters)
     return Refined(refined, found[size.argsort(descending=True, stable=True)].numpy(), history)
 
 
@@ -222,7 +225,9 @@ def _fit(model, centers, gamma, max_epochs, update_interval, tol, lr, batch_size
     module, n_cells = model.module, model.adata.n_obs
     dataset = CellsDataset(model.adata_manager, model.device, resident=False)
     optimizer = torch.optim.Adam([*module.parameters(), centers], lr=lr)
-    history, losses, cluster, p = [], [], None, None
+    history: list[dict[str, float]] = []
+    losses: list[tuple[float, float]] = []
+    p, cluster = centers.new_zeros(0), None
     for _ in track(range(max_epochs), description="refining", disable=not progress):
         for rows, cells in _minibatches(module, dataset, n_cells, batch_size):
             if len(losses) % update_interval == 0:

@@ -100,28 +100,13 @@ def _fit(
 ) -> None:
     """Fit a model to the cells of a file, and write cells, latent means and clusters to another file."""
     with _errors_as_lines():
-        for target in (out, *(figures / name for name in (FIGURES if figures else ()))):
-            if target.is_dir() or (target.exists() and not force):
-                raise ValueError(f"{target} exists already; choose another name or pass --force to overwrite a file.")
-        if not out.parent.is_dir():
-            raise ValueError(f"{out.parent} is not a folder; create it first.")
-        if not path.is_file():
-            raise ValueError(f"{path} does not exist.")
-        if resume is not None and not resume.is_file():
-            raise ValueError(f"{resume} does not exist; pass the checkpoint that the interrupted run named.")
-        if out.exists() and out.samefile(path):
-            raise ValueError(f"{path} would be overwritten by its own result; choose another name for --out.")
+        _check_files(path, out, figures, resume, force)
         if n_clusters is not None and model is not Model.gmvae:
             raise ValueError(f"--n-clusters is for gmvae only; leave it out, and {model} takes Leiden clusters.")
     with _errors_as_lines(), _terminal():
-        import anndata as ad
-
         import mixvi
 
-        try:
-            adata = ad.read_h5ad(path)
-        except Exception as error:  # anndata and h5py raise many types of errors
-            raise ValueError(f"{path} cannot be read as an .h5ad file: {error}") from error
+        adata = _read(path)
         typer.echo(f"{model.upper()} on {adata.n_obs:,} cells x {adata.n_vars:,} genes of {path}.")
         setup = {"layer": layer, "batch_key": batch_key, "labels_key": labels_key}
         setup["unlabeled_category"] = unlabeled_category
@@ -132,11 +117,34 @@ def _fit(
         fitted = _train(cls, adata, setup, settings, max_epochs, seed, out.parent, key_added, resume)
         _write(adata, out)
         typer.echo(f"Wrote {out}")
-        if figures is not None:
-            figures.mkdir(parents=True, exist_ok=True)
         _report(adata, fitted, labels=None, figures=figures, key=key_added)
         if figures is not None:
             typer.echo(f"Wrote {figures}/: {', '.join(FIGURES)}")
+
+
+def _check_files(path: Path, out: Path, figures: Path | None, resume: Path | None, force: bool) -> None:
+    """Raise a ValueError if a file to read does not exist, or one to write does or has no folder."""
+    drawn = [] if figures is None else [figures / name for name in FIGURES]
+    for target in (out, *drawn):
+        if target.is_dir() or (target.exists() and not force):
+            raise ValueError(f"{target} exists already; choose another name or pass --force to overwrite a file.")
+    if not out.parent.is_dir():
+        raise ValueError(f"{out.parent} is not a folder; create it first.")
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist.")
+    if resume is not None and not resume.is_file():
+        raise ValueError(f"{resume} does not exist; pass the checkpoint that the interrupted run named.")
+    if out.exists() and out.samefile(path):
+        raise ValueError(f"{path} would be overwritten by its own result; choose another name for --out.")
+
+
+def _read(path: Path) -> "AnnData":
+    import anndata as ad
+
+    try:
+        return ad.read_h5ad(path)
+    except Exception as error:  # anndata and h5py raise many types of errors
+        raise ValueError(f"{path} cannot be read as an .h5ad file: {error}") from error
 
 
 def _train(
@@ -187,6 +195,7 @@ def _report(
     if figures is not None:
         from mixvi import pl
 
+        figures.mkdir(parents=True, exist_ok=True)
         pl.umap(adata, key, labels, save=figures / "umap.png")
         pl.training(model, save=figures / "training.png")
 

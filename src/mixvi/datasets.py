@@ -154,7 +154,9 @@ def blobs(
         index=[f"cell {i}" for i in range(n_cells)],
     )
     var = pd.DataFrame(index=[f"gene {j}" for j in range(n_genes)])
-    return ad.AnnData(x.astype(np.float32), obs=obs, var=var, obsm={"z": z})
+    adata = ad.AnnData(x.astype(np.float32), obs=obs, var=var)
+    adata.obsm["z"] = z
+    return adata
 
 
 def pbmc3k() -> AnnData:
@@ -187,7 +189,7 @@ def kang() -> AnnData:
     adata = ad.read_h5ad(_fetch(SOURCES["kang"]))
     adata.obs["condition"] = adata.obs["label"].map({"ctrl": "control", "stim": "stimulated"}).astype("category")
     adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).replace(KANG_TYPES).astype("category")
-    adata.obs = adata.obs.rename(columns={"replicate": "donor"})
+    adata.obs = adata.obs.rename(columns={"replicate": "donor"})  # type: ignore[union-attr]  # read into memory
     return adata
 
 

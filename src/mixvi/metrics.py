@@ -45,7 +45,8 @@ def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Moments:
     """
     if weights is None:
         weights = np.full((1, len(x)), 1 / len(x))
-        return Moments(*(value[0] for value in moments(x, weights)[:2]), len(x))
+        one = moments(x, weights)
+        return Moments(one.mean[0], one.variance[0], len(x))
     x = np.asarray(x, dtype=np.float64)
     mean = weights @ x
     return Moments(mean, np.maximum(weights @ x**2 - mean**2, 0), len(x))
@@ -214,8 +215,8 @@ def energy_distance(
     """
     n, m = len(source), len(distances) - len(source)
     if weights is None:
-        even = (np.full((1, size), 1 / size) for size in (n, m))
-        return energy_distance(distances, source, tuple(even))[0]
+        even = np.full((1, n), 1 / n), np.full((1, m), 1 / m)
+        return energy_distance(distances, source, even)[0]
 
     def mean(a: np.ndarray, b: np.ndarray, block: np.ndarray) -> np.ndarray:
         return ((a @ block) * b).sum(-1)

@@ -53,7 +53,7 @@ def test_counts_asked_of_other_values(form):
 
 def test_number_of_fractions_is_exact():
     support = look(csr_matrix(COUNTS / 2))
-    assert support.fraction.count == int(np.sum((COUNTS / 2) % 1 != 0))
+    assert support.fraction.number == int(np.sum((COUNTS / 2) % 1 != 0))
 
 
 def test_a_cell_without_counts():
@@ -80,6 +80,6 @@ def test_blocks_are_put_together(monkeypatch):
     x = COUNTS.copy()
     x[0, 0], x[3, 1] = -1, -2
     support = look(csr_matrix(x))
-    assert (support.negative.count, support.negative.cell, support.negative.gene) == (2, "c0", "g0")
+    assert (support.negative.number, support.negative.cell, support.negative.gene) == (2, "c0", "g0")
     x[1] = x[2] = 0
     assert look(csr_matrix(x)).empty == (2, "c1")

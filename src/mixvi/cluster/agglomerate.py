@@ -129,7 +129,8 @@ class _Joining:
         self.k, self.evidence = int(n_parts or part.max(initial=0) + 1), evidence
         rows = np.flatnonzero(part >= 0)
         member = csr_matrix((np.ones(len(rows)), (part[rows], rows)), (self.k, len(part)))
-        self.live, self.pairs = list(range(self.k)), []
+        self.live = list(range(self.k))
+        self.pairs: list[tuple[int, int]] = []
         self.size = np.asarray(member.sum(1)).ravel().astype(int).tolist()
         self.groups: list[Group] = []
         if evidence is not None:
@@ -146,7 +147,7 @@ class _Joining:
 
     def gain(self, a: int, b: int) -> Gain | None:
         """Gain of a split on held-out counts; ``None`` if these cannot compare its sides."""
-        if self.groups and self.evidence.comparable(self.groups[a], self.groups[b]):
+        if self.evidence is not None and self.evidence.comparable(self.groups[a], self.groups[b]):
             return self.evidence.gain(self.groups[a], self.groups[b])
         return None
 
@@ -163,13 +164,15 @@ class _Joining:
 
     def loss(self, a: int, b: int) -> float:
         """Cost of joining two nodes."""
-        return self.evidence.loss(self.groups[a], self.groups[b]) if self.groups else -self.connectivity(a, b)
+        if self.evidence is None:
+            return -self.connectivity(a, b)
+        return self.evidence.loss(self.groups[a], self.groups[b])
 
     def until(self, score: Callable[[int, int], float]) -> None:
         """Join the pair with the lowest score, and repeat while that score is finite."""
         scores = {(a, b): score(a, b) for i, a in enumerate(self.live) for b in self.live[i + 1 :]}
         while scores and min(scores.values()) < np.inf:
-            pair = min(scores, key=scores.get)
+            pair = min(scores, key=scores.__getitem__)
             new = self.join(*pair)
             scores = {other: value for other, value in scores.items() if not set(other) & set(pair)}
             scores |= {(a, new): score(a, new) for a in self.live[:-1]}
@@ -191,10 +194,11 @@ class _Joining:
         """The tree; all cells must be in one node."""
         rows = []
         for a, b in self.pairs:
-            gain, between = self.gain(a, b), np.nan
-            if gain is not None and self.is_significant(a, b, gain):
-                between = self.evidence.between(self.groups[a], self.groups[b], seed)
-            rows.append((*(gain or (np.nan, np.nan)), between, self.connectivity(a, b)))
+            gain, amid = self.gain(a, b), np.nan
+            if self.evidence is not None and gain is not None and self.is_significant(a, b, gain):
+                amid = self.evidence.between(self.groups[a], self.groups[b], seed)
+            rows.append((*(gain or (np.nan, np.nan)), amid, self.connectivity(a, b)))
         pairs = np.array(self.pairs, dtype=int).reshape(-1, 2)
-        values = np.array(rows, dtype=float).reshape(-1, 4).T
-        return Tree(pairs, np.array(self.size)[pairs], *values, n_default, min_worth)
+        worth, error, between, connectivity = np.array(rows, dtype=float).reshape(-1, 4).T
+        cells = np.array(self.size)[pairs]
+        return Tree(pairs, cells, worth, error, between, connectivity, n_default, min_worth)

@@ -48,7 +48,9 @@ class Gain(NamedTuple):
     error: float  # standard error of the worth
 
 
-def lower_bound(worth: np.ndarray, error: np.ndarray, n_cells: np.ndarray, n_tests: int) -> np.ndarray:
+def lower_bound(
+    worth: np.ndarray | float, error: np.ndarray | float, n_cells: np.ndarray | int, n_tests: int
+) -> np.ndarray:
     """Lower confidence bound of gains, by a t test with Bonferroni's correction.
 
     Parameters
@@ -206,11 +208,11 @@ class Evidence:
         p_a, p_b = self.profile(a.seen), self.profile(b.seen)
         both = a.join(b)
         weight, way = self.weight(both.seen, both.size), np.log(p_b / p_a)
-        log_p = []
+        by_stratum = []
         for s, held_out in enumerate(both.held_out):
             level = [(weight[s] * p_a[s] * np.exp(x * way[s])).sum() for x in GRID]
-            log_p.append(np.outer(held_out @ (weight[s] * way[s]), GRID) - np.outer(both.totals[s], level))
-        log_p = np.concatenate(log_p)
+            by_stratum.append(np.outer(held_out @ (weight[s] * way[s]), GRID) - np.outer(both.totals[s], level))
+        log_p = np.concatenate(by_stratum)
         log_p = log_p[sample(len(log_p), seed)]
         p = np.exp(log_p - log_p.max(1, keepdims=True))
         share = np.full(len(GRID), 1 / len(GRID))

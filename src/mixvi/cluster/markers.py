@@ -20,7 +20,11 @@ class Markers(NamedTuple):
 
 
 def markers(
-    halves: Halves, group: np.ndarray, other: np.ndarray, stratum: np.ndarray | None = None, detected: csr_matrix = None
+    halves: Halves,
+    group: np.ndarray,
+    other: np.ndarray,
+    stratum: np.ndarray | None = None,
+    detected: csr_matrix | None = None,
 ) -> Markers:
     """Compare two groups of cells gene by gene.
 
@@ -47,15 +51,15 @@ def markers(
     log = csr_matrix(diags(level / total) @ held_out)
     log.data = np.log1p(log.data)
     stratum = np.zeros(held_out.shape[0], int) if stratum is None else stratum
-    difference = variance = weights = 0.0
+    difference, variance, weights = np.zeros(held_out.shape[1]), np.zeros(held_out.shape[1]), 0.0
     for s in np.unique(stratum):
         a, b = (rows[stratum[rows] == s] for rows in (group, other))
         if min(len(a), len(b)) < 2:
             continue
         (mean_a, var_a), (mean_b, var_b) = _moments(log[a]), _moments(log[b])
         weight = len(a) * len(b) / (len(a) + len(b))
-        difference = difference + weight * (mean_a - mean_b)
-        variance = variance + weight**2 * (var_a / len(a) + var_b / len(b))
+        difference += weight * (mean_a - mean_b)
+        variance += weight**2 * (var_a / len(a) + var_b / len(b))
         weights += weight
     p = np.ones(held_out.shape[1])
     if weights:
@@ -63,8 +67,8 @@ def markers(
         degrees = max(min(len(group), len(other)) - 1, 1)  # smallest possible number for Welch's test
         p[some] = 2 * t.sf(np.abs(difference[some]) / np.sqrt(variance[some]), degrees)
     shares = [_shares(held_out[rows]) for rows in (group, other)]
-    found = [np.asarray((detected[rows] > 0).mean(0)).ravel() for rows in (group, other)]
-    return Markers(np.log2(shares[0] / shares[1]), *found, p, false_discovery_control(p))
+    own, others = (np.asarray((detected[rows] > 0).mean(0)).ravel() for rows in (group, other))
+    return Markers(np.log2(shares[0] / shares[1]), own, others, p, false_discovery_control(p))
 
 
 def _moments(values: csr_matrix) -> tuple[np.ndarray, np.ndarray]:

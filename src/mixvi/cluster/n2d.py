@@ -73,4 +73,4 @@ def _layout(latent: np.ndarray, seed: int) -> np.ndarray:
         warnings.filterwarnings("ignore", category=UserWarning)  # umap warns that a seed excludes threads
         sc.pp.neighbors(cells, n_neighbors=min(N_NEIGHBORS, len(latent) - 1), use_rep="X", random_state=seed)
         sc.tl.umap(cells, min_dist=MIN_DISTANCE, n_components=N_DIMENSIONS, random_state=seed)
-    return cells.obsm["X_umap"].astype(np.float64)
+    return np.asarray(cells.obsm["X_umap"], dtype=np.float64)

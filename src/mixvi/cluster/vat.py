@@ -208,7 +208,7 @@ class Net(nn.Module):
 
     def __init__(self, hidden: nn.Module, n_parts: int):
         super().__init__()
-        self.hidden, self.head = hidden, nn.Linear(hidden.n_out, n_parts)
+        self.hidden, self.head = hidden, nn.Linear(hidden.n_out, n_parts)  # type: ignore[arg-type]  # any attribute
 
     def forward(self, x: Tensor) -> Tensor:
         """Log p(y | x), from (n, g) to (n, K)."""
@@ -257,7 +257,7 @@ def trained(
             mean.update_parameters(net)
         mixed = np.array_split(rng.permutation(len(x)), -(-len(x) // BATCH_SIZE))
         torch.optim.swa_utils.update_bn((x[cells] for cells in mixed), mean)
-    return mean.module.eval()
+    return mean.module.eval()  # type: ignore[return-value]  # of the class of the net
 
 
 @torch.no_grad()

@@ -213,7 +213,7 @@ def stand_in(adata: AnnData, var_names: np.ndarray, setup_args: Mapping[str, Any
     )
 
 
-def as_positions(indices: Sequence[int] | None, n: int) -> np.ndarray:
+def as_positions(indices: Sequence[int] | np.ndarray | None, n: int) -> np.ndarray:
     """Row numbers of chosen cells.
 
     Parameters

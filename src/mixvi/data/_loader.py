@@ -108,6 +108,10 @@ class CellsSplitter(DataSplitter):
         Arguments of :class:`scvi.dataloaders.DataSplitter`.
     """
 
+    train_idx: np.ndarray
+    val_idx: np.ndarray
+    test_idx: np.ndarray
+
     def __init__(self, adata_manager: AnnDataManager, batch_size: int = 128, data_path: str = "auto", **kwargs):
         self.distributed = bool(kwargs.pop("distributed_sampler", False))
         super().__init__(adata_manager, batch_size=batch_size, **kwargs)
@@ -134,7 +138,7 @@ class CellsSplitter(DataSplitter):
         """
         vars(self).update(state_dict)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader | None:
         """Blocks of training cells, in a new order each epoch."""
         return self._loader(self.train_idx, shuffle=True)
 

@@ -45,7 +45,7 @@ class HostMatrix:
         else:
             block = self._matrix[index]
         if self.density >= MAX_SPARSE:
-            return torch.from_numpy(_float(block.toarray() if issparse(block) else block))
+            return torch.from_numpy(_float(block if isinstance(block, np.ndarray) else block.toarray()))
         block = csr_matrix(block)
         block.sum_duplicates()  # if a row of CSR has a gene twice, its value is the sum
         offset, gene = (torch.from_numpy(part.astype(np.int32, copy=False)) for part in (block.indptr, block.indices))
@@ -80,14 +80,14 @@ class DeviceMatrix:
 
     def rows(self, index: np.ndarray) -> Tensor:
         """Rows with the given numbers (m,), in that order: float32 (m, g), dense or CSR."""
-        index = torch.from_numpy(index).to(self._value.device)
+        rows = torch.from_numpy(index).to(self._value.device)
         if not self.sparse:
-            return self._value[index].float()
-        start = self._offset[index]
-        n_entries = self._offset[index + 1] - start
+            return self._value[rows].float()
+        start = self._offset[rows]
+        n_entries = self._offset[rows + 1] - start
         offset = torch.cat([n_entries.new_zeros(1), n_entries.cumsum(0)])
         total = int(offset[-1])
-        place = torch.arange(total, device=index.device)
+        place = torch.arange(total, device=rows.device)
         place += (start - offset[:-1]).repeat_interleave(n_entries, output_size=total)
         return csr(offset.int(), self._gene[place].int(), self._value[place].float(), self.n_genes)
 
@@ -126,7 +126,7 @@ def _read(matrix, rows: np.ndarray) -> np.ndarray | csr_matrix:
 
 
 def _float(values: np.ndarray) -> np.ndarray:
-    return np.require(values, np.float32, "CW")
+    return np.require(values, np.float32, ["C", "W"])
 
 
 def _smallest(values: list[Tensor]) -> torch.dtype:

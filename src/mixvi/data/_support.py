@@ -20,13 +20,13 @@ MEANING = {
 class Find(NamedTuple):
     """Entries of one kind: their number, and value and position of the first."""
 
-    count: int
+    number: int
     value: float
     cell: str
     gene: str
 
     def __str__(self) -> str:
-        return f"{self.count:,} (the first is {self.value:g} in cell {self.cell!r}, gene {self.gene!r})"
+        return f"{self.number:,} (the first is {self.value:g} in cell {self.cell!r}, gene {self.gene!r})"
 
 
 class Support(NamedTuple):
@@ -120,10 +120,10 @@ def describe(matrix, where: str, cell_names, gene_names) -> Support:
     for start, block in _blocks(matrix):
         for kind, wrong in kinds.items():
             count, row, column, value = _first(block, wrong)
-            if count and found[kind] is None:
-                found[kind] = Find(count, value, str(cell_names[start + row]), str(gene_names[column]))
+            if (earlier := found[kind]) is not None:
+                found[kind] = earlier._replace(number=earlier.number + count)
             elif count:
-                found[kind] = found[kind]._replace(count=found[kind].count + count)
+                found[kind] = Find(count, value, str(cell_names[start + row]), str(gene_names[column]))
         empty = np.flatnonzero(np.asarray(abs(block).sum(axis=1)).ravel() == 0)
         if len(empty):
             first_empty = first_empty or str(cell_names[start + empty[0]])

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from uuid import uuid4
@@ -14,7 +15,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 from scvi.utils import track
 
-from mixvi.data._zarr import check_same_genes, needs_large, stack_obs
+from mixvi.data._zarr import check_same_genes, needs_large, read_table, stack_obs
 
 BLOCK = 4096  # rows read at once
 CHUNK_ROWS, SHARD_CHUNKS = 64, 256  # rows decoded together, and how many such chunks a file holds: 16,384 rows
@@ -64,10 +65,10 @@ def to_zarr(
         with ExitStack() as open_files:
             files = [open_files.enter_context(h5py.File(path, "r")) for path in paths]
             matrices = [_matrix(file, layer, path) for file, path in zip(files, paths, strict=True)]
-            var = ad.io.read_elem(files[0]["var"])
+            var = read_table(files[0]["var"])
             for file, path in zip(files, paths, strict=True):
-                check_same_genes(var.index, ad.io.read_elem(file["var"]).index, path, paths[0])
-            obs = stack_obs([ad.io.read_elem(file["obs"]) for file in files])
+                check_same_genes(var.index, read_table(file["var"]).index, path, paths[0])
+            obs = stack_obs([read_table(file["obs"]) for file in files])
             group = zarr.open_group(unfinished, mode="w-", zarr_format=3)
             ad.io.write_elem(group, "/", AnnData(obs=obs, var=var))
             _write(group, matrices, progress)
@@ -100,12 +101,12 @@ def _write(group, matrices: Sequence, progress: bool) -> None:
     n_genes = matrices[0].shape[1]
     target = group.create_group("X")
     n_entries = [np.zeros(1, np.int64)]
-    values = genes = None
-    for block in _blocks(matrices, progress):
-        if values is None:
-            chunk = max(CHUNK_ROWS * block.nnz // max(block.shape[0], 1), 1024)
-            values = _Growing(target, "data", np.result_type(*(matrix.dtype for matrix in matrices)), chunk)
-            genes = _Growing(target, "indices", np.int32, chunk)
+    blocks = _blocks(matrices, progress)
+    first = next(blocks)
+    chunk = max(CHUNK_ROWS * first.nnz // max(first.shape[0], 1), 1024)
+    values = _Growing(target, "data", np.result_type(*(matrix.dtype for matrix in matrices)), chunk)
+    genes = _Growing(target, "indices", np.int32, chunk)
+    for block in chain([first], blocks):
         values.append(block.data)
         genes.append(block.indices)
         n_entries.append(np.diff(block.indptr))

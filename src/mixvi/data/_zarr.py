@@ -1,7 +1,7 @@
 """Cells in zarr stores: ``.obs`` and ``.var`` in memory, and a matrix on disk that is read by rows."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from os import PathLike
 
@@ -35,15 +35,15 @@ class ZarrMatrix(CSRDataset):
     def __init__(self, matrices: Sequence[CSRDataset]):
         self._matrices = list(matrices)
         self._sampler = _sampler()
-        self._loader = None
+        self._loader: Iterable[dict] | None = None
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, int]:  # type: ignore[override]  # anndata declares an attribute, and has a property
         """Numbers of cells and genes."""
         return sum(matrix.shape[0] for matrix in self._matrices), self._matrices[0].shape[1]
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype:  # type: ignore[override]  # likewise
         """Dtype of the values."""
         return np.result_type(*(matrix.dtype for matrix in self._matrices))
 
@@ -128,7 +128,7 @@ def from_zarr(
         matrices.append(_matrix(group, layer, path))
         obs.append(_obs(group["obs"], obs_columns, obs_names, path))
         if var is None:
-            var = ad.io.read_elem(group["var"])
+            var = read_table(group["var"])
         check_same_genes(var.index, _index(group["var"]), path, paths[0])
     obs, x = stack_obs(obs), ZarrMatrix(matrices)
     return AnnData(x, obs=obs, var=var) if obs_names else _numbered(x, obs, var)
@@ -144,6 +144,11 @@ def needs_large(name: str) -> None:
         raise ImportError(
             f'mixvi.data.{name} needs {error.name}; pip install "mixvi[large]" installs all that it needs.'
         ) from error
+
+
+def read_table(group) -> pd.DataFrame:
+    """A table in an open file, such as ``.obs``."""
+    return ad.io.read_elem(group)
 
 
 def check_same_genes(expected: pd.Index, found: pd.Index, path, first) -> None:
@@ -223,7 +228,7 @@ def _matrix(group, layer: str | None, path) -> CSRDataset:
             f"{path} has {where!r} as {found!r}, from which rows are slow to read; it must be 'csr_matrix'. "
             "mixvi.data.to_zarr writes this format."
         )
-    return ad.io.sparse_dataset(group[where], should_cache_indptr=False)
+    return ad.io.sparse_dataset(group[where], should_cache_indptr=False)  # type: ignore[return-value]  # it is CSR
 
 
 def _obs(group, columns: Sequence[str] | None, names: bool, path) -> pd.DataFrame:

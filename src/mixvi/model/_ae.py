@@ -77,13 +77,13 @@ class AE(UnclusteredMixin, LinearMixin, LatentModel):
         super().__init__(adata, registry)
         n_layers = 0 if linear else n_layers
         self.likelihood_ = likelihood = settle_likelihood(self, likelihood, linear=n_layers == 0)
-        parts = LIKELIHOODS | {"normal": partial(Normal, sigma=1.0)}
+        part = partial(Normal, sigma=1.0) if likelihood == "normal" else LIKELIHOODS[likelihood]
         hidden = hidden_layers(n_latent, n_hidden, n_layers, dropout_rate)
-        self.module = AEModule(layout_of(self.registry_), parts[likelihood], n_latent, hidden)
+        self.module = AEModule(layout_of(self.registry_), part, n_latent, hidden)
         self.mixvi_version_ = __version__
         self.init_params_ = self._get_init_params(locals())
 
-    def _draw_latent(self, cells: Cells, component: None) -> Tensor:
+    def _draw_latent(self, cells: Cells, component: list[int] | None) -> Tensor:
         # An AE has no prior. One normal fitted to its latents takes that place (Ghosh 2020, "ex-post density").
         z = torch.as_tensor(self.get_latent_representation())
         covariance = torch.cov(z.T).reshape(z.shape[1], -1) + 1e-6 * torch.eye(z.shape[1])

@@ -18,7 +18,7 @@ from mixvi.model.description import summary
 from mixvi.model.registration import register
 from mixvi.model.registry import conditions_of
 from mixvi.model.training import device_of, train
-from mixvi.module.cells import Cells
+from mixvi.module import Cells, ELBOModule
 from mixvi.train import MixturePhases, MixviPlan
 
 
@@ -27,8 +27,8 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
 
     _ignores: ClassVar[dict[str, str]] = {}  # argument of setup_anndata -> the model that would use it
     _max_epochs, _learning_rate = 400, 1e-3  # by default; those of scvi-tools
-    _training_plan_cls = MixviPlan
-    _data_splitter_cls = CellsSplitter
+    _training_plan_cls, _data_splitter_cls = MixviPlan, CellsSplitter
+    module: ELBOModule
 
     @classmethod
     def setup_anndata(
@@ -273,7 +273,6 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
     annotate = annotation.annotate
 
     # For the final classes.
-
     @abstractmethod
     def _phases(self, max_epochs: int, n_epochs_pretrain: int | None) -> MixturePhases | None:
         """The phases of a mixture; ``None`` for a model without one."""
@@ -283,7 +282,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         """What was not set but found, for ``.uns``."""
 
     @abstractmethod
-    def _draw_latent(self, cells: Cells, component: int | None) -> Tensor:
+    def _draw_latent(self, cells: Cells, component: list[int] | None) -> Tensor:
         """New z (n, d) for the conditions of the given cells."""
 
     @abstractmethod
@@ -299,5 +298,5 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         """Principal axes (g, d) of a linear model; ``None`` for others."""
 
     @abstractmethod
-    def _component_index(self, component: int | str) -> int:
-        """Index of a component from the name of its cluster."""
+    def _component_index(self, component: int | str) -> list[int]:
+        """Components of a cluster, from its name."""

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
 from torch import Tensor
 
 from mixvi.data import as_positions, own_columns
+from mixvi.model._mixin import Mixin
 from mixvi.model.conditions import Condition, named, sized, under
 from mixvi.model.registration import registered
 from mixvi.model.streaming import collect
@@ -24,7 +26,7 @@ class ConditionPrior(NamedTuple):
     scale: pd.DataFrame  # (conditions, d)
 
 
-class ConditionalMixin:
+class ConditionalMixin(Mixin):
     """Abstract: `predict_counterfactual`, for models whose decoder or prior sees batch and covariates."""
 
     def predict_counterfactual(
@@ -32,7 +34,7 @@ class ConditionalMixin:
         adata: AnnData | None = None,
         condition: Condition | None = None,
         from_: Condition | None = None,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
         give_mean: bool = True,
         library_size: float | None = None,
         seed: int | None = None,
@@ -103,4 +105,6 @@ class ConditionalMixin:
         for key, value in changes.items():
             obs[key] = pd.Categorical([value] * len(obs)) if isinstance(value, str) else value
         layers = {layer: found[:, d:]} if layer else None  # ready to be given back to the model
-        return AnnData(found[:, d:], obs=obs, var=cells.var.copy(), obsm={"X_mixvi": found[:, :d]}, layers=layers)
+        predicted = AnnData(found[:, d:], obs=obs, var=cells.var.copy(), layers=layers)
+        predicted.obsm["X_mixvi"] = found[:, :d]
+        return predicted

@@ -123,7 +123,7 @@ class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin, LatentModel):
         rows = rows.get_level_values(0) if len(levels) == 1 else rows
         return ConditionPrior(*(pd.DataFrame(value.cpu().numpy(), rows) for value in (pz.loc, pz.scale)))
 
-    def _draw_latent(self, cells: Cells, component: None) -> Tensor:
+    def _draw_latent(self, cells: Cells, component: list[int] | None) -> Tensor:
         return self.module.prior.sample(cells.c)
 
     def _axes(self) -> None:

@@ -9,6 +9,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi._checks import check_whole
+from mixvi.model._mixin import Mixin
 from mixvi.model.streaming import collect
 from mixvi.module.cells import Cells
 
@@ -22,13 +23,13 @@ class LogEvidence(NamedTuple):
     standard_error: np.ndarray  # (n,)
 
 
-class EvidenceMixin:
+class EvidenceMixin(Mixin):
     """Abstract: `get_log_evidence` and `exact_log_evidence`, for models with a posterior."""
 
     def get_log_evidence(
         self,
         adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
         n_samples: int = 1000,
         batch_size: int | None = None,
     ) -> LogEvidence:
@@ -67,7 +68,10 @@ class EvidenceMixin:
         return LogEvidence(found[:, 0], found[:, 1])
 
     def exact_log_evidence(
-        self, adata: AnnData | None = None, indices: Sequence[int] | None = None, batch_size: int | None = None
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
     ) -> np.ndarray:
         """Log p(x | c) in closed form, for models with a linear decoder and ``likelihood="normal"``.
 

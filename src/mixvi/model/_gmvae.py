@@ -97,6 +97,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     mixvi.module.GMVAEModule : the maths
     """
 
+    module: GMVAEModule
+
     # of four rates and up to 400 epochs, the fewest epochs that reach the best held-out bound (docs/choices.md)
     _max_epochs, _learning_rate = 100, 4e-3
 
@@ -129,7 +131,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         if not isinstance(hierarchical, bool):
             raise ValueError(f"hierarchical={hierarchical!r}; it must be True or False.")
         self._guidance, self._min_worth = guidance, min_worth
-        self.clusters_ = None  # what training found, as plain values
+        self.clusters_: dict[str, Any] | None = None  # what training found, as plain values
         self.likelihood_ = likelihood = settle_likelihood(self, likelihood)
         hidden = hidden_layers(n_latent, n_hidden, n_layers, dropout_rate)
         room = max(MAX_COMPONENTS, self.n_wanted_ or 0)
@@ -161,7 +163,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     markers = _markers.markers
     cluster_stability = _stability.cluster_stability
 
-    def _draw_latent(self, cells: Cells, component: int | None) -> Tensor:
+    def _draw_latent(self, cells: Cells, component: list[int] | None) -> Tensor:
         return self.module.prior.sample(cells.c, component)
 
     def _phases(self, max_epochs: int, n_epochs_pretrain: int | None) -> MixturePhases:

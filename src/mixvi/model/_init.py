@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 OTHER = ("array", "function")  # what a saved model calls those that it does not hold
 
-Init = str | Sequence | Callable[[np.ndarray], np.ndarray] | None
+Init = str | Sequence | np.ndarray | Callable[[np.ndarray], np.ndarray] | None
 
 
 def check_init(init: Init, adata: AnnData | None, n_clusters: int | None, n_labels: int, is_loaded: bool = False):
@@ -53,7 +53,7 @@ def check_init(init: Init, adata: AnnData | None, n_clusters: int | None, n_labe
                 f"init={init!r} is not known; it is one of {list(INITS)}, a column of .obs, an array with one part for "
                 f"each cell, or a function{hint}"
             )
-        init = adata.obs[init]
+        init = np.asarray(adata.obs[init])
     if n_labels and not (isinstance(init, str) and init in ("leiden", "vat")):
         raise ValueError(f"init={name_of(init)!r} makes no use of labels; with labels_key it is 'leiden' or 'vat'.")
     if not isinstance(init, str):

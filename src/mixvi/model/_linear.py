@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from mixvi.model._mixin import Mixin
 from mixvi.model.streaming import check_trained, collect
 from mixvi.model.values import is_of_training
 from mixvi.module.priors import Flat
@@ -22,7 +23,7 @@ class PrincipalComponents(NamedTuple):
     scores: np.ndarray  # (n, d) place of each cell, centred
 
 
-class LinearMixin:
+class LinearMixin(Mixin):
     """Abstract: `principal_components`, for models that can be linear."""
 
     def principal_components(self) -> PrincipalComponents:
@@ -67,12 +68,12 @@ class LinearMixin:
     def _rebuilt_axes(self) -> torch.Tensor:
         """Right singular vectors (g, d) of the rebuilt cells; the largest entry of each is positive."""
         z = torch.as_tensor(self.get_latent_representation()).double()
-        weight = self.module.likelihood.loc.weight.detach().cpu().double()  # (g, d)
+        weight = self.module.gaussian.loc.weight.detach().cpu().double()  # (g, d)
         basis, r = torch.linalg.qr(weight)  # cells rebuilt: (z - mean) r^T basis^T, without an n x g matrix
         _, singular, v = torch.linalg.svd((z - z.mean(0)) @ r.T, full_matrices=False)
         if isinstance(self.module.prior, Flat):
             limit = RANK * singular[0]
         else:
-            limit = IN_USE * self.module.likelihood.log_sigma.exp().item() * len(z) ** 0.5
+            limit = IN_USE * self.module.gaussian.log_sigma.exp().item() * len(z) ** 0.5
         axes = basis @ v[singular > limit].T
         return axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def predict(
     model: "GMVAE",
     adata: AnnData | None = None,
-    indices: Sequence[int] | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
     soft: bool = False,
     batch_size: int | None = None,
     n_clusters: int | None = None,

@@ -61,13 +61,14 @@ class ClusterTree:
         tree, found = self.clusters.tree, []
         for j in range(tree.n_leaves - 2, -1, -1):
             order = np.argsort(-tree.cells[j], kind="stable")
-            sides = [self.names[tree.pairs[j][i]] for i in order]
-            cells = [int(tree.cells[j][i]) for i in order]
-            numbers = (float(values[j]) for values in (tree.between, tree.connectivity))
-            node = self.names[tree.n_leaves + j]
-            kept = j >= tree.n_leaves - 1 - self._n_kept
-            evidence = float(tree.worth[j]), float(tree.error[j]), str(tree.kind[j])
-            found.append(Split(node, *sides, *cells, *evidence, *numbers, kept))
+            left, right = (self.names[tree.pairs[j][i]] for i in order)
+            cells_left, cells_right = (int(tree.cells[j][i]) for i in order)
+            split = Split(
+                self.names[tree.n_leaves + j], left, right, cells_left, cells_right,
+                float(tree.worth[j]), float(tree.error[j]), str(tree.kind[j]), float(tree.between[j]),
+                float(tree.connectivity[j]), kept=j >= tree.n_leaves - 1 - self._n_kept,
+            )  # fmt: skip
+            found.append(split)
         return found
 
     @property

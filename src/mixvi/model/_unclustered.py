@@ -1,7 +1,9 @@
 """Models without clusters of their own."""
 
+from mixvi.model._mixin import Mixin
 
-class UnclusteredMixin:
+
+class UnclusteredMixin(Mixin):
     """Abstract: no probabilities to write, no component to draw from."""
 
     def _found(self) -> dict:
@@ -20,5 +22,5 @@ class UnclusteredMixin:
     def _tables(self, n_clusters) -> dict:
         return {}
 
-    def _component_index(self, component) -> int:
+    def _component_index(self, component) -> list[int]:
         raise ValueError(f"{type(self).__name__} has no components, and got component={component!r}; use mixvi.GMVAE.")

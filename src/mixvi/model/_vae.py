@@ -80,5 +80,5 @@ class VAE(UnclusteredMixin, LinearMixin, EvidenceMixin, LatentModel):
         self.mixvi_version_ = __version__
         self.init_params_ = self._get_init_params(locals())
 
-    def _draw_latent(self, cells: Cells, component: None) -> Tensor:
+    def _draw_latent(self, cells: Cells, component: list[int] | None) -> Tensor:
         return self.module.prior.sample(cells.c)

@@ -1,5 +1,6 @@
 """Cells under other conditions than their own."""
 
+import math
 from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def named(model: "LatentModel", condition: Condition) -> dict[str, Any]:
                 "covariate keys of setup_anndata."
             )
         levels = columns[key]
-        if levels is None and not (isinstance(value, Real) and np.isfinite(value)):
+        if levels is None and not (isinstance(value, Real) and math.isfinite(value)):
             raise ValueError(f"{key}={value!r}; it is a continuous covariate, whose value is a finite number.")
         if levels is not None and value not in set(levels):
             raise ValueError(f"{key}={value!r} is not known; the model knows {np.asarray(levels).tolist()}.")
@@ -64,11 +65,13 @@ def under(model: "LatentModel", condition: Condition) -> Callable[[Tensor], Tens
     model, condition
         As in `named`.
     """
-    wanted, columns, values = named(model, condition), [], []
+    wanted = named(model, condition)
+    columns: list[int] = []
+    values: list[float] = []
     start = n_continuous = 0
     for key, levels in conditions_of(model.registry_):
         if levels is None:
-            mean, scale = model.module.continuous[:, n_continuous].tolist()
+            mean, scale = model.module.get_buffer("continuous")[:, n_continuous].tolist()
             code = [(wanted.get(key, mean) - mean) / scale]
             n_continuous += 1
         else:

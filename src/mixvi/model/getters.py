@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import anndata as ad
 import numpy as np
@@ -23,10 +23,33 @@ if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
 
 
+@overload
 def get_latent_representation(
     model: "LatentModel",
     adata: AnnData | None = None,
-    indices: Sequence[int] | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
+    give_mean: bool = True,
+    batch_size: int | None = None,
+    return_dist: Literal[False] = False,
+) -> np.ndarray: ...
+
+
+@overload
+def get_latent_representation(
+    model: "LatentModel",
+    adata: AnnData | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
+    give_mean: bool = True,
+    batch_size: int | None = None,
+    *,
+    return_dist: Literal[True],
+) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def get_latent_representation(
+    model: "LatentModel",
+    adata: AnnData | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
     give_mean: bool = True,
     batch_size: int | None = None,
     return_dist: bool = False,
@@ -63,7 +86,7 @@ def get_latent_representation(
 def get_elbo(
     model: "LatentModel",
     adata: AnnData | None = None,
-    indices: Sequence[int] | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
     batch_size: int | None = None,
     return_mean: bool = True,
 ) -> float | np.ndarray:
@@ -91,7 +114,7 @@ def get_elbo(
 def get_reconstruction_error(
     model: "LatentModel",
     adata: AnnData | None = None,
-    indices: Sequence[int] | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
     batch_size: int | None = None,
     return_mean: bool = True,
 ) -> float | np.ndarray:
@@ -115,7 +138,7 @@ def get_reconstruction_error(
 def get_reconstruction(
     model: "LatentModel",
     adata: AnnData | None = None,
-    indices: Sequence[int] | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
     library_size: float | None = None,
     transform_batch: str | None = None,
     batch_size: int | None = None,
@@ -165,13 +188,14 @@ def get_reconstruction(
     obs = own_columns(cells, as_positions(indices, cells.n_obs))
     skeleton = AnnData(obs=obs, var=cells.var.copy())
     write_blocks(path, skeleton, blocks(model, mean, adata, indices, batch_size))
+    return None
 
 
 def sample(
     model: "LatentModel",
     n_cells: int = 100,
     component: int | str | None = None,
-    indices: Sequence[int] | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
     seed: int | None = None,
     give_mean: bool = False,
 ) -> AnnData:

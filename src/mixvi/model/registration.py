@@ -8,6 +8,7 @@ from anndata import AnnData
 from pandas import CategoricalDtype
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import (
+    BaseAnnDataField,
     CategoricalJointObsField,
     CategoricalObsField,
     LayerField,
@@ -71,32 +72,45 @@ def register(
                 f"{cls.__name__} got {argument}={setup_args[argument]!r}, which it would ignore; "
                 f"use mixvi.{other}, or leave {argument} out."
             )
-    layer, batch, labels, no_label, size_factor = (
-        setup_args[key] for key in ("layer", "batch_key", "labels_key", "unlabeled_category", "size_factor_key")
-    )
     for key in ("categorical_covariate_keys", "continuous_covariate_keys"):
         if isinstance(setup_args[key], str):
             raise ValueError(f"{key}={setup_args[key]!r} is one name; pass a list, [{setup_args[key]!r}].")
         if (keys := setup_args[key]) is not None:  # a list is what any file can hold
             setup_args[key] = sorted(keys) if isinstance(keys, set | frozenset) else list(keys)
-    categorical, continuous = (
-        list(setup_args[f"{kind}_covariate_keys"] or []) for kind in ("categorical", "continuous")
+    _check_cells(adata, setup_args, is_new=source_registry is not None)
+    manager = CellsManager(_fields(setup_args), cls._get_setup_method_args(cls=cls, adata=adata, **setup_args))
+    manager.register_fields(adata, source_registry)
+    return manager
+
+
+def _check_cells(adata: AnnData, setup_args: dict[str, Any], is_new: bool) -> None:
+    """Check the values and columns of cells; those that are new to a model need no labels."""
+    layer, labels, no_label, size_factor = (
+        setup_args[key] for key in ("layer", "labels_key", "unlabeled_category", "size_factor_key")
     )
+    categorical = [setup_args["batch_key"], *(setup_args["categorical_covariate_keys"] or [])]
+    categorical = [key for key in categorical if key is not None]
     if no_label is not None and labels is None:
         raise ValueError(f"unlabeled_category={no_label!r} needs labels_key, the column it stands in.")
     check_layer(adata, layer)
     check_dtype(*values_of(adata, layer))
-    check_columns(adata.obs, [key for key in (batch, *categorical) if key is not None])
-    if source_registry is None:
-        _warn_of_empty_levels(adata, [key for key in (batch, *categorical) if key is not None])
+    check_columns(adata.obs, categorical)
+    if not is_new:
+        _warn_of_empty_levels(adata, categorical)
     advice = "give cells without a label one category of their own and name it as unlabeled_category"
-    has_labels = labels is not None and (source_registry is None or labels in adata.obs)  # new cells need none
+    has_labels = labels is not None and (not is_new or labels in adata.obs)
     check_columns(adata.obs, [labels] if has_labels else [], advice=advice)
-    if labels is not None and source_registry is None:
+    if labels is not None and not is_new:
         _check_labels(adata, labels, no_label)
-    check_columns(adata.obs, continuous, numeric=True)
+    check_columns(adata.obs, setup_args["continuous_covariate_keys"] or [], numeric=True)
     check_columns(adata.obs, [size_factor] if size_factor else [], numeric=True, positive=True)
 
+
+def _fields(setup_args: dict[str, Any]) -> list[BaseAnnDataField]:
+    """What scvi-tools is to register."""
+    layer, batch, labels, no_label, size_factor = (
+        setup_args[key] for key in ("layer", "batch_key", "labels_key", "unlabeled_category", "size_factor_key")
+    )
     fields = [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False)]
     if batch is not None:
         fields.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch))
@@ -104,13 +118,11 @@ def register(
         fields.append(LabelsField(REGISTRY_KEYS.LABELS_KEY, labels, NO_LABEL if no_label is None else no_label))
     if size_factor is not None:
         fields.append(NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor))
-    if categorical:
+    if categorical := setup_args["categorical_covariate_keys"]:
         fields.append(CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical))
-    if continuous:
+    if continuous := setup_args["continuous_covariate_keys"]:
         fields.append(NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous))
-    manager = CellsManager(fields, cls._get_setup_method_args(cls=cls, adata=adata, **setup_args))
-    manager.register_fields(adata, source_registry)
-    return manager
+    return fields
 
 
 def registered(model: "LatentModel", adata: AnnData | None) -> CellsManager:

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import anndata as ad
 import numpy as np
@@ -50,7 +50,7 @@ def save(
 
 
 def load(
-    cls: type["LatentModel"], dir_path: str | os.PathLike, adata: AnnData | bool | None, device: torch.device,
+    cls: type["LatentModel"], dir_path: str | os.PathLike, adata: AnnData | Literal[False] | None, device: torch.device,
     prefix: str | None, backup_url: str | None,
 ) -> "LatentModel":  # fmt: skip
     """A model from a folder; see `LatentModel.load`.

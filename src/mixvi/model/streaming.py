@@ -29,7 +29,7 @@ def collect(
     model: "LatentModel",
     of: Callable[[Cells], Tensor],
     adata: AnnData | None = None,
-    indices: Sequence[int] | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
     batch_size: int | None = None,
 ) -> np.ndarray:
     """Values of a function for each cell, (n, ...), in the order of ``indices``.
@@ -50,7 +50,7 @@ def blocks(
     model: "LatentModel",
     of: Callable[[Cells], Tensor],
     adata: AnnData | None,
-    indices: Sequence[int] | None,
+    indices: Sequence[int] | np.ndarray | None,
     batch_size: int | None,
 ) -> Iterator[np.ndarray]:
     """Values of a function for each cell, block by block.

@@ -81,7 +81,7 @@ def describe_values(registry: dict[str, Any], manager: CellsManager) -> Support:
 
 def _point_to_counts(adata: AnnData, where: str) -> None:
     """Warn if the values are no counts, and another matrix beside them looks like raw counts."""
-    beside = {
+    beside: dict[str, tuple[Any, str]] = {
         f"adata.layers[{name!r}]": (values, f"adata, layer={name!r}") for name, values in adata.layers.items() if name
     }
     if adata.raw is not None:
@@ -112,7 +112,7 @@ def check_unchanged(model: "LatentModel") -> None:
             model._seen = model.adata, now, sizes
         elif now is not None and not same_values(now, seen[1]):
             what = "cells or values" if len(now) != len(seen[1]) else "values"
-        elif key is not None and not np.array_equal(sizes, seen[2]):
+        elif key is not None and (sizes is None or not np.array_equal(sizes, seen[2])):
             what = "size factors"
     if what:
         raise ValueError(
@@ -160,7 +160,7 @@ def is_of_training(model: "LatentModel") -> bool:
     if then is None:
         return True
     now = totals_of(model)
-    return now[0] == then[0] and (np.isnan([*now, *then]).any() or np.allclose(now, then, rtol=1e-9, atol=0))
+    return bool(now[0] == then[0] and (np.isnan([*now, *then]).any() or np.allclose(now, then, rtol=1e-9, atol=0)))
 
 
 def _fingerprint(model: "LatentModel") -> np.ndarray | None:

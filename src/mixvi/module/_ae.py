@@ -1,5 +1,7 @@
 """Autoencoder."""
 
+from collections.abc import Callable
+
 from mixvi.module._elbo import ELBOModule
 from mixvi.module.cells import Layout
 from mixvi.module.encoders import DeltaEncoder
@@ -24,7 +26,13 @@ class AEModule(ELBOModule):
     subspace (Baldi & Hornik 1989).
     """
 
-    def __init__(self, layout: Layout, likelihood: type[Likelihood], n_latent: int = 10, hidden: Hidden = Hidden()):
+    def __init__(
+        self,
+        layout: Layout,
+        likelihood: Callable[[Layout, int, Hidden], Likelihood],
+        n_latent: int = 10,
+        hidden: Hidden = Hidden(),
+    ):
         super().__init__(
             layout,
             encoder=DeltaEncoder(layout.n_genes, layout.n_conditions, n_latent, hidden),

@@ -13,56 +13,49 @@ conditions, l classes.
 
 import math
 from functools import reduce
-from typing import NamedTuple
 
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution, LowRankMultivariateNormal
-from torch.nn.functional import one_hot
 
-from mixvi.module.cells import Cells, Layout
+from mixvi.module.cells import Cells, Layout, one_hot_columns
+from mixvi.module.encoders import Encoder, Posterior
 from mixvi.module.likelihoods import Likelihood, Normal
-from mixvi.module.priors import Prior, Terms
+from mixvi.module.mixtures import MixturePrior
+from mixvi.module.priors import Factors, Prior, Terms
 from mixvi.ops.csr import dense, totals
-
-
-class Factors(NamedTuple):
-    """The factors of a model, such as ``"p(x | z, c)"``."""
-
-    generative: tuple[str, ...]
-    inference: tuple[str, ...]
 
 
 class ELBOModule(BaseModuleClass):
     """Base class with the bound. The classes of the models add the three parts."""
 
-    def __init__(self, layout: Layout, encoder: nn.Module, prior: Prior, likelihood: Likelihood):
+    prior: Prior
+    continuous: Tensor | None  # (2, k) mean and scale of the continuous covariates
+
+    def __init__(self, layout: Layout, encoder: Encoder, prior: Prior, likelihood: Likelihood):
         super().__init__()
         self.layout = layout
-        self.encoder = encoder
-        self.prior = prior
-        self.likelihood = likelihood
+        self.encoder, self.prior, self.likelihood = encoder, prior, likelihood
         plain = torch.tensor([[0.0], [1.0]]).repeat(1, layout.n_continuous)  # mean and scale, set in training
         self.register_buffer("continuous", plain if layout.n_continuous else None)
 
     def read(self, tensors: dict[str, Tensor]) -> Cells:
         """Convert the tensors of the loader, under the names of scvi-tools, to `Cells`."""
-        x = tensors[REGISTRY_KEYS.X_KEY]
-        library = tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY)
+        x, library = tensors[REGISTRY_KEYS.X_KEY], tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY)
         nothing = torch.zeros(len(x), 0, dtype=x.dtype, device=x.device)
         conditions = [nothing]  # (n, 0), so that q = 0 is no special case
         if self.layout.batch_levels:
-            conditions.append(_one_hot(tensors[REGISTRY_KEYS.BATCH_KEY], self.layout.batch_levels, nothing))
+            conditions.append(one_hot_columns(tensors[REGISTRY_KEYS.BATCH_KEY], self.layout.batch_levels, nothing))
         for i, levels in enumerate(self.layout.covariate_levels):
-            conditions.append(_one_hot(tensors[REGISTRY_KEYS.CAT_COVS_KEY][:, [i]], levels, nothing))
-        if self.layout.n_continuous:
+            conditions.append(one_hot_columns(tensors[REGISTRY_KEYS.CAT_COVS_KEY][:, [i]], levels, nothing))
+        if self.continuous is not None:
             mean, scale = self.continuous.to(nothing)
             conditions.append((tensors[REGISTRY_KEYS.CONT_COVS_KEY].to(nothing) - mean) / scale)
         y = nothing
         if self.layout.n_labels:  # the last category is unlabelled and has no column
-            y = _one_hot(tensors[REGISTRY_KEYS.LABELS_KEY], self.layout.n_labels + 1, nothing)[:, :-1]
+            y = one_hot_columns(tensors[REGISTRY_KEYS.LABELS_KEY], self.layout.n_labels + 1, nothing)[:, :-1]
         return Cells(
             x=x,
             seen=self.likelihood.prepare(x),
@@ -71,7 +64,7 @@ class ELBOModule(BaseModuleClass):
             y=y,
         )
 
-    def encode(self, cells: Cells) -> Distribution:
+    def encode(self, cells: Cells) -> Posterior:
         """q(z | x, c): loc and scale (n, d)."""
         return self.encoder(cells.seen, cells.c)
 
@@ -129,15 +122,29 @@ class ELBOModule(BaseModuleClass):
         """Whether x ~ N(W z + A c + b, sigma^2). Then the bound has no noise, and the evidence has a closed form."""
         return isinstance(self.likelihood, Normal) and self.likelihood.is_linear
 
+    @property
+    def gaussian(self) -> Normal:
+        """The likelihood of a linear Gaussian model."""
+        if not isinstance(self.likelihood, Normal):
+            raise ValueError(f"The likelihood is {type(self.likelihood).__name__}, not Normal.")
+        return self.likelihood
+
+    @property
+    def mixture(self) -> MixturePrior:
+        """The prior of a model with components."""
+        if not isinstance(self.prior, MixturePrior):
+            raise ValueError(f"The prior is {type(self.prior).__name__}, not a mixture.")
+        return self.prior
+
     def exact_log_evidence(self, cells: Cells) -> Tensor:
         """Log p(x | c) = log sum_k pi_k N(x; W m_k + A c + b, W S_k W^T + sigma^2 I), (n,), in double precision."""
         log_pi, pz = self.prior.components(cells)
         z = pz.loc.transpose(0, 1).expand(-1, len(cells.x), -1)  # (K, n, d)
-        w = self.likelihood.loc.weight[:, : z.shape[-1]].double()  # (g, d)
+        w = self.gaussian.loc.weight[:, : z.shape[-1]].double()  # (g, d)
         px = LowRankMultivariateNormal(
-            self.decode(z, cells).loc.double(),  # (K, n, g)
+            self.decode(z, cells).mean.double(),  # (K, n, g)
             w * pz.scale.double().transpose(0, 1).unsqueeze(-2),  # (K, n or 1, g, d)
-            (2 * self.likelihood.log_sigma.double()).exp().expand(w.shape[0]),
+            (2 * self.gaussian.log_sigma.double()).exp().expand(w.shape[0]),
             validate_args=False,
         )
         return (log_pi.double().unsqueeze(-1) + px.log_prob(dense(cells.x).double())).logsumexp(0)
@@ -183,7 +190,7 @@ class ELBOModule(BaseModuleClass):
         qz = self.encode(cells)
         return self._losses(cells, qz, qz.rsample() if n_samples == 1 else qz.rsample((n_samples,)), kl_weight, n_obs)
 
-    def _losses(self, cells: Cells, qz: Distribution, z: Tensor, kl_weight: float | Tensor, n_obs: int) -> dict:
+    def _losses(self, cells: Cells, qz: Posterior, z: Tensor, kl_weight: float | Tensor, n_obs: int) -> dict:
         terms = self.prior.kl(qz, z, cells)
         means = {name: term.mean() for name, term in {**terms.annealed, **terms.fixed}.items()}
         if z.dim() == 2:
@@ -291,7 +298,3 @@ class ELBOModule(BaseModuleClass):
 def log_mean_exp(log_w: Tensor) -> Tensor:
     """Log of the mean of w over the first axis of log w (s, ...)."""
     return log_w.logsumexp(0) - math.log(len(log_w))
-
-
-def _one_hot(index: Tensor, levels: int, like: Tensor) -> Tensor:
-    return one_hot(index.squeeze(-1).long(), levels).to(like)  # (n, 1) -> (n, levels)

@@ -4,7 +4,7 @@ from mixvi.module._elbo import ELBOModule
 from mixvi.module.cells import Layout
 from mixvi.module.encoders import NormalEncoder
 from mixvi.module.likelihoods import Likelihood
-from mixvi.module.mixtures import GaussianMixture, HierarchicalMixture
+from mixvi.module.mixtures import GaussianMixture, HierarchicalMixture, MixturePrior
 from mixvi.module.nets import Hidden
 
 
@@ -33,6 +33,8 @@ class GMVAEModule(ELBOModule):
     A further term is kl_w = KL(q(w | x, c) || N(0, I)).
     """
 
+    prior: MixturePrior
+
     def __init__(
         self,
         layout: Layout,
@@ -43,6 +45,7 @@ class GMVAEModule(ELBOModule):
         concentration: float = 1.0,
         hierarchical: bool = False,
     ):
+        prior: MixturePrior
         if hierarchical:
             prior = HierarchicalMixture(layout, n_components, n_latent, hidden, concentration)
         else:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from mixvi.module.cells import Cells, Layout
+from mixvi.module.encoders import Posterior
 from mixvi.module.nets import Hidden, Trunk
 from mixvi.ops.csr import dense
 
@@ -91,7 +92,7 @@ class Likelihood(nn.Module):
         (..., n) nats.
         """
 
-    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: Cells) -> Tensor:
+    def expected_log_prob(self, z: Tensor, qz: Posterior, cells: Cells) -> Tensor:
         """E_q[log p(x | z, c)], in closed form if there is one. Otherwise an estimate from one draw.
 
         Parameters

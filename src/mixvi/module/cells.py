@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import one_hot, pad
 
 from mixvi.ops.csr import dense, split
 
@@ -51,3 +51,22 @@ class Cells(NamedTuple):
     def split(self, n_cells: int) -> Iterator["Cells"]:
         """Minibatches of n_cells; the last may be smaller."""
         yield from (Cells(*parts) for parts in zip(*(split(values, n_cells) for values in self), strict=True))
+
+
+def one_hot_columns(index: Tensor, levels: int, like: Tensor) -> Tensor:
+    """One-hot columns of an index.
+
+    Parameters
+    ----------
+    index
+        (n, 1) level of each cell, numbered from 0.
+    levels
+        Number of levels.
+    like
+        Tensor of the dtype and device to give.
+
+    Returns
+    -------
+    (n, levels) zeros and ones.
+    """
+    return one_hot(index.squeeze(-1).long(), levels).to(like)

@@ -25,7 +25,7 @@ class Encoder(nn.Module):
         self.loc = nn.Linear(self.trunk.n_out, n_latent)
 
     @abstractmethod
-    def forward(self, x: Tensor, c: Tensor) -> Distribution:
+    def forward(self, x: Tensor, c: Tensor) -> "Posterior":
         """q(z | x, c) of n cells.
 
         Parameters
@@ -54,9 +54,11 @@ class Encoder(nn.Module):
         -------
         (n, g) x - (c - c_mean) @ effects. It is x itself if there are no hidden layers or no conditions.
         """
-        if self.trunk.is_linear or not self.trunk.n_conditions:
+        if self.trunk.is_linear:
             return x
         first = self.trunk.layers[0]
+        if first.effects is None or first.c_mean is None:
+            return x
         return x - (c - first.c_mean) @ first.effects
 
     @torch.no_grad()
@@ -72,9 +74,12 @@ class Encoder(nn.Module):
         c_mean
             (q,) mean condition.
         """
-        if not self.trunk.is_linear:
-            self.trunk.layers[0].effects.copy_(effects)
-            self.trunk.layers[0].c_mean.copy_(c_mean)
+        if self.trunk.is_linear:
+            return
+        first = self.trunk.layers[0]
+        if first.effects is not None and first.c_mean is not None:
+            first.effects.copy_(effects)
+            first.c_mean.copy_(c_mean)
             self.loc.weight[:, self.trunk.n_out - self.trunk.n_conditions :] = 0
 
 
@@ -97,6 +102,9 @@ class Delta(Distribution):
     @override
     def rsample(self, sample_shape=()) -> Tensor:
         return self.loc.expand(torch.Size(sample_shape) + self.loc.shape)
+
+
+Posterior = Normal | Delta  # q(z | x, c), with loc and scale (n, d)
 
 
 class DeltaEncoder(Encoder):

@@ -18,6 +18,7 @@ from torch.nn.functional import softplus
 
 from mixvi.module._likelihood import Likelihood
 from mixvi.module.cells import Cells, Layout
+from mixvi.module.encoders import Posterior
 from mixvi.module.nets import Hidden
 from mixvi.ops.count_log_prob import (
     log_negative_binomial,
@@ -75,7 +76,7 @@ class Normal(Likelihood):
         return self(z, cells).log_prob(dense(cells.x)).sum(-1)
 
     @override
-    def expected_log_prob(self, z: Tensor, qz: Distribution, cells: Cells) -> Tensor:
+    def expected_log_prob(self, z: Tensor, qz: Posterior, cells: Cells) -> Tensor:
         if not self.is_linear:
             return self.log_prob(z, cells)
         w = self.loc.weight[:, : qz.loc.shape[-1]]  # (g, d)
@@ -234,7 +235,7 @@ class ZeroInflatedNegativeBinomial(CountLikelihood):
         return log_zero_inflated(cells.x, cells.library * self.shares(h), self.log_theta.exp(), self.zero_logits(h))
 
 
-LIKELIHOODS = {
+LIKELIHOODS: dict[str, type[Likelihood]] = {
     "nb": NegativeBinomial,
     "zinb": ZeroInflatedNegativeBinomial,
     "poisson": Poisson,

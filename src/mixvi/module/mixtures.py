@@ -5,10 +5,10 @@ from typing import override
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Normal, kl_divergence
+from torch.distributions import Normal, kl_divergence
 
 from mixvi.module.cells import Cells, Layout
-from mixvi.module.encoders import NormalEncoder
+from mixvi.module.encoders import NormalEncoder, Posterior
 from mixvi.module.nets import Hidden, Trunk
 from mixvi.module.priors import Prior, Terms, standard
 
@@ -26,6 +26,10 @@ class MixturePrior(Prior):
     Terms: kl_z = sum_k r_k KL_k, kl_y = KL(Cat(r) || Cat(pi)), and label = -log r_y of a labelled cell, with the r of
     the formula.
     """
+
+    active: Tensor  # (K,) bool
+    placed: Tensor  # scalar, bool: whether the components were initialised
+    temperature: Tensor  # scalar
 
     def __init__(self, n_components: int | None, concentration: float):
         super().__init__()
@@ -97,7 +101,7 @@ class MixturePrior(Prior):
         return self.logits.masked_fill(~self.active, OFF).log_softmax(-1)
 
     @override
-    def kl(self, qz: Distribution, z: Tensor, cells: Cells) -> Terms:
+    def kl(self, qz: Posterior, z: Tensor, cells: Cells) -> Terms:
         log_pi = self.log_weights()
         pz, others = self.given(cells, mean=False)
         kl_k = _component_kl(qz, pz)  # (n, K)
@@ -112,14 +116,14 @@ class MixturePrior(Prior):
         return Terms({"kl_z": kl_z, "kl_y": kl_y, **others}, fixed, log_r)
 
     @override
-    def log_ratio(self, qz: Distribution, z: Tensor, cells: Cells) -> Tensor:
+    def log_ratio(self, qz: Posterior, z: Tensor, cells: Cells) -> Tensor:
         pz, others = self.given_draw(cells, z.shape[:-2])
         log_pzy = self.log_weights() + pz.log_prob(z.unsqueeze(-2)).sum(-1)  # (..., n, K)
         y = self._labels(cells)
         log_pz = log_pzy.masked_fill(y.sum(-1, keepdim=True).bool() & ~y.bool(), -torch.inf).logsumexp(-1)
         return log_pz + others - qz.log_prob(z).sum(-1)
 
-    def responsibilities(self, qz: Distribution, cells: Cells) -> Tensor:
+    def responsibilities(self, qz: Posterior, cells: Cells) -> Tensor:
         """q(y | x), computed without the labels.
 
         Parameters
@@ -135,7 +139,7 @@ class MixturePrior(Prior):
         """
         return self.log_responsibilities(qz, cells).exp()
 
-    def log_responsibilities(self, qz: Distribution, cells: Cells) -> Tensor:
+    def log_responsibilities(self, qz: Posterior, cells: Cells) -> Tensor:
         """Log q(y | x), computed without the labels.
 
         Parameters
@@ -200,7 +204,7 @@ class GaussianMixture(MixturePrior):
         self.loc[:k], self.log_scale[:k], self.logits[:k] = loc, scale.log(), weight.log()
 
     @override
-    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+    def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
         y = _draw_components(self.log_weights(), component, c.shape[0])
         return Normal(self.loc[y], self.log_scale[y].exp(), validate_args=False).sample()
 
@@ -262,20 +266,20 @@ class HierarchicalMixture(MixturePrior):
         self.logits[:k] = weight.log()
 
     @override
-    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+    def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
         n = c.shape[0]
         y = _draw_components(self.log_weights(), component, n)
         w = torch.randn(n, self.shape[1], device=c.device, dtype=c.dtype)
         return self.at(w).sample()[torch.arange(n), y]
 
 
-def _component_kl(qz: Distribution, pz: Normal) -> Tensor:
+def _component_kl(qz: Posterior, pz: Normal) -> Tensor:
     """KL(q(z | x) || p(z | y = k)) (n, K) of q (n, d) and components (n or 1, K, d)."""
     q = Normal(qz.loc.unsqueeze(1), qz.scale.unsqueeze(1), validate_args=False)
     return kl_divergence(q, pz).sum(-1)
 
 
-def _draw_components(log_pi: Tensor, component: Tensor | int | None, n: int) -> Tensor:
+def _draw_components(log_pi: Tensor, component: Tensor | list[int] | int | None, n: int) -> Tensor:
     """Draw n component indices (n,) from pi. If components are chosen, draw among them by their weights in pi."""
     if component is not None:
         chosen = torch.atleast_1d(torch.as_tensor(component, device=log_pi.device))

@@ -1,5 +1,6 @@
 """Hidden layers of encoders, decoders and priors."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,11 +26,13 @@ class Trunk(nn.Module):
     condition effects from x (see `Layer`).
     """
 
+    layers: Sequence["Layer"]
+
     def __init__(self, n_in: int, n_conditions: int, hidden: Hidden, discounts: bool = False):
         super().__init__()
         self.n_in, self.hidden = n_in, hidden
         widths = [n_in, *[hidden.n_hidden] * hidden.n_layers]
-        self.layers = nn.ModuleList(
+        self.layers = nn.ModuleList(  # type: ignore[assignment]  # torch does not say which modules a list holds
             Layer(width, n_conditions, hidden.n_hidden, hidden.dropout_rate, discounts and i == 0)
             for i, width in enumerate(widths[:-1])
         )
@@ -69,6 +72,7 @@ class Trunk(nn.Module):
         -------
         (..., n, n_out), dense.
         """
+        c = torch.empty(0) if c is None else c
         for layer in self.layers:
             x = layer(x, c)
         if not self.n_conditions:
@@ -84,6 +88,9 @@ class Layer(nn.Module):
     different conditions. The weight has one row for each input, so a sparse x reads contiguous memory.
     """
 
+    effects: Tensor | None  # (q, n_in)
+    c_mean: Tensor | None  # (q,)
+
     def __init__(self, n_in: int, n_conditions: int, n_out: int, dropout_rate: float, discounts: bool = False):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_in, n_out))
@@ -98,7 +105,7 @@ class Layer(nn.Module):
         self.norm = nn.BatchNorm1d(n_out, momentum=0.01, eps=0.001)
         self.dropout = nn.Dropout(dropout_rate)
 
-    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """Map (..., n, n_in) to (..., n, n_out).
 
         Parameters
@@ -106,7 +113,7 @@ class Layer(nn.Module):
         x
             (..., n, n_in) input, dense; CSR if it is (n, n_in).
         c
-            (n, q) conditions. ``None`` is allowed if there are none.
+            (n, q) conditions; not used if there are none.
 
         Returns
         -------
@@ -115,6 +122,6 @@ class Layer(nn.Module):
         h = linear(x, self.weight, self.bias)
         if self.condition is not None:
             h = h + c @ self.condition.t()
-        if self.effects is not None:
+        if self.effects is not None and self.c_mean is not None:
             h = h - (c - self.c_mean) @ (self.effects @ self.weight)
         return activate(h.flatten(0, -2), self.norm, self.dropout).view_as(h)

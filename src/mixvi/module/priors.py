@@ -8,9 +8,10 @@ from typing import ClassVar, NamedTuple, override
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Normal, kl_divergence
+from torch.distributions import Normal, kl_divergence
 
 from mixvi.module.cells import Cells
+from mixvi.module.encoders import Posterior
 
 _IMPROPER = "A flat prior is improper: nothing can be drawn from it, and there is no evidence under it."
 
@@ -23,6 +24,13 @@ class Terms(NamedTuple):
     log_r: Tensor | None = None  # (n, K) log responsibilities of a mixture, computed without the labels
 
 
+class Factors(NamedTuple):
+    """The factors of a model, such as ``"p(x | z, c)"``."""
+
+    generative: tuple[str, ...]
+    inference: tuple[str, ...]
+
+
 class Prior(nn.Module):
     """p(z | c). A mixture has components y as well: p(z, y | c).
 
@@ -33,7 +41,7 @@ class Prior(nn.Module):
     inference: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def kl(self, qz: Distribution, z: Tensor, cells: Cells) -> Terms:
+    def kl(self, qz: Posterior, z: Tensor, cells: Cells) -> Terms:
         """Terms of KL( q(z, ... | x, c) || p(z, ... | c) ).
 
         Parameters
@@ -51,7 +59,7 @@ class Prior(nn.Module):
         """
 
     @abstractmethod
-    def log_ratio(self, qz: Distribution, z: Tensor, cells: Cells) -> Tensor:
+    def log_ratio(self, qz: Posterior, z: Tensor, cells: Cells) -> Tensor:
         """Log p(z, ... | c) - log q(z, ... | x, c) of all latent variables, for importance weights.
 
         Where the label y is known, p(z, y | c) replaces p(z | c).
@@ -86,7 +94,7 @@ class Prior(nn.Module):
         """
 
     @abstractmethod
-    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+    def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
         """Draw one z from p(z | c) for each row of c.
 
         Parameters
@@ -135,11 +143,11 @@ class Flat(Prior):
     generative = ("p(z)",)
 
     @override
-    def kl(self, qz: Distribution, z: Tensor, cells: Cells) -> Terms:
+    def kl(self, qz: Posterior, z: Tensor, cells: Cells) -> Terms:
         return Terms({}, {})
 
     @override
-    def log_ratio(self, qz: Distribution, z: Tensor, cells: Cells) -> Tensor:
+    def log_ratio(self, qz: Posterior, z: Tensor, cells: Cells) -> Tensor:
         raise ValueError(_IMPROPER)
 
     @override
@@ -147,7 +155,7 @@ class Flat(Prior):
         raise ValueError(_IMPROPER)
 
     @override
-    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+    def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
         raise ValueError(_IMPROPER)
 
     @override
@@ -172,12 +180,12 @@ class StandardNormal(Prior):
         self.n_latent = n_latent
 
     @override
-    def kl(self, qz: Distribution, z: Tensor, cells: Cells) -> Terms:
+    def kl(self, qz: Posterior, z: Tensor, cells: Cells) -> Terms:
         each = (qz.loc.square() + qz.scale.square() - 1) / 2 - qz.scale.log()
         return Terms({"kl_z": each.sum(-1)}, {})
 
     @override
-    def log_ratio(self, qz: Distribution, z: Tensor, cells: Cells) -> Tensor:
+    def log_ratio(self, qz: Posterior, z: Tensor, cells: Cells) -> Tensor:
         return (standard(qz).log_prob(z) - qz.log_prob(z)).sum(-1)
 
     @override
@@ -186,7 +194,7 @@ class StandardNormal(Prior):
         return zero[0, :, 0], Normal(zero, torch.ones_like(zero), validate_args=False)
 
     @override
-    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+    def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
         _refuse(component, "one standard normal")
         return torch.randn(c.shape[0], self.n_latent, device=c.device, dtype=c.dtype)
 
@@ -220,11 +228,11 @@ class ConditionalNormal(Prior):
         return Normal(self.loc(c), self.log_scale(c).exp(), validate_args=False)
 
     @override
-    def kl(self, qz: Distribution, z: Tensor, cells: Cells) -> Terms:
+    def kl(self, qz: Posterior, z: Tensor, cells: Cells) -> Terms:
         return Terms({"kl_z": kl_divergence(qz, self.given(cells.c)).sum(-1)}, {})
 
     @override
-    def log_ratio(self, qz: Distribution, z: Tensor, cells: Cells) -> Tensor:
+    def log_ratio(self, qz: Posterior, z: Tensor, cells: Cells) -> Tensor:
         return (self.given(cells.c).log_prob(z) - qz.log_prob(z)).sum(-1)
 
     @override
@@ -233,7 +241,7 @@ class ConditionalNormal(Prior):
         return pz.loc.new_zeros(1), pz
 
     @override
-    def sample(self, c: Tensor, component: Tensor | int | None = None) -> Tensor:
+    def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
         _refuse(component, "one normal for each condition")
         return self.given(c).sample()
 
@@ -247,11 +255,11 @@ class ConditionalNormal(Prior):
         return 0.0
 
 
-def standard(q: Distribution) -> Normal:
+def standard(q: Posterior) -> Normal:
     """N(0, I) with the shape of q."""
     return Normal(torch.zeros_like(q.loc), torch.ones_like(q.scale), validate_args=False)
 
 
-def _refuse(component: Tensor | int | None, what: str) -> None:
+def _refuse(component: Tensor | list[int] | int | None, what: str) -> None:
     if component is not None:
         raise ValueError(f"component={component}, but the prior is {what}; use mixvi.GMVAE for components.")

@@ -55,10 +55,11 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        *given, by_logits, by_gene = ctx.saved_tensors  # gradients of the log p of each cell, and of their sum
-        _, h, weight, *_ = given
+        # by_logits are gradients of the log p of each cell, by_gene of their sum
+        x, h, weight, bias, library, theta, by_logits, by_gene = ctx.saved_tensors
         each, first = grad.unsqueeze(-1), grad[:1]
-        by_bias, by_theta = first.sum() * by_gene if (grad == first).all() else _pass(*given, grad)[-1]
+        is_equal = (grad == first).all()
+        by_bias, by_theta = first.sum() * by_gene if is_equal else _pass(x, h, weight, bias, library, theta, grad)[-1]
         return None, (by_logits @ weight) * each, by_logits.t() @ (h * each), by_bias, None, by_theta
 
 
@@ -76,7 +77,7 @@ def _csr(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if is_sparse(x):
         return x.crow_indices().int(), x.col_indices().int(), x.values().float()
     rows = csr_matrix(x.numpy())
-    return tuple(torch.from_numpy(part) for part in (rows.indptr, rows.indices, rows.data))
+    return torch.from_numpy(rows.indptr), torch.from_numpy(rows.indices), torch.from_numpy(rows.data)
 
 
 @njit(inline="always", fastmath=FLAGS)

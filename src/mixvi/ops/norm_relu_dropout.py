@@ -35,7 +35,7 @@ def activate(h: Tensor, norm: nn.BatchNorm1d, dropout: nn.Dropout) -> Tensor:
     single = h.device.type == "cpu" and h.dtype == torch.float32
     if not (usual and drops and single and len(h) > 1) or torch.compiler.is_compiling():
         return dropout(norm(h).relu())
-    norm.num_batches_tracked.add_(1)
+    norm.get_buffer("num_batches_tracked").add_(1)
     bits = torch.empty(-(-h.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     bits = bits.view(torch.int16)[: h.numel()].view(h.shape)
     return _Activation.apply(h.contiguous(), norm.weight, norm.bias, norm, bits, round(dropout.p * 2**16))
@@ -47,9 +47,10 @@ class _Activation(torch.autograd.Function):
         ctx, h: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm1d, bits: Tensor, n_dropped: int
     ) -> Tensor:
         out, moments = torch.empty_like(h), h.new_empty(2, h.shape[1])
-        arrays = (h, weight, bias, bits, norm.running_mean, norm.running_var, out, moments)
+        running = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
         ctx.scale = 2**16 / (2**16 - n_dropped)
-        _forward(*_numpy(arrays), n_dropped - 2**15, ctx.scale, norm.eps, norm.momentum)
+        arrays = _numpy((h, weight, bias, bits, *running, out, moments))
+        _forward(n_dropped - 2**15, ctx.scale, norm.eps, norm.momentum, *arrays)
         ctx.save_for_backward(h, weight, out, moments)
         return out
 
@@ -58,7 +59,7 @@ class _Activation(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         h, weight, out, moments = ctx.saved_tensors
         by_h, by_weight_and_bias = torch.empty_like(h), torch.empty_like(moments)
-        _backward(*_numpy((grad, h, weight, out, moments, by_h, by_weight_and_bias)), ctx.scale)
+        _backward(ctx.scale, *_numpy((grad, h, weight, out, moments, by_h, by_weight_and_bias)))
         return by_h, *by_weight_and_bias, None, None, None
 
 
@@ -67,7 +68,7 @@ def _numpy(tensors: tuple[Tensor, ...]) -> list[np.ndarray]:
 
 
 @njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
-def _forward(h, weight, bias, bits, running_mean, running_var, out, moments, lowest, scale, eps, momentum):
+def _forward(lowest, scale, eps, momentum, h, weight, bias, bits, running_mean, running_var, out, moments):
     """Fill in the output (n, k), and mean and 1 / standard deviation (2, k) of each unit."""
     n, k = h.shape
     mean, var = np.zeros(k), np.zeros(k)
@@ -94,7 +95,7 @@ def _forward(h, weight, bias, bits, running_mean, running_var, out, moments, low
 
 
 @njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
-def _backward(grad, h, weight, out, moments, by_h, by_weight_and_bias, scale):
+def _backward(scale, grad, h, weight, out, moments, by_h, by_weight_and_bias):
     """Fill in the gradients by h (n, k), weight and bias (2, k), from the gradient by the output (n, k)."""
     n, k = h.shape
     by_weight, by_bias = np.zeros(k), np.zeros(k)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy import stats
 from scipy.special import expit
-from scvi.distributions import Poisson
+from scvi.distributions import NegativeBinomial, Poisson
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Normal
 
@@ -35,20 +35,20 @@ def carry(x: Tensor, here: Distribution, there: Distribution) -> Tensor:
     -------
     (n, g) values under ``there``.
     """
-    if isinstance(here, Normal):
+    if isinstance(here, Normal) and isinstance(there, Normal):
         return there.loc + (x - here.loc) * torch.where(here.scale > TINY, there.scale / here.scale, 1.0)
-    if isinstance(here, Bernoulli):
+    if isinstance(here, Bernoulli) and isinstance(there, Bernoulli):
         on, u, p, other = torch.rand_like(here.probs) < x, torch.rand_like(here.probs), here.probs, there.probs
         return torch.where(on, u * p < other, u * (1 - p) > 1 - other).to(p)
     counts = _array(x)
-    here, there = (_Counts.of(px, counts.shape) for px in (here, there))
-    some, low, high = counts > 0, np.zeros_like(counts), here.cdf_at_zero()
-    low[some], high[some] = (here.of_those(some).cdf(counts[some] - less) for less in (1, 0))
+    old, new = (_Counts.of(px, counts.shape) for px in (here, there))
+    some, low, high = counts > 0, np.zeros_like(counts), old.cdf_at_zero()
+    low[some], high[some] = (old.of_those(some).cdf(counts[some] - less) for less in (1, 0))
     u, v = torch.rand(2, *x.shape, dtype=torch.float64).numpy()
     at = (low + (high - low) * u).clip(EDGE, 1 - EDGE)
-    found, more = np.zeros_like(counts), ~(at <= there.cdf_at_zero())  # NaN stays
-    found[more] = there.of_those(more).quantile(at[more])
-    scaled = np.floor(counts * there.mean / np.maximum(here.mean, TINY) + v)
+    found, more = np.zeros_like(counts), ~(at <= new.cdf_at_zero())  # NaN stays
+    found[more] = new.of_those(more).quantile(at[more])
+    scaled = np.floor(counts * new.mean / np.maximum(old.mean, TINY) + v)
     impossible = (low > 1 - EDGE) | (high < EDGE)
     found = np.where(impossible, np.minimum(scaled, np.maximum(counts, found)), found)
     return torch.from_numpy(found).to(x.dtype).to(x.device)
@@ -62,16 +62,15 @@ class _Counts(NamedTuple):
     zeros: np.ndarray  # probability of an additional zero
 
     @classmethod
-    def of(cls, px: Distribution, shape: tuple[int, ...]) -> "_Counts":
-        if isinstance(px, Poisson):
-            mean, theta = _array(px.rate), None
-        else:
-            mean, theta = _array(px.mu), _array(px.theta).clip(*THETA)
-        zeros = expit(_array(px.zi_logits)) if hasattr(px, "zi_logits") else np.zeros_like(mean)
-        return cls(*(value if value is None else np.broadcast_to(value, shape) for value in (mean, theta, zeros)))
+    def of(cls, px: Poisson | NegativeBinomial, shape: tuple[int, ...]) -> "_Counts":
+        mean = np.broadcast_to(_array(px.rate if isinstance(px, Poisson) else px.mu), shape)
+        theta = None if isinstance(px, Poisson) else np.broadcast_to(_array(px.theta).clip(*THETA), shape)
+        zeros = expit(_array(px.zi_logits)) if hasattr(px, "zi_logits") else np.zeros(1)
+        return cls(mean, theta, np.broadcast_to(zeros, shape))
 
     def of_those(self, chosen: np.ndarray) -> "_Counts":
-        return _Counts(*(value if value is None else value[chosen] for value in self))
+        theta = None if self.theta is None else self.theta[chosen]
+        return _Counts(self.mean[chosen], theta, self.zeros[chosen])
 
     def cdf_at_zero(self) -> np.ndarray:
         own = -self.mean if self.theta is None else -self.theta * np.log1p(self.mean / self.theta)

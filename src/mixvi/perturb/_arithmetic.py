@@ -192,8 +192,9 @@ def remove_batch(model: LatentModel, batch_key: str, cell_type_key: str) -> AnnD
     step = _to_largest_batch(model.get_latent_representation(), obs, batch_key, cell_type_key)
     rows = np.arange(len(step))
     found = decoded(model, model.adata, rows, step, give_mean=True)
-    obsm = {"X_mixvi": found["X_mixvi"]}
-    return AnnData(found["x"], obs=own_columns(model.adata, rows), var=model.adata.var.copy(), obsm=obsm)
+    corrected = AnnData(found["x"], obs=own_columns(model.adata, rows), var=model.adata.var.copy())
+    corrected.obsm["X_mixvi"] = found["X_mixvi"]
+    return corrected
 
 
 def _to_largest_batch(z: np.ndarray, obs: pd.DataFrame, batch_key: str, cell_type_key: str) -> np.ndarray:

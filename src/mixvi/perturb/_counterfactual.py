@@ -28,7 +28,7 @@ class Counterfactual(Predictor):
         found = self.model.predict_counterfactual(
             adata, {treatment.condition_key: treatment.stimulated}, indices=rows, give_mean=not counts, seed=seed
         )
-        x = log_normalize(found.X) if counts else found.X
+        x = log_normalize(np.asarray(found.X)) if counts else np.asarray(found.X)
         return self._answer(x, adata, rows, X_mixvi=found.obsm["X_mixvi"])
 
 

@@ -113,7 +113,7 @@ def _of_distances(
     """Metric, genes, value and interval of the energy distance."""
     distances, chosen = metrics.cell_distances(x, real, seed)
     of_a, of_b = source[chosen], np.arange(len(distances) - len(chosen))
-    pairs = tuple(metrics.resampling(of, n_resamples, rng) for of in (of_a, of_b))
+    pairs = metrics.resampling(of_a, n_resamples, rng), metrics.resampling(of_b, n_resamples, rng)
     value, spread = (metrics.energy_distance(distances, of_a, weights) for weights in (None, pairs))
     return "energy distance", "all", *_interval("energy distance", float(value), spread)
 

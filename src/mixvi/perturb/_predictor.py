@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from mixvi.data import check_layer, check_present, describe, own_columns
 from mixvi.model._base import LatentModel
-from mixvi.model.values import describe_values
+from mixvi.model.values import describe_values, values_of
 from mixvi.module.likelihoods import LIKELIHOODS
 
 TARGET_SUM = 1e4
@@ -134,7 +134,9 @@ class Predictor(ABC):
         obs[SOURCE] = (
             names if adata.obs_names.is_unique else [f"{name}-{row}" for name, row in zip(names, rows, strict=True)]
         )
-        return AnnData(x.astype(np.float32), obs=obs, var=adata.var.copy(), obsm=obsm)
+        predicted = AnnData(x.astype(np.float32), obs=obs, var=adata.var.copy())
+        predicted.obsm.update(obsm)
+        return predicted
 
 
 def expression(adata: AnnData, layer: str | None = None, counts: bool | None = None) -> np.ndarray:
@@ -161,7 +163,7 @@ def expression(adata: AnnData, layer: str | None = None, counts: bool | None = N
     x = _matrix(adata, layer)
     if is_counts(adata, layer) if counts is None else counts:
         return log_normalize(x)
-    return np.array(x.toarray() if issparse(x) else x, dtype=np.float32)
+    return np.array(x if isinstance(x, np.ndarray) else x.toarray(), dtype=np.float32)
 
 
 def is_counts(adata: AnnData, layer: str | None = None) -> bool:
@@ -209,12 +211,12 @@ def log_normalize(counts: np.ndarray | csr_matrix) -> np.ndarray:
     cells = AnnData(csr_matrix(counts, dtype=np.float32))
     sc.pp.normalize_total(cells, target_sum=TARGET_SUM)
     sc.pp.log1p(cells)
-    return cells.X.toarray()
+    return csr_matrix(cells.X).toarray()
 
 
 def _matrix(adata: AnnData, layer: str | None) -> np.ndarray | csr_matrix:
     check_layer(adata, layer)
-    x = adata.X if layer is None else adata.layers[layer]
+    x, _ = values_of(adata, layer)
     if not isinstance(x, np.ndarray) and not issparse(x):
         x = x[: adata.n_obs]  # from a file
     return x.tocsr() if issparse(x) else np.asarray(x)

@@ -140,14 +140,22 @@ def _split(adata: AnnData, treatment: Treatment, key: str, group) -> tuple[AnnDa
     )
 
 
-def _fit(model_class: type[LatentModel], seen: AnnData, setup, model, train, seed: int) -> LatentModel:
+def _fit(
+    model_class: type[LatentModel],
+    seen: AnnData,
+    setup: Mapping[str, Any],
+    model: Mapping[str, Any],
+    train: Mapping[str, Any],
+    seed: int,
+) -> LatentModel:
     """Train a model from a seed, and restore the global random states."""
     before, states = settings.seed, (random.getstate(), np.random.get_state())
     settings.seed = seed
     try:
         model_class.setup_anndata(seen, **setup)
         fitted = model_class(seen, **model)
-        fitted.train(**{"enable_progress_bar": False} | dict(train))
+        options: dict[str, Any] = {"enable_progress_bar": False, **train}
+        fitted.train(**options)
     finally:
         if before is not None:
             settings.seed = before

@@ -17,17 +17,17 @@ def grid(n: int, n_columns: int, size: tuple[float, float], extra: float = 0) ->
     columns, rows = min(n, n_columns), -(-n // n_columns)
     figsize = (size[0] * columns + extra, size[1] * rows)
     _, axes = plt.subplots(rows, columns, figsize=figsize, layout="constrained", squeeze=False)
-    axes = list(axes.ravel())
-    for unused in axes[n:]:
+    panels = list(axes.ravel())
+    for unused in panels[n:]:
         unused.remove()
-    return axes[:n]
+    return panels[:n]
 
 
 def finish(show: bool | None, save: Path | None, ax: Axes | None = None) -> None:
     """Save or show the figure of the axes, or the current figure. By default, show it if it is not saved."""
     if save is True:
         raise ValueError("save=True is no file; give its name, such as save='figure.png'.")
-    figure = plt.gcf() if ax is None else ax.figure
+    figure = plt.gcf() if ax is None else ax.figure.figure  # also where the axes are in a part of a figure
     if save:
         figure.savefig(save, dpi=120)
     if show or (show is None and not save):

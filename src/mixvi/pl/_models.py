@@ -99,8 +99,8 @@ def weights(model: "GMVAE", ax: Axes | None = None, show: bool | None = None, sa
     if ax is None:
         _, ax = plt.subplots(figsize=_size(names), layout="constrained")
     share = pd.Series(model.predict()).value_counts(normalize=True).reindex(names, fill_value=0)
-    prior = model.module.prior.log_weights().exp().detach().cpu()
-    prior = [float(prior[model._component_index(name)].sum()) for name in names]
+    weight = model.module.prior.log_weights().exp().detach().cpu()
+    prior = [float(weight[model._component_index(name)].sum()) for name in names]
     rows = np.arange(len(names))
     ax.barh(rows, share, color="0.75", label="share of the cells")
     ax.plot(prior, rows, "o", ms=5, color="C0", label="weight in the prior")
@@ -215,7 +215,7 @@ def images(
         len(names), n_samples + 1, figsize=(0.7 * (n_samples + 1) + 0.5, 0.7 * len(names) + 0.3), squeeze=False
     )
     for row, name in zip(axes, names, strict=True):
-        drawn = model.sample(max(MEAN_OF, n_samples), component=name, seed=seed, give_mean=True).X
+        drawn = np.asarray(model.sample(max(MEAN_OF, n_samples), component=name, seed=seed, give_mean=True).X)
         for ax, pixels in zip(row, [drawn.mean(0), *drawn[:n_samples]], strict=True):
             ax.imshow(pixels.reshape(shape), cmap="gray_r", vmin=0)
             ax.set(xticks=[], yticks=[])

@@ -210,7 +210,7 @@ def gene_violin(
         _, ax = plt.subplots(figsize=(3.6, 3), layout="constrained")
     bodies = ax.violinplot(list(values.values()), showmeans=True, showextrema=False)
     bodies["cmeans"].set(color="black", lw=1.5)
-    for body, name in zip(bodies["bodies"], values, strict=True):
+    for body, name in zip(bodies["bodies"], values, strict=True):  # type: ignore[call-overload]  # they are a list
         body.set(facecolor=COLORS[name], alpha=0.8)
     ax.set(xticks=range(1, 4), ylabel="expression (line: mean)", title=gene)
     ax.set_xticklabels(values)

@@ -1,7 +1,7 @@
 """The tree over clusters, with what each split is worth and the genes that tell it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
     from mixvi.model._tree import Split
 
-STYLES = {"gap": "-", "grade": "--", "noise": ":", "": "-"}
+STYLES: dict[str, Literal["-", "--", ":"]] = {"gap": "-", "grade": "--", "noise": ":", "": "-"}
 KINDS = {
     "gap": "gap: few cells between",
     "grade": "grade: many cells between",
@@ -61,7 +61,7 @@ def tree(
     """
     check_given(model, "tree", "a trained GMVAE")
     whole, n_clusters = model.tree, n_clusters or model.n_clusters
-    names = model.predict(n_clusters=n_clusters, soft=True).columns.tolist()
+    names = list(model.predict(n_clusters=n_clusters, soft=True))  # columns of the table
     drawn = whole if n_clusters == model.n_clusters else type(whole)(whole.clusters, names)
     splits = [split for split in drawn.splits if split.kept]
     rows = _order(splits) or names
@@ -106,7 +106,7 @@ def _draw(ax: Axes, splits: "list[Split]") -> None:
     row = {name: i for i, name in enumerate(_order(splits))}
     for split in splits:
         x, y = places[split.node]
-        ends = [places.get(side, (end, row.get(side))) for side in (split.left, split.right)]
+        ends = [places[side] if side in places else (end, row[side]) for side in (split.left, split.right)]
         xs, ys = [ends[0][0], x, x, ends[1][0]], [ends[0][1], ends[0][1], ends[1][1], ends[1][1]]
         ax.plot(np.square(xs), ys, color="0.3", linestyle=STYLES[split.kind], lw=1.2)
         own = _worth(split)
@@ -128,9 +128,10 @@ def _places(splits: "list[Split]") -> tuple[dict[str, tuple[float, float]], floa
     root = {split.node: max(_worth(split), 0) ** 0.5 for split in splits}
     least, most = min(root.values()), max(root.values())
     end = max(0.0, least - 0.4 * (most - least)) if most > least else 0.0
-    room, places = ROOM * ((most - end) or 1), {}
+    room = ROOM * ((most - end) or 1)
+    places: dict[str, tuple[float, float]] = {}
     for split in reversed(splits):  # from the clusters up
-        below = [places.get(side, (end, row.get(side))) for side in (split.left, split.right)]
+        below = [places[side] if side in places else (end, row[side]) for side in (split.left, split.right)]
         x = max([root[split.node], *(other + room for other, _ in below)])
         places[split.node] = x, float(np.mean([y for _, y in below]))
     return places, end
@@ -153,7 +154,9 @@ def _order(splits: "list[Split]") -> list[str]:
 
 def _markers(model: "GMVAE", n_clusters: int, n_markers: int) -> dict[str, list[str]]:
     """By name of a cluster: genes that are higher in it than in the rest and than in its sibling."""
-    if n_markers == 0 or n_clusters < 2 or not len(model.clusters_["overdispersion"]) or model.adata is None:
+    clusters = model.clusters_
+    has_counts = clusters is not None and len(clusters["overdispersion"])
+    if n_markers == 0 or n_clusters < 2 or not has_counts or model.adata is None:
         return {}
     table = model.markers(n_clusters)
     table = table[table["log2_fold_change"] > 0]

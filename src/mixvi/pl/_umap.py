@@ -71,7 +71,7 @@ def umap(
     panels = _panels(adata, key, labels, color, ax is not None)
     values = _values(adata, [panel for panel in panels if panel is not None])
     cells = _placed(adata, key, values)
-    _color_alike(cells, [panel for panel in panels if panel in (key, labels)])
+    _color_alike(cells, [panel for panel in panels if panel is not None and panel in (key, labels)])
     axes = [ax] if ax is not None else grid(len(panels), 3, (4.6, 4.2), extra=1.5)
     titles = {None: "latent space", key: "cluster", f"{key}_confidence": "confidence"}
     for one, panel in zip(axes, panels, strict=True):
@@ -86,7 +86,7 @@ def _panels(
     """What to colour by, one entry for each panel; ``None`` is a panel without colours."""
     check_present(adata.obs, [labels] if labels else [])
     if color is None:
-        panels = [key] if single else [key, f"{key}_confidence"]
+        panels: list[str | None] = [key] if single else [key, f"{key}_confidence"]
         panels = [panel for panel in panels if panel in adata.obs]
     else:
         panels = [color] if isinstance(color, str) else list(color)

@@ -64,20 +64,23 @@ class CapturedStep:
         self._step, self._batch_size, self._optimizer = step, batch_size, optimizer
         self._progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         self._aside = SideStream()
-        self._fixed = None
+        self._fixed: tuple | None = None
+        self._block: list[Tensor] = []
+        self._given: Tensor | None = None
+        self._replay: Callable[[], None] | None = None
 
     def renew(self) -> None:
         """Before each block: drop the graph if settings changed that are no tensors, such as frozen parameters."""
         groups = self._optimizer.param_groups
-        fixed = [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in groups]
-        fixed = str(fixed), [(p.requires_grad, p.data_ptr()) for group in groups for p in group["params"]]
+        plain = [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in groups]
+        fixed = str(plain), [(p.requires_grad, p.data_ptr()) for group in groups for p in group["params"]]
         if fixed != self._fixed:
-            self._fixed, self._block = fixed, None
+            self._fixed, self._block = fixed, []
 
     def read(self, block: Guided) -> int:
         """Copy dense cells to where the graph finds them. Returns the number of whole minibatches among them."""
         n_cells, values = len(block.guide), (*block.cells, block.guide)
-        if self._block is None or len(self._block[0]) < n_cells:
+        if not self._block or len(self._block[0]) < n_cells:
             self._block = [value.clone() for value in values]
             self._rows = torch.arange(self._batch_size, device=block.guide.device)
             self._next, self._kl_weight, self._given = self._rows.new_zeros(()), block.guide.new_zeros(()), None

@@ -30,7 +30,7 @@ class FiniteWeights(Callback):
             From Lightning.
         """
         if self.failed is None:
-            now = {name: value.detach().clone() for name, value in plan.module.state_dict().items()}
+            now = {name: value.detach().clone() for name, value in plan.get_submodule("module").state_dict().items()}
             self._good = [*self._good[-1:], now]
 
     def on_train_batch_end(self, trainer: Trainer, plan: LightningModule, outputs, batch, batch_idx: int) -> None:
@@ -41,7 +41,7 @@ class FiniteWeights(Callback):
         trainer, plan, outputs, batch, batch_idx
             From Lightning.
         """
-        names, values = zip(*plan.module.named_parameters(), strict=True)
+        names, values = zip(*plan.get_submodule("module").named_parameters(), strict=True)
         total = torch.stack([outputs["loss"].detach(), *(value.detach().sum() for value in values)])
         if self.failed is None and not total.isfinite().all():
             wrong = [name for name, value in zip(names, values, strict=True) if not value.isfinite().all()]
@@ -58,4 +58,4 @@ class FiniteWeights(Callback):
             From Lightning.
         """
         if self.failed is not None:
-            plan.module.load_state_dict(self._good[0])
+            plan.get_submodule("module").load_state_dict(self._good[0])

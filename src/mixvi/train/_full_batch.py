@@ -119,7 +119,7 @@ def _descend(
 
 def _squared_error(module: ELBOModule, cells: Cells, log_px: Tensor) -> Tensor:
     """Mean squared error of a cell, from log N(x; mu, sigma^2)."""
-    log_sigma = module.likelihood.log_sigma
+    log_sigma = module.gaussian.log_sigma
     log_norm = cells.x.shape[1] * (log_sigma + math.log(2 * math.pi) / 2)
     return -2 * (2 * log_sigma).exp() * (log_px + log_norm).mean()
 
@@ -127,7 +127,7 @@ def _squared_error(module: ELBOModule, cells: Cells, log_px: Tensor) -> Tensor:
 @torch.no_grad()
 def _match_noise(module: ELBOModule, cells: Cells) -> None:
     """Set a learned sigma to its best value for the other parameters. A small sigma would overflow the first step."""
-    log_sigma = module.likelihood.log_sigma
+    log_sigma = module.gaussian.log_sigma
     if log_sigma.requires_grad:
         log_px, _ = module.bound(cells)
         log_sigma.copy_((_squared_error(module, cells, log_px) / cells.x.shape[1]).log() / 2)
@@ -148,25 +148,25 @@ def _standardised(module: ELBOModule, cells: Cells, fresh: bool) -> Iterator[tup
     s = s if s > 0 else torch.ones_like(s)
     to_white, whiten, from_white = _whitening(centred, s)
     heads = [head for head in module.encoder.children() if isinstance(head, nn.Linear)]
-    decoder, log_sigma = module.likelihood.loc, module.likelihood.log_sigma
+    decoder, log_sigma = module.gaussian.loc, module.gaussian.log_sigma
     with torch.no_grad():
         if not fresh:
             for head in heads:  # (d, g + q)
-                head.bias += head.weight[:, :g] @ mean
+                head.bias.add_(head.weight[:, :g] @ mean)
                 head.weight[:, :g] = to_white(head.weight[:, :g])
-            decoder.weight /= s
+            decoder.weight.div_(s)
             decoder.bias.copy_((decoder.bias - mean) / s)
-        log_sigma -= s.log()
+        log_sigma.sub_(s.log())
     try:
         yield cells._replace(x=centred / s, seen=whiten(centred)), s.log().item()
     finally:  # also after an interruption
         with torch.no_grad():
             for head in heads:
                 head.weight[:, :g] = from_white(head.weight[:, :g])
-                head.bias -= head.weight[:, :g] @ mean
-            decoder.weight *= s
+                head.bias.sub_(head.weight[:, :g] @ mean)
+            decoder.weight.mul_(s)
             decoder.bias.copy_(decoder.bias * s + mean)
-            log_sigma += s.log()
+            log_sigma.add_(s.log())
 
 
 def _whitening(centred: Tensor, s: Tensor) -> tuple[Callable[[Tensor], Tensor], ...]:

@@ -43,6 +43,13 @@ class Wanted(NamedTuple):
             return self.init
         return "array" if isinstance(self.init, np.ndarray) else getattr(self.init, "__name__", "function")
 
+    @property
+    def number(self) -> int:
+        """Number of clusters, for a method that cannot infer it."""
+        if self.n_clusters is None:
+            raise ValueError(f"init={self.name!r} cannot infer the number of clusters; pass n_clusters.")
+        return self.n_clusters
+
 
 class Task(NamedTuple):
     """The cells to partition, with their latent, labels and counts."""
@@ -132,14 +139,14 @@ def _leiden(task: Task, wanted: Wanted) -> Found:
 def _n2d(task: Task, wanted: Wanted) -> Found:
     from mixvi.cluster.n2d import n2d
 
-    return _fixed(task, n2d(task.views["latent"], wanted.n_clusters, task.seed), evidence=task.evidence)
+    return _fixed(task, n2d(task.views["latent"], wanted.number, task.seed), evidence=task.evidence)
 
 
 def _imsat(task: Task, wanted: Wanted) -> Found:
     from mixvi.cluster.imsat import imsat
 
     logger.info("Training four information-maximising nets. This takes some minutes.")
-    shares = imsat(task.values(), wanted.n_clusters, task.module.encoder.trunk.bare, task.seed)
+    shares = imsat(task.values(), wanted.number, task.module.encoder.trunk.bare, task.seed)
     return _fixed(task, shares.argmax(1), shares)
 
 
@@ -152,7 +159,7 @@ def _given(task: Task, wanted: Wanted) -> Found:
                 f"{len(task.rows)} latent means."
             )
     else:
-        part = wanted.init[task.rows]
+        part = np.asarray(wanted.init)[task.rows]
     return _fixed(task, part)
 
 
@@ -174,7 +181,7 @@ def _by_labels(task: Task, wanted: Wanted) -> Found:
     labels, n_classes = task.labels, task.module.layout.n_labels
     graph, weights = mean_graph(task.views, task.evidence, task.seed)
     communities = None
-    if (wanted.n_clusters or 0) > n_classes:
+    if wanted.n_clusters is not None and wanted.n_clusters > n_classes:
         found = find_partition(task.views, task.evidence, wanted.n_clusters, seed=task.seed)
         communities = found.tree.cut(wanted.n_clusters)[found.part]
     part = classify(graph, labels, n_classes, communities)

@@ -44,7 +44,7 @@ class Lost:
 
     def __init__(self):
         self.names: tuple[str, ...] = ()
-        self.sums: Tensor | None = None
+        self.sums = torch.zeros(0)
 
     def add(self, means: dict[str, Tensor], n: int) -> None:
         """Add the terms of one minibatch.

@@ -16,6 +16,7 @@ from mixvi.cluster.calibration import cluster_log_probabilities, share_right, te
 from mixvi.cluster.count_splitting import split_counts
 from mixvi.cluster.graph import SAMPLE, sample
 from mixvi.cluster.label_spreading import MIN_ASKED
+from mixvi.data import CellsSplitter
 from mixvi.module._elbo import ELBOModule
 from mixvi.module.cells import Cells
 from mixvi.train._clusters import Clusters
@@ -83,7 +84,9 @@ class MixturePhases(Callback):
         self.seed = state_dict["seed"]
         self.clusters = None if state_dict["clusters"] is None else Clusters.from_dict(state_dict["clusters"])
 
-    def setup(self, trainer: Trainer, plan: MixviPlan, stage: str) -> None:
+    # Lightning's hooks take any plan; `MixviPlan` is the one that runs with this callback.
+
+    def setup(self, trainer: Trainer, plan: MixviPlan, stage: str) -> None:  # type: ignore[override]
         """Unfreeze the components, so that the optimizer includes them. An interrupted run may have left them frozen.
 
         Parameters
@@ -97,7 +100,7 @@ class MixturePhases(Callback):
         """
         _hold(plan, False)
 
-    def on_train_start(self, trainer: Trainer, plan: MixviPlan) -> None:
+    def on_train_start(self, trainer: Trainer, plan: MixviPlan) -> None:  # type: ignore[override]
         """Freeze the components if they are not initialised yet. Otherwise start the guidance.
 
         Parameters
@@ -110,7 +113,7 @@ class MixturePhases(Callback):
         _hold(plan, self._waits(trainer, plan))
         self._guide(plan)
 
-    def on_train_epoch_start(self, trainer: Trainer, plan: MixviPlan) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, plan: MixviPlan) -> None:  # type: ignore[override]
         """Initialise the components after the last epoch of pretraining.
 
         Parameters
@@ -125,7 +128,7 @@ class MixturePhases(Callback):
         if plan.guide is not None and plan.guide.smooth and plan.lr_schedulers() is None:
             _slow_down(trainer, plan)
 
-    def on_fit_end(self, trainer: Trainer, plan: MixviPlan) -> None:
+    def on_fit_end(self, trainer: Trainer, plan: MixviPlan) -> None:  # type: ignore[override]
         """Compute the expected number of cells of each component, and calibrate.
 
         Parameters
@@ -140,16 +143,16 @@ class MixturePhases(Callback):
             if self.wanted.init is not None and self.n_epochs_pretrain >= 0:
                 warn("Training ended before the clusters were initialised: there is one cluster. Call train() again.")
             return
-        module, prior = plan.module, plan.module.prior
+        module, prior = plan.module, plan.module.mixture
         prior.temperature.fill_(1.0)
-        dataset, rows = trainer.datamodule.cells(), self.clusters.rows
+        dataset, rows = _data(trainer).cells(), self.clusters.rows
         log_r, labels = (found.numpy() for found in ask(module, dataset, rows, _responsibilities(module)))
         k = self.clusters.tree.n_leaves
         self.clusters = self.clusters._replace(size=np.exp(log_r[:, :k]).sum(0))
         if moved := (log_r.argmax(1) != labels)[labels >= 0].sum():
             logger.info("%d of %d labelled cells are more likely in another cluster.", moved, (labels >= 0).sum())
         group = self._group(self.clusters)
-        accuracy, log_r = self._accuracy(trainer, plan, log_r[:, :k], labels, group)
+        accuracy, log_r = self._accuracy(module, _data(trainer), self.clusters, log_r[:, :k], labels, group)
         if np.isnan(accuracy):
             return
         log_p = cluster_log_probabilities(log_r, group)
@@ -163,10 +166,10 @@ class MixturePhases(Callback):
 
     def _waits(self, trainer: Trainer, plan: MixviPlan) -> bool:
         early = trainer.current_epoch - self.n_epochs_pretrain
-        return self.wanted.init is not None and (early < 0 or (early == 0 and not plan.module.prior.placed))
+        return self.wanted.init is not None and (early < 0 or (early == 0 and not plan.module.mixture.placed))
 
     def _initialise(self, trainer: Trainer, plan: MixviPlan) -> None:
-        module, data = plan.module, trainer.datamodule
+        module, data = plan.module, _data(trainer)
         most = min(MAX_CELLS, max(MAX_VALUES // module.layout.n_genes, 1))
         rows = data.some_rows(data.train_idx, most, self.seed)
         found = initialise(module, data.cells(), rows, self.wanted, self.seed)
@@ -177,7 +180,7 @@ class MixturePhases(Callback):
         if trunk is not None:
             module.encoder.trunk.follow(trunk)
             plan.optimizers().optimizer.state.clear()  # its moments are from another, smaller loss
-        module.prior.place(*(values.to(plan.device) for values in moments))
+        module.mixture.place(*(values.to(plan.device) for values in moments))
         _hold(plan, False)
         self._guide(plan)
 
@@ -185,7 +188,7 @@ class MixturePhases(Callback):
         plan.guidance, plan.guide = self.guidance, None
         if self.clusters is not None and self.guidance and (self.clusters.shares > 0).any():
             rows, shares = (torch.from_numpy(values) for values in (self.clusters.rows, self.clusters.shares))
-            room = plan.module.prior.n_room - shares.shape[1]
+            room = plan.module.mixture.n_room - shares.shape[1]
             shares = torch.nn.functional.pad(shares.float(), (0, room))
             plan.guide = Guide.to_shares(rows, shares, self.guidance, self.clusters.smooth).to(plan.device)
 
@@ -194,9 +197,16 @@ class MixturePhases(Callback):
         n_clusters = self.wanted.n_clusters or clusters.tree.n_default
         return clusters.tree.cut(min(n_clusters, clusters.tree.n_leaves))
 
-    def _accuracy(self, trainer, plan, log_r, labels, group) -> tuple[float, np.ndarray]:
+    @staticmethod
+    def _accuracy(
+        module: ELBOModule,
+        data: CellsSplitter,
+        clusters: Clusters,
+        log_r: np.ndarray,
+        labels: np.ndarray,
+        group: np.ndarray,
+    ) -> tuple[float, np.ndarray]:
         """Share of cells in their right cluster (nan if unknown), and log responsibilities of such cells."""
-        module, data, clusters = plan.module, trainer.datamodule, self.clusters
         if module.layout.n_labels:
             held_out = data.some_rows(data.val_idx, SAMPLE, clusters.seed)
             if len(held_out) >= MIN_ASKED:
@@ -223,19 +233,26 @@ class MixturePhases(Callback):
         return share_right(*guesses), log_r[some]
 
 
+def _data(trainer: Trainer) -> CellsSplitter:
+    """The cells of a training."""
+    return trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+
+
 def _responsibilities(module: ELBOModule) -> Callable[[Cells], tuple[torch.Tensor, ...]]:
     """Log responsibilities (n, K) and label (n,) of cells."""
-    return lambda cells: (module.prior.log_responsibilities(module.encode(cells), cells), cells.label)
+    return lambda cells: (module.mixture.log_responsibilities(module.encode(cells), cells), cells.label)
 
 
 def _hold(plan: MixviPlan, still: bool) -> None:
-    for parameter in plan.module.prior.component_parameters():
+    for parameter in plan.module.mixture.component_parameters():
         parameter.requires_grad_(not still)
 
 
 def _slow_down(trainer: Trainer, plan: MixviPlan) -> None:
     """Lower the learning rate linearly to 0, once in each epoch, as in the training of the net for the classes."""
     now, end = trainer.current_epoch, trainer.max_epochs
+    if end is None:
+        return
     for group in plan.optimizers().param_groups:  # checkpoints save these values
         first = group.setdefault("first_epoch", now)
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * (end - now) / (end - first)

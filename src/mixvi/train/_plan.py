@@ -60,6 +60,8 @@ class MixviPlan(TrainingPlan):
         If the optimizer is L-BFGS, or if ``compile_kwargs`` asks for CUDA graphs.
     """
 
+    module: ELBOModule
+
     def __init__(
         self,
         module: ELBOModule,
@@ -138,8 +140,8 @@ class MixviPlan(TrainingPlan):
     def _step(self, minibatch: Guided, kl_weight: Tensor) -> None:
         optimizer, (cells, guide) = self.optimizers(), minibatch
         optimizer.zero_grad()
-        plain = self.compiled is None or len(cells.x) < self.batch_size  # other sizes would be compiled anew
-        objective = self.objective if plain else self.compiled
+        compiled = self.compiled if len(cells.x) >= self.batch_size else None  # other sizes would be compiled anew
+        objective = self.objective if compiled is None else compiled
         loss_kwargs = self.loss_kwargs | {"kl_weight": kl_weight}
         loss, means = objective(cells, self.n_importance_samples, guide, **loss_kwargs)
         if self.guide is not None and self.guide.smooth and len(cells.x) > 1:

@@ -25,6 +25,6 @@ def smoothness(module: ELBOModule, cells: Cells) -> Tensor:
 
     def log_r(x: Tensor) -> Tensor:
         changed = cells._replace(seen=x)
-        return module.prior.log_responsibilities(module.encode(changed), changed)
+        return module.mixture.log_responsibilities(module.encode(changed), changed)
 
     return adversarial(log_r, module, dense(cells.seen))
