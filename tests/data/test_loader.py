@@ -7,7 +7,7 @@ import torch
 from mixvi import GMVAE
 from mixvi.data import CellsDataset
 from mixvi.data._loader import BlockSampler, Shuffled, is_resident
-from mixvi.data._matrix import DeviceMatrix, HostMatrix
+from mixvi.data._matrix import DeviceMatrix, HostMatrix, runs
 from mixvi.ops.csr import dense
 
 
@@ -97,3 +97,34 @@ def test_resident_and_streamed_cells_train_the_same_model(counts, batch_size):
         model.train(3, batch_size=batch_size, data_path=data_path, accelerator="cpu", enable_progress_bar=False)
         found.append(model.get_latent_representation())
     np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)  # sums of floats may end in another last bit
+
+
+@pytest.mark.parametrize("n", [1, 16, 17, 33])
+def test_one_cell_makes_no_block_of_its_own(n):
+    blocks = list(BlockSampler(torch.arange(n).numpy(), 16))
+    assert len(blocks) == len(BlockSampler(torch.arange(n).numpy(), 16))
+    assert sum(map(len, blocks)) == n
+    assert n == 1 or min(map(len, blocks)) > 1
+
+
+@pytest.mark.parametrize("n", [50, 64, 1000])
+@pytest.mark.parametrize("n_replicas", [1, 2])
+def test_neighbours_stay_together_and_come_once_in_a_new_order(rng, n, n_replicas):
+    rows = rng.permutation(2 * n)[:n]
+    samplers = [
+        BlockSampler(rows, 256, torch.Generator().manual_seed(0), rank, n_replicas, neighbours=64)
+        for rank in range(n_replicas)
+    ]
+    first, second = ([np.concatenate(list(sampler)) for sampler in samplers] for _ in range(2))
+    for epoch in (first, second):
+        assert len(np.unique(np.concatenate(epoch))) == sum(map(len, epoch)) == n
+    assert (first[0] != second[0]).any()
+    ordered = np.concatenate(list(BlockSampler(rows, 256, neighbours=64)))
+    np.testing.assert_array_equal(ordered, np.sort(rows))
+
+
+def test_a_block_is_made_of_few_runs_and_shuffled_within():
+    block = next(iter(BlockSampler(np.arange(10_000), 1024, torch.Generator().manual_seed(0), neighbours=64)))
+    first, after, _ = runs(np.sort(block))
+    assert len(first) <= 17
+    assert (np.diff(block) == 1).mean() < 0.1
