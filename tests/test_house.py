@@ -127,3 +127,21 @@ def test_files_and_functions_are_short():
     ]
     long = [name for name, n_lines in functions if n_lines > 40]
     assert len(long) <= 5, long
+
+
+UNTESTED = {
+    "__init__": "lists the names of its package, which tests of the other files import",
+    "__main__": "runs the command line; test_cli.py starts it",
+    "_version": "reads one text; test_cli.py asks for it",
+}  # files of any folder without a file of tests, and why
+
+
+def test_every_file_has_its_tests():
+    """Of src/mixvi/model/_vae.py they are in tests/model/test_vae.py, and so on."""
+    tests, missing = Path(__file__).parent, set()
+    for path in FILES.values():
+        place = path.relative_to(SOURCE)
+        if not (tests / place.parent / f"test_{place.stem.lstrip('_')}.py").exists():
+            missing.add(place)
+    assert not [str(place) for place in missing if place.stem not in UNTESTED]
+    assert set(UNTESTED) == {place.stem for place in missing}, "UNTESTED names files that have tests, or are gone"

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import mixvi
 from mixvi.data import as_positions, check_columns, check_levels, stand_in
 
 OBS = pd.DataFrame({"batch": ["a", "b", None], "age": [1.0, np.inf, 2.0], "sf": [1.0, 0.0, 2.0]}, index=list("xyz"))
@@ -63,3 +64,32 @@ def test_a_stand_in_needs_the_genes_of_the_model():
         stand_in(cells, np.array(["0", "2", "1"]), ARGS, "unlabeled")
     with pytest.raises(KeyError, match="no layer 'counts'"):
         stand_in(cells, cells.var_names, ARGS | {"layer": "counts"}, "unlabeled")
+
+
+@pytest.mark.parametrize("setup", [{"batch_key": "b"}, {"categorical_covariate_keys": ["b"]}, {"labels_key": "b"}])
+def test_text_and_numbers_in_a_column_are_refused_with_the_cure(counts, setup):
+    counts.obs["b"] = np.array(["x", 1], dtype=object)[np.arange(counts.n_obs) % 2]
+    with pytest.raises(ValueError, match=r"obs\['b'\] mixes values of type int and str; make them one kind: .*astype"):
+        mixvi.GMVAE.setup_anndata(counts, **setup)
+
+
+def test_names_of_columns_are_texts_and_unique(counts):
+    counts.obs[0] = "x"
+    with pytest.raises(ValueError, match="0 is not the name of a column; pass a text"):
+        mixvi.GMVAE.setup_anndata(counts, batch_key=0)
+    counts.obs.columns = ["b", "b", *counts.obs.columns[2:]]
+    with pytest.raises(ValueError, match=r".obs has 2 columns 'b'; rename or drop all but one"):
+        mixvi.GMVAE.setup_anndata(counts, batch_key="b")
+
+
+@pytest.mark.parametrize("values", [pd.cut(np.arange(120), 3), pd.date_range("2026-01-01", periods=120)])
+def test_values_that_files_cannot_hold_are_refused(counts, values):
+    counts.obs["b"] = values
+    with pytest.raises(ValueError, match=r"obs\['b'\] has values such as .*make them text: .*astype\(str\)"):
+        mixvi.CVAE.setup_anndata(counts, batch_key="b")
+
+
+def test_size_factors_beyond_single_precision_are_refused(counts):
+    counts.obs["size"] = np.where(np.arange(counts.n_obs) == 3, 1e300, 1.0)
+    with pytest.raises(ValueError, match=r"obs\['size'\] has NaN, infinite or too large values in 1 of"):
+        mixvi.VAE.setup_anndata(counts, size_factor_key="size")

@@ -1,4 +1,4 @@
-"""Blocks of cells: every cell once, shuffled, in step across processes."""
+"""Blocks of cells, on their device."""
 
 import numpy as np
 import pytest
@@ -8,43 +8,7 @@ from mixvi import GMVAE
 from mixvi.data import CellsDataset
 from mixvi.data._loader import is_resident
 from mixvi.data._matrix import DeviceMatrix, HostMatrix
-from mixvi.data._sampler import BlockSampler, Shuffled
 from mixvi.ops.csr import dense
-
-
-def test_each_epoch_has_every_row_once_in_a_new_order():
-    sampler = BlockSampler(np.arange(100, 150), 16, 0)
-    first, again = (np.concatenate(list(sampler)) for _ in range(2))
-    np.testing.assert_array_equal(first, again)
-    sampler.set_epoch(1)
-    second = np.concatenate(list(sampler))
-    assert [len(block) for block in sampler] == [16, 16, 16, 2]
-    assert len(sampler) == 4
-    np.testing.assert_array_equal(np.sort(first), np.arange(100, 150))
-    np.testing.assert_array_equal(np.sort(second), np.arange(100, 150))
-    assert (first != second).any()
-    np.testing.assert_array_equal(np.concatenate(list(BlockSampler(np.arange(50), 16))), np.arange(50))
-
-
-@pytest.mark.parametrize("n", [0, 1, 63, 64, 65, 1000])
-@pytest.mark.parametrize("neighbours", [1, 64])
-@pytest.mark.parametrize("seed", range(3))
-def test_a_shuffle_has_every_number_once_and_keeps_neighbours(n, neighbours, seed):
-    order = Shuffled(n, neighbours, torch.Generator().manual_seed(seed))[np.arange(n)]
-    np.testing.assert_array_equal(np.sort(order), np.arange(n))
-    n_breaks = (np.diff(order) != 1).sum()
-    assert n_breaks <= n // neighbours
-    assert n < 1000 or n_breaks > n // neighbours / 2
-
-
-def test_replicas_share_rows_out_and_take_as_many_steps():
-    shares = [np.concatenate(list(BlockSampler(np.arange(51), 8, 0, rank, 2))) for rank in range(2)]
-    assert len(shares[0]) == len(shares[1]) == 25
-    assert len(set(shares[0]) | set(shares[1])) == 50
-
-
-def test_drop_last_leaves_full_minibatches():
-    assert sum(map(len, BlockSampler(np.arange(50), 16, drop_last=8))) == 48
 
 
 def test_a_block_has_the_cells_covariates_too(counts):

@@ -6,8 +6,7 @@ import pytest
 import torch
 from scipy.sparse import csc_matrix, csr_matrix
 
-from mixvi import VAE
-from mixvi.data._matrix import DeviceMatrix, HostMatrix
+from mixvi.data._matrix import GAP, DeviceMatrix, HostMatrix, runs
 from mixvi.ops.csr import dense, is_sparse
 
 ROWS = np.array([7, 2, 2, 11, 0])
@@ -77,14 +76,6 @@ def test_the_users_matrix_is_not_changed(x):
     np.testing.assert_array_equal(full, x + 1)
 
 
-def test_the_manager_hands_csc_over_as_csr(counts):
-    counts.layers["csc"] = csc_matrix(counts.X)
-    VAE.setup_anndata(counts, layer="csc")
-    model = VAE(counts)
-    found = HostMatrix(model.adata_manager.get_from_registry("X"), False).rows(ROWS)
-    np.testing.assert_array_equal(dense(found).numpy(), counts.layers["csc"].toarray()[ROWS])
-
-
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_entries_that_come_twice_or_out_of_order_are_summed_and_left_alone(in_memory):
     gene = np.array([2, 0, 2, 1] * 3, dtype=np.int32)
@@ -94,3 +85,11 @@ def test_entries_that_come_twice_or_out_of_order_are_summed_and_left_alone(in_me
         assert len(found.values()) == 3 * len(rows)
         np.testing.assert_array_equal(dense(found).numpy(), matrix.toarray()[rows])
     np.testing.assert_array_equal(matrix.indices, gene)
+
+
+def test_runs_hold_all_rows_and_little_more(rng):
+    rows = np.sort(rng.choice(1000, 200, replace=False))
+    first, after, place = runs(rows)
+    read = np.concatenate([np.arange(a, b) for a, b in zip(first, after, strict=True)])
+    np.testing.assert_array_equal(read[place], rows)
+    assert (first[1:] - after[:-1] >= GAP).all()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 
-from mixvi.data import check_support, choose_likelihood, describe
+import mixvi
+from mixvi.data import check_dtype, check_support, choose_likelihood, describe
 
 CELLS, GENES = [f"c{i}" for i in range(4)], [f"g{j}" for j in range(3)]
 COUNTS = np.array([[0, 2, 1], [3, 0, 0], [1, 0, 0], [0, 0, 9]], dtype=np.float32)
@@ -83,3 +84,26 @@ def test_blocks_are_put_together(monkeypatch):
     assert (support.negative.number, support.negative.cell, support.negative.gene) == (2, "c0", "g0")
     x[1] = x[2] = 0
     assert look(csr_matrix(x)).empty == (2, "c1")
+
+
+@pytest.mark.parametrize("kind", [np.float16, ">f4", ">i4", object, str, complex])
+def test_values_of_other_kinds_are_refused_with_the_cure(counts, kind):
+    counts.X = np.asarray(counts.X).astype(kind)
+    with pytest.raises(ValueError, match=r"adata.X has dtype '.*'; models read .*Convert it: adata.X = adata.X.astype"):
+        mixvi.VAE.setup_anndata(counts)
+
+
+def test_values_that_are_missing_or_masked_are_refused(counts):
+    with pytest.raises(ValueError, match=r"adata.X is a masked array; fill it, for example adata.X = adata.X.filled"):
+        check_dtype(np.ma.masked_array(counts.X, counts.X == 0), "adata.X")
+    del counts.X
+    with pytest.raises(ValueError, match="adata.X is None; name the layer"):
+        mixvi.VAE.setup_anndata(counts)
+
+
+def test_values_beyond_single_precision_are_refused(counts):
+    counts.X = np.asarray(counts.X, dtype=np.float64)
+    counts.X[3, 2] = 1e39
+    mixvi.VAE.setup_anndata(counts)
+    with pytest.raises(ValueError, match="NaN, infinite or too large entries: 1 .*1e\\+39 in cell"):
+        mixvi.VAE(counts)

@@ -1,6 +1,5 @@
 """Cells in zarr stores are those of the AnnData they were written from, and the stores stay as they are."""
 
-import hashlib
 import sys
 
 import anndata as ad
@@ -8,41 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.sparse import csc_matrix, csr_matrix
+from scipy.sparse import csc_matrix
 
 from mixvi import GMVAE
-from mixvi.data import _to_zarr, _zarr, from_zarr, to_zarr
-from mixvi.data._matrix import GAP, HostMatrix, runs
-from mixvi.data._sampler import BlockSampler
+from mixvi.data import _zarr, from_zarr, to_zarr
+from mixvi.data._matrix import HostMatrix
 from mixvi.data._support import describe
 from mixvi.ops.csr import dense
+from tests.data.helpers import checksums
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
-
-
-@pytest.fixture
-def cells(counts):
-    """120 cells as CSR, with their values doubled in a layer."""
-    counts.X = csr_matrix(counts.X)
-    counts.layers["twice"] = counts.X * 2
-    return counts
-
-
-@pytest.fixture
-def stores(cells, tmp_path):
-    """The cells in one store, in three, and as .h5ad."""
-    parts = np.split(np.arange(120), [50, 51])
-    for i, rows in enumerate(parts):
-        cells[rows].copy().write_h5ad(tmp_path / f"{i}.h5ad")
-        to_zarr(tmp_path / f"{i}.h5ad", tmp_path / f"{i}.zarr", progress=False)
-    to_zarr([tmp_path / f"{i}.h5ad" for i in range(3)], tmp_path / "all.zarr", progress=False)
-    cells.write_h5ad(tmp_path / "all.h5ad")
-    return {"one": tmp_path / "all.zarr", "three": [tmp_path / f"{i}.zarr" for i in range(3)]}
-
-
-def checksums(folder):
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and ".zarr" in str(path))
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.mark.parametrize("which", ["one", "three"])
@@ -97,22 +71,6 @@ def test_cells_can_be_numbered_instead_of_named(cells, stores, which, tmp_path):
     assert list(ad.read_h5ad(tmp_path / "numbered.h5ad").obs_names) == [str(i) for i in range(120)]
 
 
-@pytest.mark.parametrize("dense_file", [False, True])
-def test_the_converter_writes_a_layer_in_whole_shards(cells, tmp_path, monkeypatch, dense_file):
-    monkeypatch.setattr(_to_zarr, "BLOCK", 7)
-    monkeypatch.setattr(_to_zarr, "SHARD_CHUNKS", 1)
-    monkeypatch.setattr(_to_zarr, "CHUNK_ROWS", 64)
-    if dense_file:
-        cells.layers["twice"] = cells.layers["twice"].toarray()
-    cells.write_h5ad(tmp_path / "cells.h5ad")
-    to_zarr([tmp_path / "cells.h5ad"] * 3, tmp_path / "cells.zarr", layer="twice", progress=False)
-    written = ad.read_zarr(tmp_path / "cells.zarr")  # anndata's own reader knows it
-    np.testing.assert_array_equal(written.X.toarray(), np.tile(cells.X.toarray() * 2, (3, 1)))
-    assert len([path for path in (tmp_path / "cells.zarr" / "X" / "data").rglob("*") if path.is_file()]) > 3
-    assert not list(tmp_path.glob("*unfinished*"))
-    assert (from_zarr(tmp_path / "cells.zarr").X[:].data % 2 == 0).all()
-
-
 @pytest.mark.parametrize("which", ["one", "three"])
 def test_a_model_annotates_and_leaves_the_store_alone(cells, stores, which, tmp_path):
     before = checksums(tmp_path)
@@ -154,37 +112,6 @@ def test_what_streams_from_disk_is_said(stores, caplog):
     assert caplog.text.count("read from disk") == 1
 
 
-@pytest.mark.parametrize("n", [50, 64, 1000])
-@pytest.mark.parametrize("n_replicas", [1, 2])
-def test_neighbours_stay_together_and_come_once_in_a_new_order(rng, n, n_replicas):
-    rows = rng.permutation(2 * n)[:n]
-    samplers = [BlockSampler(rows, 256, 0, rank, n_replicas, neighbours=64) for rank in range(n_replicas)]
-    first = [np.concatenate(list(sampler)) for sampler in samplers]
-    for sampler in samplers:
-        sampler.set_epoch(1)
-    second = [np.concatenate(list(sampler)) for sampler in samplers]
-    for epoch in (first, second):
-        assert len(np.unique(np.concatenate(epoch))) == sum(map(len, epoch)) == n
-    assert (first[0] != second[0]).any()
-    ordered = np.concatenate(list(BlockSampler(rows, 256, neighbours=64)))
-    np.testing.assert_array_equal(ordered, np.sort(rows))
-
-
-def test_a_block_is_made_of_few_runs_and_shuffled_within():
-    block = next(iter(BlockSampler(np.arange(10_000), 1024, 0, neighbours=64)))
-    first, after, _ = runs(np.sort(block))
-    assert len(first) <= 17
-    assert (np.diff(block) == 1).mean() < 0.1
-
-
-def test_runs_hold_all_rows_and_little_more(rng):
-    rows = np.sort(rng.choice(1000, 200, replace=False))
-    first, after, place = runs(rows)
-    read = np.concatenate([np.arange(a, b) for a, b in zip(first, after, strict=True)])
-    np.testing.assert_array_equal(read[place], rows)
-    assert (first[1:] - after[:-1] >= GAP).all()
-
-
 def test_what_cannot_be_opened_is_named(cells, stores, tmp_path):
     cells[:, ::-1].copy().write_h5ad(tmp_path / "other.h5ad")
     to_zarr(tmp_path / "other.h5ad", tmp_path / "other.zarr", progress=False)
@@ -209,13 +136,6 @@ def test_what_cannot_be_opened_is_named(cells, stores, tmp_path):
     with pytest.raises(ValueError, match="no store"):
         from_zarr([])
     assert not list(tmp_path.glob("new*"))
-
-
-def test_nothing_is_overwritten(stores, tmp_path):
-    before = checksums(tmp_path)
-    with pytest.raises(ValueError, match="all.zarr exists"):
-        to_zarr(tmp_path / "0.h5ad", stores["one"])
-    assert checksums(tmp_path) == before
 
 
 def test_the_missing_extra_is_named(stores, tmp_path, monkeypatch):

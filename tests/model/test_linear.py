@@ -7,8 +7,7 @@ from anndata import AnnData
 
 import mixvi
 from mixvi import datasets
-
-from .helpers import QUICK, build, fitted
+from tests.model.helpers import QUICK, build, fitted
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +125,16 @@ def test_auto_takes_normal_for_a_linear_model_and_says_so(counts, caplog):
         model = build("AE", counts, linear=True)
     assert model.likelihood_ == "normal"
     assert "raw counts" in caplog.text
+
+
+def test_a_linear_model_without_its_cells_annotates_others(tmp_path):
+    cells = datasets.blobs(100, 8, kind="real", seed=0)
+    model = build("VAE", cells, linear=True)
+    model.train(enable_progress_bar=False)
+    model.save(tmp_path / "model")
+    for adata in (False, cells[:2].copy()):
+        new = cells[:10].copy()
+        mixvi.VAE.load(tmp_path / "model", adata=adata, accelerator="cpu").annotate(new)
+        assert not list(new.varm)
+    model.annotate()
+    assert cells.varm["PCs_mixvi"].shape[0] == 8

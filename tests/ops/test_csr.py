@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mixvi.ops import csr as rows
+from tests.ops.helpers import as_csr
 
 
 @pytest.fixture
@@ -12,12 +13,6 @@ def x():
     x = torch.poisson(torch.rand(12, 9) * 2)
     x[3] = 0
     return x
-
-
-def as_csr(x):
-    row, gene = x.nonzero(as_tuple=True)
-    offset = torch.nn.functional.pad(torch.bincount(row, minlength=len(x)).cumsum(0), (1, 0))
-    return rows.csr(offset.int(), gene.int(), x[row, gene], x.shape[1])
 
 
 def test_csr_and_dense_say_the_same(x):

@@ -12,10 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mixvi.train import _captured, _compiled
-from mixvi.train._captured import can_capture
+from mixvi.train._captured import SideStream, can_capture
 from mixvi.train._losses import objective_of
 from mixvi.train._smoothness import smoothness
-from tests.model.helpers import build, fitted
+from tests.model.helpers import MODELS, build, fitted
+from tests.train.helpers import steps_of
 
 WAIT = {
     "_local_scalar_dense",
@@ -99,12 +100,6 @@ def graphs(monkeypatch):
     return captured
 
 
-def steps_of(plan=None, **train):
-    """Settings of train() for short runs of compiled steps, which torch traces and then runs as they are."""
-    plan = {"compile": True, "compile_kwargs": {"backend": lambda graph, _: graph}} | (plan or {})
-    return {"max_epochs": 6, "batch_size": 10, "plan_kwargs": plan} | train
-
-
 def assert_same(found, expected):
     """Two models learned the same, in as many steps."""
     assert found.trainer.global_step == expected.trainer.global_step
@@ -183,12 +178,6 @@ def test_what_cannot_be_captured_is_not(train, counts, graphs):
     assert not can_capture(SimpleNamespace(strategy=of_several, precision="32-true"), trainer.optimizers[0])
 
 
-def test_graphs_of_parts_are_refused(counts):
-    for settings in ({"mode": "reduce-overhead"}, {"options": {"triton.cudagraphs": True}}):
-        with pytest.raises(ValueError, match="which captures CUDA graphs of parts of a step"):
-            fitted("VAE", counts, train=steps_of({"compile_kwargs": settings}))
-
-
 def test_the_stand_in_tells_what_waits_for_the_device():
     x = torch.arange(3.0)
     for waits in (
@@ -223,3 +212,15 @@ def test_nothing_of_a_step_lies_on_the_host(name, settings, n_samples, counts, m
         loss = loss + smoothness(module, cells)
     loss.backward()
     assert all(value.device.type == "meta" for value in means.values())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", MODELS)
+def test_a_captured_step_learns_as_the_plain_one_does(name, counts, monkeypatch):
+    train = {"max_epochs": 20, "batch_size": 50, "accelerator": "gpu"}
+    plain = fitted(name, counts, train=train)
+    graphs, capture = [], SideStream.capture
+    monkeypatch.setattr(SideStream, "capture", lambda *args: graphs.append(capture(*args)) or graphs[-1])
+    captured = fitted(name, counts, train=train | {"plan_kwargs": {"compile": True}})
+    assert len(graphs) == (2 if name == "GMVAE" else 1)
+    assert captured.get_elbo() == pytest.approx(plain.get_elbo(), rel=0.02)

@@ -15,7 +15,7 @@ import torch
 from mixvi._file import write_file
 from mixvi.train import MixturePhases
 from tests.model.helpers import build
-from tests.train.test_interrupt import Press, checkpoint
+from tests.train.helpers import Press, checkpoint
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 

@@ -78,18 +78,6 @@ def test_continuous_covariates_may_have_any_scale(counts, rng, mean, sd):
     np.testing.assert_allclose(elbo[0], elbo[1], rtol=1e-3)
 
 
-def test_intercepts_do_not_move_the_mean_however_often_they_start(counts):
-    model = fitted("CVAE", counts, train={"max_epochs": 1, "plan_kwargs": {"lr": 1e-8}})
-    likelihood, before = model.module.likelihood, model.module.likelihood.head.bias.clone()
-    c_mean = torch.tensor([0.5, 0.5])
-    mean, effects = torch.full((30,), 1 / 30), torch.zeros(2, 30)
-    likelihood.add_effects(mean, effects, c_mean)
-    once = likelihood.head.bias.clone()
-    likelihood.add_effects(mean, effects, c_mean)
-    torch.testing.assert_close(likelihood.head.bias, once)
-    assert (before - once).abs().max() < 2
-
-
 def test_the_decoder_starts_with_what_conditions_do(counts):
     model = fitted("CVAE", counts, train={"max_epochs": 1, "plan_kwargs": {"lr": 1e-8}})
     second = (counts.obs["condition"] == "condition 1").to_numpy()

@@ -7,29 +7,12 @@ import numpy as np
 import pytest
 import scvi
 import torch
-from lightning.pytorch import Callback
 
 import mixvi
 from mixvi.cluster.vat import Learned
 from mixvi.module import VAEModule
 from tests.model.helpers import build
-
-
-class Press(Callback):
-    """Sends this process a signal when an epoch begins."""
-
-    def __init__(self, number, epoch):
-        self.number, self.epoch = number, epoch
-
-    def on_train_epoch_start(self, trainer, plan):
-        if trainer.current_epoch == self.epoch:
-            os.kill(os.getpid(), self.number)
-
-
-def checkpoint(folder):
-    """The one checkpoint in a folder."""
-    (path,) = folder.glob("training-*.ckpt")
-    return str(path)
+from tests.train.helpers import Press, checkpoint
 
 
 @pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback
 
 from mixvi import GMVAE
-from mixvi.train import Clusters, MixturePhases
+from mixvi.train import MixturePhases
 from tests.model.helpers import QUICK, fitted
 
 
@@ -115,15 +115,6 @@ def test_guidance_is_its_weight(counts):
         float(fitted("GMVAE", counts, train=train, guidance=g).history["guide_train"].iloc[0, 0]) for g in (1.0, 3.0)
     ]
     assert terms[1] == pytest.approx(3 * terms[0], rel=0.1)
-
-
-def test_sizes_are_expected_numbers_of_cells(counts):
-    model = fitted("GMVAE", counts, train={"train_size": 1.0})
-    clusters = model._clusters()
-    assert clusters.size.sum() == pytest.approx(120, rel=1e-4)
-    order = [clusters.size[group].sum() for group in clusters.groups(3)]
-    assert order == sorted(order, reverse=True)
-    assert isinstance(Clusters.from_dict(clusters.to_dict()), Clusters)
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])

@@ -1,15 +1,11 @@
 """Warm-up, phases and early stopping."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
 from scipy.sparse import csr_matrix
-from torch._inductor import config as inductor
 
-from mixvi.train._captured import SideStream
 from tests.model.helpers import QUICK, build, fitted
 
 TERMS = {"AE": [], "VAE": ["kl_z"], "CVAE": ["kl_z"], "GMVAE": ["kl_z", "kl_y"]}
@@ -130,84 +126,6 @@ def test_plan_config_counts_as_well(counts):
 def test_sparse_loading(counts):
     counts.X = csr_matrix(counts.X)
     assert np.isfinite(fitted("GMVAE", counts, train={"load_sparse_tensor": True}).get_elbo())
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        *((name, {}) for name in TERMS),
-        ("VAE", {"likelihood": "poisson"}),
-        ("VAE", {"likelihood": "zinb"}),
-        ("CVAE", {"learned_prior": True}),
-        ("GMVAE", {"hierarchical": True}),
-    ],
-)
-def test_a_compiled_step_is_the_same_step(name, settings, counts):
-    """Traced whole, without a fallback to Python, and run by torch, which draws the same numbers then."""
-    counts.X = csr_matrix(counts.X)
-    settings = settings | {"dropout_rate": 0.0}
-    train = {"max_epochs": 3, "batch_size": 50}
-    steps = []
-    compiled = {"plan_kwargs": {"compile": True, "compile_kwargs": {"backend": _noting(steps)}}}
-    found = fitted(name, counts, train=train | compiled, **settings)
-    assert len(steps) == (2 if name == "GMVAE" else 1)  # a mixture is compiled anew when its components are placed
-    plain = fitted(name, counts, train=train, **settings)
-    for key, values in plain.history.items():
-        np.testing.assert_allclose(found.history[key].astype(float), values.astype(float), rtol=2e-4, atol=1e-4)
-
-
-def _noting(steps):
-    """A backend of torch.compile that runs what was traced as it is, and notes it."""
-
-    def backend(graph, example_inputs):
-        steps.append(graph)
-        return graph
-
-    return backend
-
-
-def test_compiled_steps_do_not_count_against_each_other(counts):
-    """Torch keeps eight versions of a function; runs that broke off must not use them up."""
-
-    class Break(Callback):
-        def on_train_epoch_end(self, *args):
-            raise RuntimeError("pulled the plug")
-
-    plan = {"plan_kwargs": {"compile": True, "compile_kwargs": {"backend": _noting([])}}, "batch_size": 50}
-    for n_latent in range(2, 12):
-        with pytest.raises(RuntimeError, match="plug"):
-            fitted("VAE", counts, train=plan | {"callbacks": [Break()]}, n_latent=n_latent)
-    steps = []
-    plan["plan_kwargs"]["compile_kwargs"] = {"backend": _noting(steps)}
-    fitted("VAE", counts, train=plan)
-    assert len(steps) == 1
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_a_compiled_step_may_be_machine_code(counts):
-    train, settings = {"max_epochs": 2, "batch_size": 50}, {"dropout_rate": 0.0}
-    plain = fitted("VAE", counts, train=train, **settings)
-    with inductor.patch(fallback_random=True):  # draws as torch does
-        found = fitted("VAE", counts, train=train | {"plan_kwargs": {"compile": True}}, **settings)
-    np.testing.assert_allclose(found.get_latent_representation(), plain.get_latent_representation(), atol=1e-4)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", TERMS)
-def test_a_captured_step_learns_as_the_plain_one_does(name, counts, monkeypatch):
-    train = {"max_epochs": 20, "batch_size": 50, "accelerator": "gpu"}
-    plain = fitted(name, counts, train=train)
-    graphs, capture = [], SideStream.capture
-    monkeypatch.setattr(SideStream, "capture", lambda *args: graphs.append(capture(*args)) or graphs[-1])
-    captured = fitted(name, counts, train=train | {"plan_kwargs": {"compile": True}})
-    assert len(graphs) == (2 if name == "GMVAE" else 1)
-    assert captured.get_elbo() == pytest.approx(plain.get_elbo(), rel=0.02)
-
-
-def test_a_compiled_step_draws_several_samples(counts):
-    settings = {"n_importance_samples": 3, "plan_kwargs": {"compile": True, "compile_kwargs": {"backend": "aot_eager"}}}
-    history = fitted("VAE", counts, train=settings | {"batch_size": 50}).history
-    assert np.isfinite(history["elbo_train"].to_numpy(dtype=float)).all()
 
 
 def test_an_optimizer_that_asks_again_is_refused(counts):

@@ -1,0 +1,91 @@
+"""How long a model is trained, on how many cells, and what users of scvi-tools' trainer expect of it."""
+
+import numpy as np
+import pytest
+
+from mixvi import datasets
+from tests.model.helpers import MODELS, build, fitted
+
+
+@pytest.mark.parametrize("max_epochs", [0, -1, 1.5, "10"])
+def test_training_takes_an_epoch_at_least(max_epochs, counts):
+    with pytest.raises(ValueError, match=f"max_epochs={max_epochs!r}; it must be a whole number of at least 1"):
+        build("VAE", counts).train(max_epochs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_handful_of_cells_trains_without_validation(name, counts):
+    model = fitted(name, counts[:5].copy(), n_clusters=2) if name == "GMVAE" else fitted(name, counts[:5].copy())
+    assert model.get_latent_representation().shape == (5, 3)
+
+
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
+
+
+def trained(counts, n_epochs=4, **options):
+    model = build("VAE", counts, n_layers=options.pop("n_layers", 1))
+    model.train(n_epochs, **QUIET | options)
+    return model
+
+
+def test_steps_are_counted_in_minibatches(counts):
+    assert trained(counts, batch_size=20, train_size=1.0).trainer.global_step == 4 * 6
+    assert trained(counts, batch_size=20, train_size=1.0, max_steps=8).trainer.global_step == 8
+    assert trained(counts, 2, batch_size=1, train_size=1.0, n_layers=0).trainer.global_step == 2 * 120
+    kl_weight = trained(counts, plan_kwargs={"n_epochs_kl_warmup": 2}).history["kl_weight"]
+    assert kl_weight["kl_weight"].tolist() == [0, 0.5, 1, 1]
+
+
+def test_stopping_early_waits_for_min_epochs(counts):
+    options = {"early_stopping": True, "early_stopping_patience": 1, "early_stopping_min_delta": 1e3, "min_epochs": 8}
+    model = trained(counts, 20, batch_size=20, train_size=0.9, **options)
+    assert model.trainer.global_step == 6 * len(model.history["elbo_train"])
+
+
+def test_checkpoints_are_written(counts, tmp_path):
+    assert trained(counts, enable_checkpointing=True, default_root_dir=str(tmp_path)).is_trained_
+
+
+def test_one_cell_left_over_is_left_for_the_next_epoch():
+    assert trained(datasets.blobs(129, 20, kind="count"), 1, train_size=1.0).trainer.global_step == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"limit_train_batches": 0.5}, {"fast_dev_run": True}, {"accumulate_grad_batches": 2}]
+)
+def test_what_would_count_blocks_is_refused(counts, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        trained(counts, **options)
+    with pytest.raises(ValueError, match="early_stopping needs cells"):
+        trained(counts, early_stopping=True, train_size=1.0)
+
+
+def test_a_linear_fit_beyond_single_precision_says_so():
+    cells = datasets.blobs(100, 8, kind="real", seed=0)
+    cells.X = cells.X * np.float32(1e-21)
+    with pytest.raises(ValueError, match="too large or small for single precision. Scale the values"):
+        build("VAE", cells, linear=True).train(enable_progress_bar=False)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_or_two_cells_cannot_be_trained_on(counts, n):
+    with pytest.raises(ValueError, match=f"There are {n} cells, and training needs at least three"):
+        build("VAE", counts[:n].copy()).train(2, **QUIET)
+
+
+def test_three_cells_can_be_trained_on(counts):
+    for name in ("AE", "VAE", "CVAE", "GMVAE"):
+        model = build(name, counts[:3].copy(), n_clusters=1) if name == "GMVAE" else build(name, counts[:3].copy())
+        model.train(2, **QUIET)
+        assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_a_trained_model_can_be_pickled(counts):
+    import pickle
+
+    for name in ("AE", "VAE", "CVAE", "GMVAE"):
+        model = build(name, counts)
+        model.train(2, **QUIET)
+        again = pickle.loads(pickle.dumps(model))
+        np.testing.assert_array_equal(again.get_latent_representation(), model.get_latent_representation())
+        again.train(1, **QUIET)

@@ -1,0 +1,165 @@
+"""The values a model was made with: a likelihood that can describe them, and changes in place."""
+
+import anndata as ad
+import numpy as np
+import pytest
+import scanpy as sc
+from scipy.sparse import csc_matrix, csr_matrix
+
+import mixvi
+from tests.model.helpers import MODELS, QUICK, build, fitted
+
+
+def test_counts_of_which_some_are_negative_are_said(counts, warned, recwarn):
+    counts.X[3, 4] = -1
+    build("VAE", counts)
+    assert "adata.X holds whole numbers only; if they are counts, mend those that are negative: 1 (" in warned()
+    recwarn.clear()
+    build("VAE", ad.AnnData(counts.X / 2, obs=counts.obs))
+    assert "mend" not in warned()
+
+
+@pytest.mark.parametrize("change", [sc.pp.log1p, sc.pp.scale])
+@pytest.mark.parametrize("where", ["raw", "counts", "umi"])
+def test_raw_counts_beside_real_values_are_pointed_to(counts, warned, recwarn, change, where):
+    if where == "raw":
+        counts.raw = counts.copy()
+    else:
+        counts.layers[where] = counts.X.copy()
+    change(counts)
+    counts.layers["change"] = counts.X.copy()
+    build("VAE", counts)
+    name = "adata.raw.X" if where == "raw" else f"adata.layers['{where}']"
+    assert f"adata.X has no counts, but {name} seems to have raw counts. To model them, call setup_a" in warned()
+    assert "'change'" not in warned()
+    recwarn.clear()
+    if where != "raw":
+        build("VAE", counts, {"layer": where})
+        assert "seems to have" not in warned()
+
+
+def test_auto_says_in_one_line_what_it_took(counts, caplog):
+    build("VAE", counts)
+    lines = [record.message for record in caplog.records if record.name.startswith("mixvi")]
+    assert lines == ["VAE took likelihood='nb', because adata.X holds raw counts (non-negative whole numbers)."]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_likelihood_that_cannot_fit_the_data(name, counts):
+    counts.layers["scaled"] = counts.X - counts.X.mean(0)
+    with pytest.raises(ValueError, match=r"layers\['scaled'\] has negative entries.*'cell 0'"):
+        build(name, counts, {"layer": "scaled"}, likelihood="nb")
+    with pytest.raises(ValueError, match="'negbin' is not known.*'nb'"):
+        build(name, counts, likelihood="negbin")
+    counts.X[3] = 0
+    with pytest.raises(ValueError, match="1 cells without any count .*'cell 3'"):
+        build(name, counts)
+    counts.X[3, 4] = np.nan
+    with pytest.raises(ValueError, match="NaN.*'cell 3', gene 'gene 4'"):
+        build(name, counts)
+    with pytest.raises(ValueError, match="0 genes"):
+        build(name, counts[:, :0].copy())
+
+
+def test_size_factors_that_would_be_ignored(counts):
+    counts.obs["sf"] = 1.0
+    with pytest.raises(ValueError, match="size_factor_key would be ignored under likelihood='normal'"):
+        build("VAE", counts, {"size_factor_key": "sf"}, likelihood="normal")
+    with pytest.raises(ValueError, match="beside size factors"):
+        fitted("VAE", counts, {"size_factor_key": "sf"}).get_reconstruction(library_size=1e4)
+    with pytest.raises(ValueError, match="is one name; pass a list"):
+        mixvi.CVAE.setup_anndata(counts, categorical_covariate_keys="condition")
+
+
+def reorder(cells):
+    order = np.arange(cells.n_vars)[::-1]
+    cells.X = cells.X[:, order].copy()
+    cells.var_names = cells.var_names[order]
+
+
+def add_nan(cells):
+    cells.X = np.asarray(cells.X, dtype=np.float32)
+    cells.X[3, 2] = np.nan
+
+
+def add_one_count(cells):
+    cells.X = cells.X.copy()
+    cells.X[3, 2] += 1
+
+
+def swap_cells(cells):
+    cells.X = cells.X[::-1].copy()
+
+
+CHANGES = {
+    "normalised": sc.pp.normalize_total,
+    "logarithm": sc.pp.log1p,
+    "scaled": sc.pp.scale,
+    "not a number": add_nan,
+    "one count": add_one_count,
+    "cells in another order": swap_cells,
+    "genes in another order": reorder,
+    "genes dropped": lambda cells: sc.pp.filter_genes(cells, min_counts=np.median(cells.X.sum(0))),
+    "cells dropped": lambda cells: sc.pp.filter_cells(cells, min_counts=np.median(cells.X.sum(1))),
+}
+USES = {
+    "latent": lambda model: model.get_latent_representation(),
+    "elbo": lambda model: model.get_elbo(),
+    "annotate": lambda model: model.annotate(),
+    "train": lambda model: model.train(1, accelerator="cpu", enable_progress_bar=False),
+    "sample": lambda model: model.sample(5),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_values_changed_in_place_are_noticed_at_each_use(counts, change):
+    model = fitted("VAE", counts)
+    CHANGES[change](counts)
+    for use in USES.values():
+        with pytest.raises(ValueError, match="VAE's AnnData changed after setup_anndata. Undo that, or call"):
+            use(model)
+
+
+@pytest.mark.parametrize("change", ["genes dropped", "genes in another order"])
+def test_genes_changed_before_the_model_is_made_are_noticed(counts, change):
+    mixvi.VAE.setup_anndata(counts)
+    CHANGES[change](counts)
+    with pytest.raises(ValueError, match="The genes, or their order, of this VAE's AnnData changed"):
+        mixvi.VAE(counts)
+
+
+def test_what_does_not_change_the_values_is_free(counts):
+    counts.layers["counts"] = counts.X.copy()
+    model = build("VAE", counts, {"layer": "counts"})
+    sc.pp.normalize_total(counts)
+    model.train(**QUICK)
+    z = model.get_latent_representation()
+    for change in (csr_matrix, csc_matrix, lambda x: x.toarray(), lambda x: x.astype(np.float64)):
+        counts.layers["counts"] = change(counts.layers["counts"])
+        np.testing.assert_allclose(model.get_latent_representation(), z, rtol=1e-4, atol=1e-5)
+    counts.obs["new"] = 1
+    counts.obs_names = [f"cell {i}" for i in range(counts.n_obs)]
+    np.testing.assert_allclose(model.get_latent_representation(), z, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("change", [lambda x: x * 10, lambda x: x * np.nan, lambda x: x[::-1]])
+def test_size_factors_changed_in_place_are_noticed(counts, change):
+    counts.obs["size"] = np.linspace(1, 2, counts.n_obs)
+    model = fitted("VAE", counts, {"size_factor_key": "size"})
+    model.get_elbo()
+    counts.obs["size"] = change(counts.obs["size"].to_numpy())
+    with pytest.raises(ValueError, match="The size factors of this VAE's AnnData changed"):
+        model.get_reconstruction()
+
+
+def test_cells_in_another_order_are_not_those_of_the_training(counts, tmp_path):
+    model = fitted("GMVAE", counts)
+    model.save(tmp_path / "model")
+    other = counts[np.random.default_rng(0).permutation(counts.n_obs)].copy()
+    again = mixvi.GMVAE.load(tmp_path / "model", adata=other, accelerator="cpu")
+    np.testing.assert_allclose(again.predict(soft=True), model.predict(other, soft=True), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="was loaded with other cells than it was trained on"):
+        again.markers()
+    counts.write_h5ad(tmp_path / "cells.h5ad")
+    backed = mixvi.GMVAE.load(tmp_path / "model", adata=ad.read_h5ad(tmp_path / "cells.h5ad", backed="r"))
+    backed.train(1, accelerator="cpu", enable_progress_bar=False)  # a file cannot be compared, and counts as the same
