@@ -2,7 +2,10 @@
 
 import os
 
+import numpy as np
 from lightning.pytorch import Callback
+
+from mixvi.cluster.vat import Learned
 
 
 def steps_of(plan=None, **train):
@@ -26,3 +29,8 @@ def checkpoint(folder):
     """The one checkpoint in a folder."""
     (path,) = folder.glob("training-*.ckpt")
     return str(path)
+
+
+def learned(x, labels, guess, n_classes, hidden, **_):
+    """In place of `learn_classes`: cells without a class, and a net as it begins."""
+    return Learned(np.full((len(labels), n_classes), 1 / n_classes), hidden().state_dict(), None)

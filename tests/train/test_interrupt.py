@@ -9,10 +9,9 @@ import scvi
 import torch
 
 import mixvi
-from mixvi.cluster.vat import Learned
 from mixvi.module import VAEModule
 from tests.model.helpers import build
-from tests.train.helpers import Press, checkpoint
+from tests.train.helpers import Press, checkpoint, learned
 
 
 @pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
@@ -35,10 +34,6 @@ def test_an_interrupted_model_is_usable_and_goes_on(counts, tmp_path, monkeypatc
 def test_a_falling_learning_rate_goes_on_where_it_was(counts, tmp_path, monkeypatch):
     """In the same model, and with more epochs to come, it does not rise again."""
     monkeypatch.setattr(scvi.settings, "logging_dir", tmp_path)
-
-    def learned(x, labels, guess, n_classes, hidden, **_):
-        return Learned(np.full((len(labels), n_classes), 1 / n_classes), hidden().state_dict(), None)
-
     monkeypatch.setattr("mixvi.cluster.vat.learn_classes", learned)
     counts.obs["label"] = np.where(np.arange(120) % 3, "?", counts.obs["cluster"].astype(str))
     setup = {"labels_key": "label", "unlabeled_category": "?"}

@@ -136,7 +136,8 @@ class CellsSplitter(DataSplitter):
         state_dict
             From `state_dict`.
         """
-        vars(self).update(state_dict)
+        for name, value in state_dict.items():
+            setattr(self, name, value)
 
     def train_dataloader(self) -> DataLoader | None:
         """Blocks of training cells, in a new order each epoch."""

@@ -205,17 +205,16 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
     ) -> None:
         """Fit the model. ``model.history`` holds ``elbo_train``, ``elbo_validation`` and each term by its name.
 
-        A linear AE, VAE or CVAE with ``likelihood="normal"`` has a bound without noise and is fitted to all cells at
-        once, down to the optimum, with L-BFGS in double precision (`mixvi.train.fit_full_batch`). It trains in
-        minibatches as every other model does if it has more than 200 million values, or if you ask for anything that
-        only minibatches have: a ``batch_size``, a split, early stopping, another plan than ``max_kl_weight`` and
-        ``weight_decay``.
+        The bound of a linear AE, VAE or CVAE with ``likelihood="normal"`` has no noise. L-BFGS fits such a model to all
+        cells at once, in double precision (`mixvi.train.fit_full_batch`). It is trained in minibatches like the others
+        if it has more than 200 million values, or if you set what only minibatches have: ``batch_size``, a split,
+        early stopping, or settings of the plan other than ``max_kl_weight`` and ``weight_decay``.
 
         Ctrl-C and SIGTERM end it between two steps. The model can be used as it is, and a checkpoint is left in
         ``scvi.settings.logging_dir``. ``train(ckpt_path=...)``, with the other arguments as before, repeats the epoch
         that was stopped and goes on. On one CPU, history and weights are then those of a run that nothing stopped.
         The initialisation of a GMVAE is not stopped half-way; a second signal acts at once. A fit to all cells at once
-        ends after at most 20 iterations, and ``train()`` goes on from there.
+        takes up to 20 iterations to end; ``train()`` goes on from there.
 
         Parameters
         ----------
@@ -236,8 +235,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
             memory and `mixvi.data.from_zarr` did not open them. Cells of a file are shuffled in runs of 64 neighbours,
             and again within blocks of up to 16,384 cells. Each epoch has a new order, and every cell comes once.
         n_importance_samples
-            Draws z for each cell and step; more than one trains the importance-weighted bound (Burda 2016), which is
-            tighter. VAE, CVAE and GMVAE; costs as many times the decoder.
+            Draws of z for each cell and step. More than one trains the tighter, importance-weighted bound (Burda 2016).
         checkpoint_minutes
             Minutes between checkpoints, for runs that SIGKILL or a power cut may end. Each is written at the start of
             an epoch and replaces the last. The end of training deletes it.

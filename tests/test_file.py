@@ -1,0 +1,119 @@
+"""A file comes back as it was written or is refused, and replaces an earlier one all at once."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mixvi import _file
+from mixvi._file import read_file, write_file
+
+VALUES = {
+    "scalars": [None, True, 2, 2.5, float("inf"), "a", np.float64(0.1), np.int64(3), np.float32(0.5), np.bool_(True)],
+    "keys": {1: "one", ("a", 2): "tuple", None: "none"},
+    "arrays": [np.arange(6, dtype=">i4").reshape(2, 3), np.ones(2, np.float16), np.array(2.5), np.zeros((0, 3))],
+    "strings": np.array([["a", "b"], ["c", "d"]]),
+    "objects": np.array(["a", None, 3, 0.5], dtype=object),
+    "tensor": torch.arange(4.0)[1:3],
+    "table": pd.DataFrame({"loss": [1.0, np.nan]}, index=pd.Index([0, 1], name="epoch")),
+    "nested": ({"a": [(1, 2), []]}, ()),
+}
+
+
+def same(a, b):
+    if isinstance(a, pd.DataFrame):
+        pd.testing.assert_frame_equal(a, b)
+    elif isinstance(a, np.ndarray | torch.Tensor):
+        assert a.shape == b.shape
+        np.testing.assert_array_equal(a, b)
+    elif isinstance(a, dict):
+        assert list(a) == list(b)
+        [same(a[key], b[key]) for key in a]
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        assert isinstance(b, list | tuple)
+        [same(*pair) for pair in zip(a, b, strict=True)]
+    else:
+        assert a == b
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "model.pt"
+    write_file(path, VALUES)
+    return path
+
+
+def test_values_come_back(file):
+    same(VALUES, read_file(file))
+    assert read_file(file)["arrays"][1].dtype == np.float16
+    assert [file] == list(file.parent.iterdir())
+
+
+@pytest.mark.parametrize("value", [{1, 2}, object(), pd.Series([1]), len, 1j])
+def test_what_a_file_cannot_hold_is_named(tmp_path, value):
+    with pytest.raises(ValueError, match=rf"cannot hold the {type(value).__name__} in m\['a'\]\[1\]"):
+        write_file(tmp_path / "m", {"a": [0, value]})
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_flipped_bit_and_every_truncation_is_refused(file):
+    whole, rng = file.read_bytes(), np.random.default_rng(0)
+    for bit in rng.integers(8 * len(whole), size=400):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=str(file)):
+            read_file(file)
+    for length in [0, 1, *rng.integers(len(whole), size=100)]:
+        file.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=str(file)):
+            read_file(file)
+
+
+def test_a_later_format_is_named(file, monkeypatch):
+    monkeypatch.setattr("mixvi._file.VERSION", 2)
+    write_file(file, {})
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"later mixvi \(format 2\); update mixvi"):
+        read_file(file)
+
+
+KILLS = """
+import importlib.util, os, random, signal, sys, time
+from pathlib import Path
+
+import numpy as np
+
+spec = importlib.util.spec_from_file_location("file", sys.argv[1])  # without the package, which takes long to import
+file = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(file)
+path, values = Path(sys.argv[2]), np.arange(200_000)
+file.write_file(path, {"round": -1, "values": values})
+for _ in range(20):
+    before, child = path.stat().st_ino, os.fork()
+    if child == 0:
+        for number in range(100_000):
+            file.write_file(path, {"round": number, "values": values})
+        os._exit(0)
+    while path.stat().st_ino == before:  # until it has saved once: it is saving now
+        time.sleep(0.001)
+    time.sleep(random.uniform(0, 0.02))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    found = file.read_file(path)
+    assert found["round"] >= 0
+    np.testing.assert_array_equal(found["values"], values)
+"""
+
+
+def test_a_kill_while_saving_leaves_a_whole_model(tmp_path):
+    """In a process of its own: this one has threads, which a fork does not bear."""
+    command = [sys.executable, "-c", KILLS, _file.__file__, str(tmp_path / "model.pt")]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, timeout=300, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
