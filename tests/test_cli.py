@@ -89,19 +89,23 @@ def test_fit_overwrites_only_by_force(files):
     assert ad.read_h5ad(out).n_obs == 80
 
 
-def test_an_interrupted_run_leaves_the_old_file_whole(files, monkeypatch):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_the_old_file_whole_and_the_model(files, monkeypatch, stop):
     source, out = files
     out.write_text("precious")
 
     def interrupted(self, path):
         path.write_text("half a file")
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), stop)
 
     monkeypatch.setattr(ad.AnnData, "write_h5ad", interrupted)
     result = run("fit", source, "--out", out, "--max-epochs", 1, "--n-clusters", 2, "--force")
     assert result.exit_code != 0
     assert out.read_text() == "precious"
-    assert sorted(os.listdir(out.parent)) == ["in.h5ad", "out.h5ad"]
+    (folder,) = set(os.listdir(out.parent)) - {"in.h5ad", "out.h5ad"}
+    assert f"the trained model is in {out.parent / folder}" in " ".join(result.output.split())
+    model = mixvi.GMVAE.load(out.parent / folder, ad.read_h5ad(source))
+    assert set(model.predict()) <= {"0", "1"}
 
 
 @pytest.mark.parametrize(
@@ -152,13 +156,15 @@ def test_an_interrupted_training_leaves_a_checkpoint_to_go_on_from(files, monkey
                 os.kill(os.getpid(), number)
 
     train = mixvi.GMVAE.train
+
+    def pressed(self, *args, callbacks, **kwargs):
+        train(self, *args, callbacks=[*callbacks, Press()], **kwargs)
+
     with monkeypatch.context() as patch:
-        patch.setattr(
-            mixvi.GMVAE, "train", lambda self, *args, **kwargs: train(self, *args, callbacks=[Press()], **kwargs)
-        )
+        patch.setattr(mixvi.GMVAE, "train", pressed)
         result = run("fit", source, "--out", out, "--max-epochs", 4, "--n-clusters", 2)
     assert result.exit_code == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
-    (checkpoint,) = tmp_path.glob("interrupted-*.ckpt")
+    (checkpoint,) = tmp_path.glob("training-*.ckpt")
     assert f"To go on, repeat the command with --resume {checkpoint}" in result.output.replace("\n", "")
     assert sorted(os.listdir(tmp_path)) == ["in.h5ad", checkpoint.name]
     result = run("fit", source, "--out", out, "--max-epochs", 4, "--n-clusters", 2, "--resume", checkpoint)

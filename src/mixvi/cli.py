@@ -1,8 +1,12 @@
 """The command line: `mixvi demo` and `mixvi fit`. Commands import heavy packages themselves, so --help is fast."""
 
 import os
+import signal
+import sys
+import threading
 import time
 from contextlib import contextmanager
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +27,7 @@ app = typer.Typer(
 
 
 FIGURES = ("umap.png", "training.png")
+CHECKPOINT_MINUTES = 10
 
 
 class Model(StrEnum):
@@ -73,6 +78,7 @@ def _demo(
         typer.echo(f"GMVAE on {adata.n_obs} peripheral blood cells x {adata.n_vars} genes (Zheng 2017).")
         with TemporaryDirectory() as folder:  # a run of seconds needs no checkpoint
             model = _train(GMVAE, adata, {"layer": "counts"}, {}, max_epochs, seed, Path(folder))
+        _annotate(adata, model)
         out.mkdir(parents=True, exist_ok=True)
         _write(adata, out / "pbmc68k_reduced.h5ad")
         _report(adata, model, labels="cell_type", figures=out)
@@ -115,7 +121,9 @@ def _fit(
             settings["n_clusters"] = n_clusters
         cls = getattr(mixvi, model.upper())
         fitted = _train(cls, adata, setup, settings, max_epochs, seed, out.parent, key_added, resume)
-        _write(adata, out)
+        with _keeping(fitted, out):
+            _annotate(adata, fitted, key_added)
+            _write(adata, out)
         typer.echo(f"Wrote {out}")
         _report(adata, fitted, labels=None, figures=figures, key=key_added)
         if figures is not None:
@@ -151,35 +159,56 @@ def _train(
     cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int | None, seed: int, folder: Path,
     key: str = "mixvi", resume: Path | None = None,
 ) -> "LatentModel":  # fmt: skip
-    """Train a model and annotate the cells. An interruption leaves a checkpoint in the folder, and says so."""
+    """Train a model. An interruption leaves a checkpoint in the folder, and says so."""
     import scvi
 
     from mixvi.data import check_free
+    from mixvi.train import ProgressLines
 
     check_free(adata, key)  # fail before the training, not after it
     scvi.settings.seed = seed
-    start = time.monotonic()
     cls.setup_anndata(adata, **setup)
     model = cls(adata, **settings)
-    logging_dir, before = scvi.settings.logging_dir, set(folder.glob("interrupted-*.ckpt"))
+    logging_dir, before = scvi.settings.logging_dir, set(folder.glob("training-*.ckpt"))
     scvi.settings.logging_dir = folder
+    kwargs: dict = {} if resume is None else {"ckpt_path": str(resume)}
+    if not sys.stdout.isatty():  # a bar that is drawn anew would fill a log
+        kwargs |= {"enable_progress_bar": False, "callbacks": [ProgressLines(typer.echo)]}
+    start = time.monotonic()
     try:
-        model.train(max_epochs, **({} if resume is None else {"ckpt_path": str(resume)}))
+        model.train(max_epochs, checkpoint_minutes=CHECKPOINT_MINUTES, **kwargs)
     except (KeyboardInterrupt, SystemExit):
-        for checkpoint in set(folder.glob("interrupted-*.ckpt")) - before:
+        for checkpoint in set(folder.glob("training-*.ckpt")) - before:
             typer.echo(f"mixvi: stopped. To go on, repeat the command with --resume {checkpoint}", err=True)
         raise
     finally:
         scvi.settings.logging_dir = logging_dir
-    model.annotate(key_added=key, clustering=None if cls.__name__ == "GMVAE" else "leiden")
-    if cls.__name__ == "GMVAE" and model.clusters_ is not None:
+    typer.echo(f"Trained in {time.monotonic() - start:.0f} s.")
+    return model
+
+
+@contextmanager
+def _keeping(model: "LatentModel", out: Path):
+    """Save a trained model if what follows fails or is stopped."""
+    try:
+        yield
+    except BaseException:
+        folder = out.parent / f"{out.stem}-model-{datetime.now():%Y%m%d-%H%M%S}"
+        model.save(folder)
+        name = type(model).__name__
+        typer.echo(f"mixvi: the trained model is in {folder}; read it with mixvi.{name}.load().", err=True)
+        raise
+
+
+def _annotate(adata: "AnnData", model: "LatentModel", key: str = "mixvi") -> None:
+    """Annotate the cells, and print what was found."""
+    clusters = getattr(model, "clusters_", None)
+    model.annotate(key_added=key, clustering=None if hasattr(model, "clusters_") else "leiden")
+    if clusters is not None:
         typer.echo(model.tree)
     sizes = adata.obs[key].value_counts()
     sizes = sizes[sizes > 0]
-    typer.echo(
-        f"Found {len(sizes)} clusters of {sizes.min():,} to {sizes.max():,} cells in {time.monotonic() - start:.0f} s."
-    )
-    return model
+    typer.echo(f"Found {len(sizes)} clusters of {sizes.min():,} to {sizes.max():,} cells.")
 
 
 def _report(
@@ -226,6 +255,8 @@ def _terminal():
     mixvi.addHandler(handler)
     level = mixvi.level
     mixvi.setLevel(logging.INFO)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _stop) if in_main_thread else None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -236,6 +267,13 @@ def _terminal():
     finally:
         mixvi.removeHandler(handler)
         mixvi.setLevel(level)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _stop(number: int, frame: object) -> None:
+    """SIGTERM, which batch systems send at the end of the time, ends the command as Ctrl-C does."""
+    raise SystemExit(128 + number)
 
 
 @contextmanager

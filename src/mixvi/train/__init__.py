@@ -10,6 +10,7 @@ from mixvi.train._interrupt import Interruption
 from mixvi.train._mixture_phases import MixturePhases
 from mixvi.train._observe import Counts, read_counts
 from mixvi.train._plan import MixviPlan
+from mixvi.train._progress import ProgressLines
 
 __all__ = [
     "INITS",
@@ -22,6 +23,7 @@ __all__ = [
     "Looked",
     "MixturePhases",
     "MixviPlan",
+    "ProgressLines",
     "fit_full_batch",
     "read_counts",
     "start_from",
