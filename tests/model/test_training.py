@@ -1,10 +1,16 @@
 """How long a model is trained, on how many cells, and what users of scvi-tools' trainer expect of it."""
 
+import pickle
+
 import numpy as np
 import pytest
+import torch
 
 from mixvi import datasets
+from mixvi.model.training import device_of
 from tests.model.helpers import MODELS, build, fitted
+
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 
 
 @pytest.mark.parametrize("max_epochs", [0, -1, 1.5, "10"])
@@ -17,9 +23,6 @@ def test_training_takes_an_epoch_at_least(max_epochs, counts):
 def test_a_handful_of_cells_trains_without_validation(name, counts):
     model = fitted(name, counts[:5].copy(), n_clusters=2) if name == "GMVAE" else fitted(name, counts[:5].copy())
     assert model.get_latent_representation().shape == (5, 3)
-
-
-QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 
 
 def trained(counts, n_epochs=4, **options):
@@ -81,11 +84,26 @@ def test_three_cells_can_be_trained_on(counts):
 
 
 def test_a_trained_model_can_be_pickled(counts):
-    import pickle
-
     for name in ("AE", "VAE", "CVAE", "GMVAE"):
         model = build(name, counts)
         model.train(2, **QUIET)
         again = pickle.loads(pickle.dumps(model))
         np.testing.assert_array_equal(again.get_latent_representation(), model.get_latent_representation())
         again.train(1, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "accelerator", "devices", "wanted"),
+    [
+        (False, "auto", "auto", "cpu"), (False, "mps", 1, "cpu"), (True, "cpu", [3], "cpu"), (True, "mps", 1, "cpu"),
+        (True, "auto", "auto", "cuda:0"), (True, "gpu", 1, "cuda:0"), (True, "cuda", [3], "cuda:3"),
+    ],
+)  # fmt: skip
+def test_a_full_batch_is_fitted_where_the_trainer_would(has_gpu, accelerator, devices, wanted, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    assert str(device_of(accelerator, devices)) == wanted
+    if not has_gpu:
+        with pytest.raises(ValueError, match="there is no CUDA device; take 'auto' or 'cpu'"):
+            device_of("gpu", 1)
+    with pytest.raises(ValueError, match="accelerator='tpu' is not known"):
+        device_of("tpu", 1)

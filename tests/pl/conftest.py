@@ -1,4 +1,4 @@
-"""A mixture whose clusters can be drawn."""
+"""A mixture whose clusters can be drawn, and no figures but those of a test itself."""
 
 import matplotlib.pyplot as plt
 import pytest
@@ -6,9 +6,15 @@ import pytest
 from tests.model.helpers import fitted
 
 
+@pytest.fixture(autouse=True)
+def _figures():
+    plt.close("all")  # those of other tests
+    yield
+    plt.close("all")
+
+
 @pytest.fixture
 def model(counts):
     model = fitted("GMVAE", counts, train={"max_epochs": 60})
     model.annotate()
-    yield model
-    plt.close("all")
+    return model

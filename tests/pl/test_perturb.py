@@ -7,8 +7,7 @@ import pytest
 from mixvi import datasets, metrics, perturb, pl
 from mixvi.metrics import Trio, moments
 from tests.model.helpers import fitted
-
-TREATMENT = ("condition", "condition 0", "condition 1", "cluster")
+from tests.perturb.helpers import TREATMENT
 
 
 @pytest.fixture

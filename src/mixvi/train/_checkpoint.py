@@ -64,14 +64,14 @@ class CheckpointFiles(CheckpointIO):
         return read_file(Path(path), "checkpoint")
 
     def remove_checkpoint(self, path: str | os.PathLike) -> None:
-        """Delete a file.
+        """Delete a file, unless it is gone: scvi-tools deletes those that it replaces by a saved model.
 
         Parameters
         ----------
         path
             Of the checkpoint.
         """
-        Path(path).unlink()
+        Path(path).unlink(missing_ok=True)
 
 
 class Checkpoints(Callback):
