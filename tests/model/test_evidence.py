@@ -71,3 +71,12 @@ def test_what_has_no_evidence_says_so(counts):
     assert not hasattr(build("AE", counts), "get_log_evidence")
     with pytest.raises(ValueError, match="mixvi.VAE"):
         fitted("AE", counts, train={"n_importance_samples": 3})
+
+
+def test_marginal_ll_is_the_evidence_under_another_name(counts):
+    model = fitted("VAE", counts)
+    scvi.settings.seed = 1
+    value = model.get_log_evidence(n_samples=50).value
+    scvi.settings.seed = 1
+    np.testing.assert_array_equal(model.get_marginal_ll(n_mc_samples=50, return_mean=False), value)
+    assert model.get_marginal_ll(n_mc_samples=50) == pytest.approx(value.mean(), rel=1e-2)

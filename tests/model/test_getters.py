@@ -27,7 +27,7 @@ def test_elbo_is_error_plus_kl(counts):
     scvi.settings.seed = 3
     elbo = model.get_elbo(return_mean=False)
     scvi.settings.seed = 3
-    error = model.get_reconstruction_error(return_mean=False)
+    error = model.get_reconstruction_error(return_mean=False)["reconstruction_loss"]
     np.testing.assert_allclose(elbo, -error - kl, rtol=1e-4)
     assert model.get_elbo() == pytest.approx(elbo.mean(), rel=0.01)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scanpy as sc
+import torch
 from anndata import AnnData
 
 import mixvi
@@ -138,3 +139,17 @@ def test_a_linear_model_without_its_cells_annotates_others(tmp_path):
         assert not list(new.varm)
     model.annotate()
     assert cells.varm["PCs_mixvi"].shape[0] == 8
+
+
+def test_loadings_are_the_weights_on_the_genes(counts):
+    model = fitted("VAE", counts, n_layers=0, likelihood="nb")
+    loadings = model.get_loadings()
+    assert list(loadings.index) == list(counts.var_names)
+    assert list(loadings.columns) == ["Z_0", "Z_1", "Z_2"]
+    with torch.inference_mode():  # a step along a latent axis changes log shares by its loadings, up to a constant
+        cells = model.module.read({"X": torch.as_tensor(counts.X[:1])})
+        here, there = (model.module.decode(torch.tensor([[0.0, z, 0.0]]), cells).scale.log() for z in (0.0, 1.0))
+    change = (there - here).numpy().ravel() - loadings["Z_1"].to_numpy()
+    np.testing.assert_allclose(change, change.mean(), atol=1e-5)
+    with pytest.raises(ValueError, match="has hidden layers, so it has no loadings"):
+        fitted("VAE", counts).get_loadings()

@@ -13,7 +13,7 @@ from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
 from torch import Tensor
 
 from mixvi.data import CellsSplitter
-from mixvi.model import annotation, getters, saving
+from mixvi.model import annotation, differential, expression, getters, saving
 from mixvi.model.description import summary
 from mixvi.model.registration import register
 from mixvi.model.registry import conditions_of
@@ -80,38 +80,6 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
                 warnings.simplefilter("ignore", ImplicitModificationWarning)
                 adata.obs = adata.obs  # the first write to a view makes it an AnnData of its own
         cls.register_manager(register(cls, adata, setup_args, source_registry))
-
-    def save(
-        self,
-        dir_path: str | PathLike,
-        prefix: str | None = None,
-        overwrite: bool = False,
-        save_anndata: bool = False,
-        **anndata_write_kwargs,
-    ) -> None:
-        """Save the model. The file holds plain values and tensors, so that loading it runs no code.
-
-        An earlier model in the folder stays whole until the new one is written: if saving fails, it is still there.
-
-        Parameters
-        ----------
-        dir_path
-            Folder; it is made if it does not exist.
-        prefix
-            Put before the names of the files.
-        overwrite
-            Replace a model in a folder that exists.
-        save_anndata
-            Save the cells too, as ``adata.h5ad``.
-        **anndata_write_kwargs
-            Of :meth:`anndata.AnnData.write_h5ad`.
-
-        Raises
-        ------
-        ValueError
-            If the folder exists and ``overwrite`` is ``False``, or there are no cells to save.
-        """
-        saving.save(self, dir_path, prefix, overwrite, save_anndata, **anndata_write_kwargs)
 
     @classmethod
     def load(
@@ -268,7 +236,16 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
     get_reconstruction_error = getters.get_reconstruction_error
     get_reconstruction = getters.get_reconstruction
     sample = getters.sample
+    get_normalized_expression = expression.get_normalized_expression
+    posterior_predictive_sample = expression.posterior_predictive_sample
+    get_likelihood_parameters = expression.get_likelihood_parameters
+    get_feature_correlation_matrix = expression.get_feature_correlation_matrix
+    get_latent_library_size = expression.get_latent_library_size
+    get_aggregated_posterior = differential.get_aggregated_posterior
+    differential_expression = differential.differential_expression
+    differential_abundance = differential.differential_abundance
     annotate = annotation.annotate
+    save = saving.save
 
     # For the final classes.
     @abstractmethod

@@ -67,6 +67,32 @@ class EvidenceMixin(Mixin):
         found = collect(self, moments, adata, indices, batch_size)
         return LogEvidence(found[:, 0], found[:, 1])
 
+    def get_marginal_ll(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        n_mc_samples: int = 1000,
+        batch_size: int | None = None,
+        return_mean: bool = True,
+    ) -> float | np.ndarray:
+        """`get_log_evidence` under the name and arguments of scvi-tools.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in ``get_latent_representation``.
+        n_mc_samples
+            Draws from the posterior of each cell.
+        return_mean
+            Return the mean over the cells.
+
+        Returns
+        -------
+        The mean over cells, or (n,) with ``return_mean=False``, in nats.
+        """
+        value = self.get_log_evidence(adata, indices, n_mc_samples, batch_size).value
+        return float(value.mean()) if return_mean else value
+
     def exact_log_evidence(
         self,
         adata: AnnData | None = None,

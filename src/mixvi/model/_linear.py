@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 
 from mixvi.model._mixin import Mixin
@@ -24,7 +25,30 @@ class PrincipalComponents(NamedTuple):
 
 
 class LinearMixin(Mixin):
-    """Abstract: `principal_components`, for models that can be linear."""
+    """Abstract: `principal_components` and `get_loadings`, for models that can be linear."""
+
+    def get_loadings(self) -> pd.DataFrame:
+        """Weights of the latent dimensions on the genes, for models without hidden layers (Svensson 2020).
+
+        Under a likelihood of counts, they act on the log of the expected shares.
+
+        Returns
+        -------
+        (g, d) table with columns ``"Z_0"``, ``"Z_1"`` and so on, as in :class:`scvi.model.LinearSCVI`.
+
+        Raises
+        ------
+        ValueError
+            If the model has hidden layers.
+        """
+        likelihood = self.module.likelihood
+        if not likelihood.trunk.is_linear:
+            raise ValueError(
+                f"This {type(self).__name__} has hidden layers, so it has no loadings; use "
+                f"mixvi.{type(self).__name__}(adata, linear=True)."
+            )
+        weight = likelihood.head.weight[:, : self.module.encoder.loc.out_features].detach().cpu().numpy()
+        return pd.DataFrame(weight, index=self.get_var_names(), columns=[f"Z_{j}" for j in range(weight.shape[1])])
 
     def principal_components(self) -> PrincipalComponents:
         """Principal components from a trained linear model: those of :func:`scanpy.pp.pca`, up to sign.

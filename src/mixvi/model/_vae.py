@@ -1,11 +1,15 @@
 """Variational autoencoder for AnnData."""
 
+from typing import Self
+
 from anndata import AnnData
+from scvi.model import SCVI
 from torch import Tensor
 
 from mixvi._version import __version__
 from mixvi.model._base import LatentModel
 from mixvi.model._evidence import EvidenceMixin
+from mixvi.model._from_scvi import from_scvi
 from mixvi.model._linear import LinearMixin
 from mixvi.model._unclustered import UnclusteredMixin
 from mixvi.model.registration import hidden_layers
@@ -79,6 +83,26 @@ class VAE(UnclusteredMixin, LinearMixin, EvidenceMixin, LatentModel):
         self.module = VAEModule(layout_of(self.registry_), LIKELIHOODS[likelihood], n_latent, hidden)
         self.mixvi_version_ = __version__
         self.init_params_ = self._get_init_params(locals())
+
+    @classmethod
+    def from_scvi(cls, model: SCVI, adata: AnnData | None = None) -> Self:
+        """A VAE with the weights of a trained :class:`scvi.model.SCVI`.
+
+        Both then give the same latents, expected shares, bound and differential expression.
+
+        Parameters
+        ----------
+        model
+            One batch, no covariates, and SCVI's defaults for batch norm, dispersion and observed library size.
+        adata
+            Cells with the genes of the model; ``None`` takes its AnnData.
+
+        Raises
+        ------
+        ValueError
+            If a VAE has no such part; it says which.
+        """
+        return from_scvi(cls, model, adata)  # type: ignore[return-value]
 
     def _draw_latent(self, cells: Cells, component: list[int] | None) -> Tensor:
         return self.module.prior.sample(cells.c)

@@ -117,7 +117,7 @@ def get_reconstruction_error(
     indices: Sequence[int] | np.ndarray | None = None,
     batch_size: int | None = None,
     return_mean: bool = True,
-) -> float | np.ndarray:
+) -> dict[str, float | np.ndarray]:
     """-log p(x | z) at one posterior sample, in nats a cell; lower is better.
 
     Parameters
@@ -129,10 +129,10 @@ def get_reconstruction_error(
 
     Returns
     -------
-    The mean over cells, or (n,) with ``return_mean=False``.
+    As in scvi-tools, ``"reconstruction_loss"``: the mean over cells, or (n,) with ``return_mean=False``.
     """
     error = collect(model, lambda cells: -model.module.bound(cells)[0], adata, indices, batch_size)
-    return _mean(error, return_mean)
+    return {"reconstruction_loss": _mean(error, return_mean)}
 
 
 def get_reconstruction(

@@ -24,16 +24,34 @@ MODEL, CELLS = "model.pt", "adata.h5ad"  # names of scvi-tools
 
 
 def save(
-    model: "LatentModel", dir_path: str | os.PathLike, prefix: str | None, overwrite: bool, save_anndata: bool, **kwargs
+    model: "LatentModel",
+    dir_path: str | os.PathLike,
+    prefix: str | None = None,
+    overwrite: bool = False,
+    save_anndata: bool = False,
+    **anndata_write_kwargs,
 ) -> None:
-    """Write a model into a folder; see `LatentModel.save`.
+    """Save the model. The file holds plain values and tensors, so that loading it runs no code.
+
+    An earlier model in the folder stays whole until the new one is written: if saving fails, it is still there.
 
     Parameters
     ----------
-    model
-        Trained or not.
-    dir_path, prefix, overwrite, save_anndata, **kwargs
-        As in `LatentModel.save`.
+    dir_path
+        Folder; it is made if it does not exist.
+    prefix
+        Put before the names of the files.
+    overwrite
+        Replace a model in a folder that exists.
+    save_anndata
+        Save the cells too, as ``adata.h5ad``.
+    **anndata_write_kwargs
+        Of :meth:`anndata.AnnData.write_h5ad`.
+
+    Raises
+    ------
+    ValueError
+        If the folder exists and ``overwrite`` is ``False``, or there are no cells to save.
     """
     folder = Path(dir_path)
     if folder.exists() and not overwrite:
@@ -45,7 +63,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     if save_anndata:
         with replacing(folder / f"{prefix or ''}{CELLS}") as new:
-            model.adata.write_h5ad(new, **kwargs)
+            model.adata.write_h5ad(new, **anndata_write_kwargs)
     write_file(folder / f"{prefix or ''}{MODEL}", content)
 
 
