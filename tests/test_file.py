@@ -1,5 +1,8 @@
 """A file comes back as it was written or is refused, and replaces an earlier one all at once."""
 
+import hashlib
+import io
+import json
 import os
 import subprocess
 import sys
@@ -117,3 +120,35 @@ def test_a_kill_while_saving_leaves_a_whole_model(tmp_path):
     env = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     done = subprocess.run(command, env=env, timeout=300, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_file_is_two_lines_and_tensors_beside_a_text(tmp_path):
+    content = {"a": 1, "b": [True, None, 0.5, "text"], "w": torch.arange(3), "x": np.eye(2)}
+    write_file(tmp_path / "model.pt", content)
+    head, digest, payload = (tmp_path / "model.pt").read_bytes().split(b"\n", 2)
+    assert head == b"mixvi model 1"
+    assert digest.decode() == hashlib.sha256(head + payload).hexdigest()
+    stored = torch.load(io.BytesIO(payload), weights_only=True)
+    assert set(stored) == {"json", "tensors"}
+    assert [tensor.tolist() for tensor in stored["tensors"]] == [[0, 1, 2], [[1, 0], [0, 1]]]
+    assert json.loads(stored["json"]) == [
+        "dict", ["a", 1], ["b", ["list", True, None, 0.5, "text"]], ["w", ["tensor", 0]],
+        ["x", ["array", ["tensor", 1]]],
+    ]  # fmt: skip
+
+
+def test_a_part_of_a_tensor_is_stored_without_the_rest(tmp_path):
+    write_file(tmp_path / "part.pt", {"w": torch.zeros(1_000_000)[:3]})
+    assert (tmp_path / "part.pt").stat().st_size < 10_000
+
+
+def test_names_that_look_like_kinds_stay_names(tmp_path):
+    content = {"dict": ["list", "tensor", 0], ("tuple", 1): {"array": ["table"]}, "list": ()}
+    write_file(tmp_path / "model.pt", content)
+    assert read_file(tmp_path / "model.pt") == content
+
+
+@pytest.mark.parametrize("content", [{}, {"empty": torch.zeros(0, 3)}, {"nested": {"deep": {"deeper": [[[]]]}}}])
+def test_what_is_empty_comes_back(tmp_path, content):
+    write_file(tmp_path / "model.pt", content)
+    assert str(read_file(tmp_path / "model.pt")) == str(content)

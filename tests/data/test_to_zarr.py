@@ -7,6 +7,8 @@ import pytest
 from mixvi.data import _to_zarr, from_zarr, to_zarr
 from tests.data.helpers import checksums
 
+pytest.importorskip("annbatch", reason="needs the packages of mixvi[large]")
+
 
 @pytest.mark.parametrize("dense_file", [False, True])
 def test_the_converter_writes_a_layer_in_whole_shards(cells, tmp_path, monkeypatch, dense_file):

@@ -16,6 +16,7 @@ from mixvi.data._support import describe
 from mixvi.ops.csr import dense
 from tests.data.helpers import checksums
 
+pytest.importorskip("annbatch", reason="needs the packages of mixvi[large]")
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 
 

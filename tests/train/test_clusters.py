@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from mixvi.model._file import read_file, write_file
 
+from mixvi._file import read_file, write_file
 from mixvi.cluster import Tree
 from mixvi.train import Clusters
 from tests.model.helpers import fitted

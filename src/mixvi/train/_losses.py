@@ -25,7 +25,7 @@ def objective_of(module: ELBOModule) -> Objective:
         losses = module.losses(cells, n_samples, **loss_kwargs)
         loss, terms, kl = losses["loss"], losses["extra_metrics"], losses["kl_local"]
         if guide is not None and guide.shape[-1]:
-            terms = terms | {"guide": -(guide * losses["logits"]).sum(-1).mean()}
+            terms = {**terms, "guide": -(guide * losses["logits"]).sum(-1).mean()}  # torch 2.6 cannot trace |
             loss = loss + terms["guide"]
         means = {
             "loss": loss,
