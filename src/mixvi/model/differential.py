@@ -84,7 +84,8 @@ def get_aggregated_posterior(
     ValueError
         If the model has no posterior.
     """
-    loc, variance = map(torch.as_tensor, model.get_latent_representation(adata, indices, True, batch_size, True))
+    moments = model.get_latent_representation(adata, indices, batch_size=batch_size, return_dist=True)
+    loc, variance = map(torch.as_tensor, moments)
     if not (variance > 0).all():
         raise ValueError(f"{type(model).__name__} has no posterior; use mixvi.VAE.")
     scale = variance.sqrt()
