@@ -68,7 +68,7 @@ def test_models_without_conditions_have_no_effects(counts):
     assert build("VAE", counts).module.encoder.trunk.layers[0].effects is None
 
 
-@pytest.mark.parametrize(("mean", "sd"), [(2020, 2), (0, 1000)])
+@pytest.mark.parametrize(("mean", "sd"), [(2020, 2), (0, 1000), (1.7e9, 40)])  # the last are Unix seconds
 def test_continuous_covariates_may_have_any_scale(counts, rng, mean, sd):
     age = rng.normal(size=counts.n_obs)
     elbo = []

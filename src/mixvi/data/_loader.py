@@ -47,7 +47,7 @@ class CellsDataset(Dataset):
         self.device = device
         self._matrix = DeviceMatrix(matrix, device) if resident and device.type != "cpu" else matrix
         self._columns = {
-            key: _column(manager.get_from_registry(key)).to(device)
+            key: _column(manager.get_from_registry(key), precise=key == REGISTRY_KEYS.CONT_COVS_KEY).to(device)
             for key in manager.data_registry
             if key != REGISTRY_KEYS.X_KEY
         }
@@ -57,6 +57,18 @@ class CellsDataset(Dataset):
         columns = {key: values[index] for key, values in self._columns.items()}
         columns[REGISTRY_KEYS.INDICES_KEY] = index.unsqueeze(-1)
         return {REGISTRY_KEYS.X_KEY: self._matrix.rows(rows).to(self.device), **columns}
+
+    def column(self, key: str, rows: np.ndarray) -> Tensor:
+        """Codes or numbers (m, k) of some cells, under one of scvi-tools' names.
+
+        Parameters
+        ----------
+        key
+            Such as ``scvi.REGISTRY_KEYS.CONT_COVS_KEY``.
+        rows
+            (m,) row numbers.
+        """
+        return self._columns[key][torch.from_numpy(rows).to(self.device)]
 
     def block_size(self, batch_size: int) -> int:
         """Number of cells in a block: a multiple of ``batch_size`` that takes little memory."""
@@ -228,9 +240,9 @@ class CellsSplitter(DataSplitter):
         return DataLoader(dataset, sampler=sampler, batch_size=None, generator=torch.Generator())  # not the global one
 
 
-def _column(values) -> Tensor:
-    """Codes or numbers of each cell, (n, 1) or (n, k)."""
+def _column(values, precise: bool = False) -> Tensor:
+    """Codes or numbers of each cell, (n, 1) or (n, k); in double precision if they are yet to be standardised."""
     values = np.asarray(values)
-    if not np.issubdtype(values.dtype, np.integer):
-        values = values.astype(np.float32)
+    if not np.issubdtype(values.dtype, np.integer) or precise:
+        values = values.astype(np.float64 if precise else np.float32)
     return torch.tensor(values.reshape(len(values), -1))  # a copy, as columns of pandas are read-only

@@ -71,8 +71,8 @@ def under(model: "LatentModel", condition: Condition) -> Callable[[Tensor], Tens
     start = n_continuous = 0
     for key, levels in conditions_of(model.registry_):
         if levels is None:
-            mean, scale = model.module.get_buffer("continuous")[:, n_continuous].tolist()
-            code = [(wanted.get(key, mean) - mean) / scale]
+            mean, rest, scale = model.module.get_buffer("continuous.moments")[:, n_continuous].tolist()
+            code = [(wanted.get(key, mean + rest) - mean - rest) / scale]
             n_continuous += 1
         else:
             code = [level == wanted.get(key) for level in levels]

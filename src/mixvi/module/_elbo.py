@@ -20,7 +20,7 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor
 from torch.distributions import Distribution, LowRankMultivariateNormal
 
-from mixvi.module.cells import Cells, Layout, one_hot_columns
+from mixvi.module.cells import Cells, Layout, Standardised, one_hot_columns
 from mixvi.module.encoders import Encoder, Posterior
 from mixvi.module.likelihoods import Likelihood, Normal
 from mixvi.module.mixtures import MixturePrior
@@ -32,14 +32,12 @@ class ELBOModule(BaseModuleClass):
     """Base class with the bound. The classes of the models add the three parts."""
 
     prior: Prior
-    continuous: Tensor | None  # (2, k) mean and scale of the continuous covariates
 
     def __init__(self, layout: Layout, encoder: Encoder, prior: Prior, likelihood: Likelihood):
         super().__init__()
         self.layout = layout
         self.encoder, self.prior, self.likelihood = encoder, prior, likelihood
-        plain = torch.tensor([[0.0], [1.0]]).repeat(1, layout.n_continuous)  # mean and scale, set in training
-        self.register_buffer("continuous", plain if layout.n_continuous else None)
+        self.continuous = Standardised(layout.n_continuous) if layout.n_continuous else None
 
     def read(self, tensors: dict[str, Tensor]) -> Cells:
         """Convert the tensors of the loader, under the names of scvi-tools, to `Cells`."""
@@ -51,8 +49,7 @@ class ELBOModule(BaseModuleClass):
         for i, levels in enumerate(self.layout.covariate_levels):
             conditions.append(one_hot_columns(tensors[REGISTRY_KEYS.CAT_COVS_KEY][:, [i]], levels, nothing))
         if self.continuous is not None:
-            mean, scale = self.continuous.to(nothing)
-            conditions.append((tensors[REGISTRY_KEYS.CONT_COVS_KEY].to(nothing) - mean) / scale)
+            conditions.append(self.continuous(tensors[REGISTRY_KEYS.CONT_COVS_KEY]).to(nothing))
         y = nothing
         if self.layout.n_labels:  # the last category is unlabelled and has no column
             y = one_hot_columns(tensors[REGISTRY_KEYS.LABELS_KEY], self.layout.n_labels + 1, nothing)[:, :-1]

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn.functional import one_hot, pad
 
 from mixvi.ops.csr import dense, split
@@ -70,3 +71,32 @@ def one_hot_columns(index: Tensor, levels: int, like: Tensor) -> Tensor:
     (n, levels) zeros and ones.
     """
     return one_hot(index.squeeze(-1).long(), levels).to(like)
+
+
+class Standardised(nn.Module):
+    """Continuous covariates with mean 0 and variance 1 over the training cells.
+
+    It computes in double precision, because covariates may be far from 0, such as times in seconds.
+
+    Parameters
+    ----------
+    n_continuous
+        Number k of the covariates.
+    """
+
+    moments: Tensor  # (3, k) mean, what single precision leaves out of it, and scale
+
+    def __init__(self, n_continuous: int):
+        super().__init__()
+        self.register_buffer("moments", torch.tensor([[0.0], [0.0], [1.0]]).repeat(1, n_continuous))
+
+    def fit(self, values: Tensor) -> None:
+        """Take mean and scale of the training cells, (m, k) in double precision."""
+        mean, scale = values.mean(0), values.std(0, correction=0)
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        self.moments.copy_(torch.stack([mean, mean - mean.float(), scale]))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Standardise covariates (n, k)."""
+        mean, rest, scale = self.moments.double()
+        return (values - mean - rest) / scale

@@ -55,7 +55,7 @@ def start_from(module: ELBOModule, cells: Looked, seed: int = 0) -> None:
 
     The bound hardly depends on whether the conditions share one arrangement of the latent space. So the start of
     training matters. The encoders subtract the condition effects from x, and these effects stay fixed. The decoder
-    starts with an intercept for each condition. Continuous covariates are standardised from now on.
+    starts with an intercept for each condition.
 
     Parameters
     ----------
@@ -66,7 +66,6 @@ def start_from(module: ELBOModule, cells: Looked, seed: int = 0) -> None:
     seed
         Seed of k-means and of the principal components.
     """
-    cells = _standardise(module, cells)
     group = groups(module.likelihood.link(cells.scaled).numpy(), cells.c.numpy(), seed)
     device, c_mean = next(module.parameters()).device, cells.c.mean(0)
     seen, scaled = (torch.as_tensor(effects(x.numpy(), cells.c.numpy(), group)) for x in (cells.seen, cells.scaled))
@@ -126,15 +125,3 @@ def groups(x: np.ndarray, c: np.ndarray, seed: int = 0) -> np.ndarray:
         rest = z - (c - c.mean(0)) @ effects(z, c, group)
         group = KMeans(N_GROUPS, n_init=1, random_state=seed).fit_predict(rest)
     return group
-
-
-@torch.no_grad()
-def _standardise(module: ELBOModule, cells: Looked) -> Looked:
-    if module.continuous is None:
-        return cells
-    k = module.layout.n_continuous
-    one_hot, raw = cells.c[:, :-k], cells.c[:, -k:]
-    mean, scale = raw.mean(0), raw.std(0, correction=0)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    module.continuous.copy_(torch.stack([mean, scale]))
-    return cells._replace(c=torch.cat([one_hot, (raw - mean) / scale], -1))

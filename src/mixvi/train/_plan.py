@@ -215,5 +215,7 @@ class MixviPlan(TrainingPlan):
     def _start(self) -> None:
         """Estimate condition effects from a sample of the training cells."""
         module, seed, datamodule = self.module, settings.seed or 0, self.trainer.datamodule
+        if module.continuous is not None:
+            module.continuous.fit(datamodule.cells().column(REGISTRY_KEYS.CONT_COVS_KEY, datamodule.train_idx))
         rows = datamodule.some_rows(datamodule.train_idx, some_cells(module.layout.n_genes), seed)
         start_from(module, Looked(*ask(module, datamodule.cells(), rows, partial(Looked.at, module))), seed)
