@@ -36,6 +36,15 @@ def test_a_type_of_one_batch_alone_does_not_pull(unbalanced):
     assert error["groups"] < error["all"] / 4
 
 
+def test_many_equal_cells_give_fewer_groups_and_no_warning(recwarn):
+    x = np.repeat(np.eye(3, 4), 20, axis=0)
+    group = groups(x, np.ones((60, 1)))
+    assert len(np.unique(group)) == 3
+    assert all(len(set(group[start : start + 20])) == 1 for start in (0, 20, 40))
+    assert not groups(np.ones((60, 4)), np.ones((60, 1))).any()
+    assert not recwarn
+
+
 @pytest.mark.parametrize("kind", ["real", "count"])
 def test_like_cells_of_two_conditions_start_together(kind):
     toy = datasets.blobs(300, 30, n_clusters=2, n_conditions=2, kind=kind)

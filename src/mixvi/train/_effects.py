@@ -1,11 +1,13 @@
 """Effects of the conditions on the values of cells. A model with conditions starts from them."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from mixvi.module._elbo import ELBOModule
@@ -118,10 +120,12 @@ def groups(x: np.ndarray, c: np.ndarray, seed: int = 0) -> np.ndarray:
     """
     n_components = min(N_COMPONENTS, *(size - 1 for size in x.shape))
     group = np.zeros(len(x), dtype=int)
-    if n_components < 1 or len(x) < 2 * N_GROUPS:
+    if n_components < 1 or len(x) < 2 * N_GROUPS or (x == x[0]).all():
         return group
     z = PCA(n_components, random_state=seed).fit_transform(x)
-    for _ in range(N_ROUNDS):
-        rest = z - (c - c.mean(0)) @ effects(z, c, group)
-        group = KMeans(N_GROUPS, n_init=1, random_state=seed).fit_predict(rest)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # where many cells are equal there are fewer groups
+        for _ in range(N_ROUNDS):
+            rest = z - (c - c.mean(0)) @ effects(z, c, group)
+            group = KMeans(N_GROUPS, n_init=1, random_state=seed).fit_predict(rest)
     return group

@@ -1,0 +1,206 @@
+"""Fits of random data at random settings: each ends well, or in an error of ours that says what to do.
+
+``MIXVI_RANDOM_FITS`` is the number of fits of each model; 25 by default.
+"""
+
+import os
+import tempfile
+import traceback
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+import mixvi
+from mixvi._warnings import MixviWarning
+
+SOURCE = Path(mixvi.__file__).parent
+N_FITS = int(os.environ.get("MIXVI_RANDOM_FITS", 25))
+
+OF_OTHERS = (  # Lightning's about itself; scvi-tools' about small categories, and about a last minibatch of few cells
+    "The '.*' option is deprecated:",
+    "The number of training batches",
+    "Category .* has fewer than 3 cells",
+    ".* cells moved from training set to validation set",
+)
+
+DATA = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 2**16),
+        "n_cells": st.integers(3, 30) | st.integers(2, 500),
+        "n_genes": st.integers(1, 5) | st.integers(1, 300),
+        "kind": st.sampled_from(["counts", "counts", "counts", "binary", "unit", "real"]),
+        "depth": st.sampled_from([1, 10, 1_000, 1_000_000]),
+        "dominant": st.booleans(),  # one gene has nearly all counts
+        "n_empty": st.integers(0, 3),  # genes without any value
+        "n_constant": st.integers(0, 3),  # genes with one value in all cells
+        "n_poor": st.integers(0, 3),  # cells with one count, or none
+        "poor": st.sampled_from([0, 1]),
+        "filled": st.sampled_from([True] * 7 + [False]),
+        "dtype": st.sampled_from(["float32", "float64", "int32", "int64", "uint8", "uint16", "uint32"]),
+        "storage": st.sampled_from(["dense", "csr", "csc"]),
+        "layer": st.sampled_from([None, None, "values"]),
+    }
+)
+SETUP = {
+    "batch_key": st.sampled_from([None, "batch"]),
+    "categorical_covariate_keys": st.sampled_from([None, ["donor"]]),
+    "continuous_covariate_keys": st.sampled_from([None, ["age"], ["age", "same"]]),
+    "labels_key": st.sampled_from([None, None, "label"]),
+}
+USES = {"AE": (), "VAE": (), "CVAE": tuple(SETUP)[:3], "GMVAE": tuple(SETUP)}
+NETWORK = {
+    "n_latent": st.integers(1, 20),
+    "n_hidden": st.integers(1, 64),
+    "n_layers": st.integers(0, 2),
+    "dropout_rate": st.sampled_from([0, 0.1, 0.5]),
+    "likelihood": st.sampled_from(["auto", "auto", "nb", "zinb", "poisson", "bernoulli", "normal"]),
+}
+OWN = {
+    "AE": {},
+    "VAE": {},
+    "CVAE": {"learned_prior": st.booleans()},
+    "GMVAE": {
+        "n_clusters": st.sampled_from([None, None, None, 1, 2, 2, 10]),
+        "init": st.sampled_from(["leiden", "leiden", "leiden", None]),
+        "hierarchical": st.booleans(),
+    },
+}
+TRAINING = st.fixed_dictionaries(
+    {
+        "max_epochs": st.integers(1, 4),
+        "batch_size": st.none() | st.integers(2, 600),
+        "lr": st.none() | st.sampled_from([1e-4, 1e-3, 1e-2, 0.1]),
+    }
+)
+
+
+def values(data, rng):
+    """Random values (n, g) of a kind, in any storage."""
+    n, g, kind = data["n_cells"], data["n_genes"], data["kind"]
+    share = rng.dirichlet(np.full(g, 0.3), 3)[rng.integers(3, size=n)]
+    if data["dominant"]:
+        share = 0.05 * share
+        share[:, rng.integers(g)] += 0.95
+    x = rng.poisson(share * rng.gamma(2, data["depth"] / 2, (n, 1))).astype(float)
+    if kind == "binary":
+        x = np.minimum(x, 1)
+    elif kind == "unit":
+        x /= max(x.max(), 1)
+    elif kind == "real":
+        x = (np.log1p(x) - rng.normal(size=g)) * rng.choice([1, 1e4])
+    x[:, rng.integers(g, size=data["n_empty"])] = 0
+    x[:, rng.integers(g, size=data["n_constant"])] = 1
+    for cell in rng.integers(n, size=data["n_poor"]):
+        x[cell] = 0
+        x[cell, rng.integers(g)] = data["poor"]
+    if data["filled"]:  # no likelihood of counts describes a cell without any
+        x[np.arange(n), rng.integers(g, size=n)] += x.sum(1) == 0
+    if data["dtype"].startswith("u"):
+        x = np.clip(x, 0, np.iinfo(data["dtype"]).max)
+    return {"dense": np.asarray, "csr": sparse.csr_matrix, "csc": sparse.csc_matrix}[data["storage"]](
+        x.astype(data["dtype"])
+    )
+
+
+def cells(data):
+    """Random cells, with all columns that a model may use."""
+    rng = np.random.default_rng(data["seed"])
+    x, n = values(data, rng), data["n_cells"]
+    obs = pd.DataFrame(
+        {
+            "batch": pd.Categorical(np.where(rng.random(n) < 0.03, "small", "large")),
+            "donor": rng.choice(["a", "b", "c"], n, p=[0.9, 0.08, 0.02]),
+            "label": rng.choice(["unlabeled", "B", "T"], n, p=[0.6, 0.38, 0.02]),
+            "age": rng.normal(50, 1e4, n),
+            "same": 3.0,
+            "size": rng.lognormal(0, 3, n),
+            "other": rng.random(n),
+        },
+        index=[f"cell {i}" for i in range(n)],
+    )
+    adata = AnnData(x, obs=obs, var=pd.DataFrame(index=[f"gene {i}" for i in range(x.shape[1])]))
+    adata.layers["values"] = x.copy()
+    if data["layer"]:
+        adata.X = np.full(x.shape, -1.5, np.float32)
+    return adata
+
+
+def assert_unchanged(after, before):
+    """Matrices and columns that were there are as they were."""
+    for now, then in ((after.X, before.X), (after.layers["values"], before.layers["values"])):
+        assert type(now) is type(then)
+        assert now.dtype == then.dtype
+        np.testing.assert_array_equal(*(m.toarray() if sparse.issparse(m) else m for m in (now, then)))
+    pd.testing.assert_frame_equal(after.obs[before.obs.columns], before.obs)
+    pd.testing.assert_frame_equal(after.var, before.var)
+    assert {key for key in after.obs.columns.difference(before.obs.columns) if not key.startswith("_scvi")} <= {
+        "mixvi", "mixvi_confidence", "mixvi_entropy"
+    }  # fmt: skip
+
+
+def fit(name, adata, setup, arguments, training):
+    """Take a model through all steps, and look at what each gives."""
+    kind = getattr(mixvi, name)
+    kind.setup_anndata(adata, **setup)
+    model = kind(adata, **arguments)
+    lr = training.pop("lr")
+    plan = {} if lr is None else {"plan_kwargs": {"lr": lr}}
+    model.train(**training, **plan, accelerator="cpu", enable_progress_bar=False)
+    model.annotate()
+    latent = model.get_latent_representation()
+    assert latent.shape == (adata.n_obs, arguments["n_latent"])
+    assert np.isfinite(latent).all()
+    assert np.isfinite(np.asarray(model.get_elbo(), dtype=float)).all()
+    assert np.isfinite(model.history["elbo_train"].to_numpy(float)).all()
+    if name == "GMVAE":
+        p = adata.obsm["mixvi_probabilities"].to_numpy()
+        assert ((p >= 0) & (p <= 1 + 1e-5)).all()
+        np.testing.assert_allclose(p.sum(1), 1, atol=1e-4)
+        assert np.isfinite(adata.obs[["mixvi_confidence", "mixvi_entropy"]].to_numpy()).all()
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(folder, overwrite=True)
+        again = kind.load(folder, adata, accelerator="cpu")
+    np.testing.assert_allclose(again.get_latent_representation(), latent, rtol=1e-4, atol=1e-5)
+
+
+def check(name, data, setup, arguments, training):
+    """The property."""
+    adata = cells(data)
+    before = adata.copy()
+    with warnings.catch_warnings():
+        for category in (RuntimeWarning, UserWarning):  # of other packages: overflows, too few distinct points
+            warnings.simplefilter("error", category)
+        for message in OF_OTHERS:
+            warnings.filterwarnings("ignore", message)
+        warnings.simplefilter("ignore", MixviWarning)
+        error = None
+        try:
+            fit(name, adata, {**setup, "layer": data["layer"]}, dict(arguments), dict(training))
+        except ValueError as raised:
+            error = raised
+    if error is not None:
+        where = traceback.extract_tb(error.__traceback__)[-1].filename
+        if not Path(where).is_relative_to(SOURCE):
+            raise error
+        assert len(str(error)) > 40, "an error says what came and what to do"
+    assert_unchanged(adata, before)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_any_fit_ends_well_or_in_an_error_of_ours(name):
+    sized = {"size_factor_key": st.sampled_from([None] * 6 + ["size"])}
+    used = {key: SETUP[key] for key in USES[name]} | sized
+
+    @settings(derandomize=True, deadline=None, max_examples=N_FITS, suppress_health_check=list(HealthCheck))
+    @given(DATA, st.fixed_dictionaries(used), st.fixed_dictionaries(NETWORK | OWN[name]), TRAINING)
+    def fits(data, setup, arguments, training):
+        check(name, data, setup, arguments, training)
+
+    fits()
