@@ -79,4 +79,5 @@ def test_marginal_ll_is_the_evidence_under_another_name(counts):
     value = model.get_log_evidence(n_samples=50).value
     scvi.settings.seed = 1
     np.testing.assert_array_equal(model.get_marginal_ll(n_mc_samples=50, return_mean=False), value)
+    assert model.get_marginal_ll(n_mc_samples=50).ndim == 0
     assert model.get_marginal_ll(n_mc_samples=50) == pytest.approx(value.mean(), rel=1e-2)

@@ -30,6 +30,7 @@ def test_elbo_is_error_plus_kl(counts):
     error = model.get_reconstruction_error(return_mean=False)["reconstruction_loss"]
     np.testing.assert_allclose(elbo, -error - kl, rtol=1e-4)
     assert model.get_elbo() == pytest.approx(elbo.mean(), rel=0.01)
+    assert model.get_elbo().ndim == model.get_reconstruction_error()["reconstruction_loss"].ndim == 0
 
 
 def test_reconstruction_to_disk(counts, tmp_path):

@@ -92,12 +92,14 @@ def test_weights_that_are_no_numbers_are_refused(model, tmp_path):
         mixvi.VAE.load(tmp_path / "model", adata=model.adata)
 
 
-def test_cells_are_saved_beside_the_model(model, tmp_path):
+def test_cells_are_saved_beside_the_model(model, tmp_path, capsys):
     model.save(tmp_path / "model", prefix="a_", save_anndata=True)
     again = mixvi.VAE.load(tmp_path / "model", prefix="a_", accelerator="cpu")
     np.testing.assert_allclose(again.get_latent_representation(), model.get_latent_representation(), rtol=1e-5)
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"a_model.pt", "a_adata.h5ad"}
     assert mixvi.VAE.load_registry(tmp_path / "model", "a_")["model_name"] == "VAE"
+    mixvi.VAE.view_setup_args(tmp_path / "model", "a_")
+    assert "size_factor_key" in capsys.readouterr().out
     with pytest.raises(ValueError, match="exists; pass another folder, or overwrite=True"):
         model.save(tmp_path / "model")
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import pandas as pd
 from anndata import AnnData, ImplicitModificationWarning
+from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
 from torch import Tensor
 
@@ -126,6 +127,17 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
             As in `load`.
         """
         return saving.load_registry(dir_path, prefix)
+
+    @classmethod
+    def view_setup_args(cls, dir_path: str | PathLike, prefix: str | None = None) -> None:
+        """Print the arguments of `setup_anndata` of a saved model.
+
+        Parameters
+        ----------
+        dir_path, prefix
+            As in `load`.
+        """
+        AnnDataManager.view_setup_method_args(cls.load_registry(dir_path, prefix))
 
     @classmethod
     def convert_legacy_save(

@@ -74,7 +74,7 @@ class EvidenceMixin(Mixin):
         n_mc_samples: int = 1000,
         batch_size: int | None = None,
         return_mean: bool = True,
-    ) -> float | np.ndarray:
+    ) -> np.float64 | np.ndarray:
         """`get_log_evidence` under the name and arguments of scvi-tools.
 
         Parameters
@@ -91,7 +91,7 @@ class EvidenceMixin(Mixin):
         The mean over cells, or (n,) with ``return_mean=False``, in nats.
         """
         value = self.get_log_evidence(adata, indices, n_mc_samples, batch_size).value
-        return float(value.mean()) if return_mean else value
+        return value.mean() if return_mean else value
 
     def exact_log_evidence(
         self,

@@ -89,7 +89,7 @@ def get_elbo(
     indices: Sequence[int] | np.ndarray | None = None,
     batch_size: int | None = None,
     return_mean: bool = True,
-) -> float | np.ndarray:
+) -> np.float64 | np.ndarray:
     """Evidence lower bound at one posterior sample, in nats a cell; higher is better.
 
     Parameters
@@ -117,7 +117,7 @@ def get_reconstruction_error(
     indices: Sequence[int] | np.ndarray | None = None,
     batch_size: int | None = None,
     return_mean: bool = True,
-) -> dict[str, float | np.ndarray]:
+) -> dict[str, np.float64 | np.ndarray]:
     """-log p(x | z) at one posterior sample, in nats a cell; lower is better.
 
     Parameters
@@ -243,5 +243,5 @@ def sample(
     return ad.AnnData(x, obs=obs, var=var, layers={layer: x} if layer else None)
 
 
-def _mean(values: np.ndarray, wanted: bool) -> float | np.ndarray:
-    return float(values.mean(dtype=np.float64)) if wanted else values
+def _mean(values: np.ndarray, wanted: bool) -> np.float64 | np.ndarray:
+    return values.mean(dtype=np.float64) if wanted else values

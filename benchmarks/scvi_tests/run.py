@@ -1,0 +1,95 @@
+"""Run the tests of scvi-tools with mixvi's models in the place of SCVI and SCANVI; see README.md."""
+
+import os
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+import scvi
+import stand_ins
+
+FILES = (
+    "model/test_scvi.py", "model/test_scanvi.py", "model/base", "model/test_differential.py",
+    "model/test_differential_abundance.py", "model/test_models_with_minified_data.py", "criticism",
+    "train/test_callbacks.py", "train/test_trainingplans.py", "dataloaders/test_dataloaders.py",
+    "data/test_anndata.py", "external/solo", "hub",
+)  # fmt: skip
+REASONS = {  # found in the name of a test or in its error, from the first to the last
+    "minified data": ("minif",),
+    "query mapping (`load_query_data`, `SCANVI.from_scvi_model`)": (
+        "load_query_data", "prepare_query_anndata", "from_scvi_model",
+    ),
+    "batches as an embedding": ("get_batch_representation",),
+    "latent library size": ("library_size_update",),
+    "the classifier of SCANVI and its metrics": (
+        "classifier", "_labeled_indices", "use_posterior_mean", "ig_interpretability", "n_samples_per_label",
+        "train_accuracy",
+    ),
+    "batches and labels are registered only where the model uses them": (
+        "'n_batch'", "'state_registry'", "labels missing",
+    ),
+    "new cells are not changed, so that nothing is registered in them": ("Cannot view setup", "transfer_fields_subset"),
+    "a model that is not trained gives no values": ("is not trained yet",),
+    "a part of SCVI's module by its name": ("z_encoder", "got (Mock)", "_loss_args", "test_loss_args"),
+    "the pickled format": ("UnpicklingError", "model_params.pt", "test_saving_and_loading"),
+    "a model without an AnnData, on a data module": ("no_anndata",),
+    "`size_factor_key` or `get_normalized_expression` where the likelihood is not of counts": ("likelihood='normal'",),
+    "samples for importance weights in several passes": ("n_mc_samples_per_pass",),
+    "SCVI raises an error for a last minibatch of one cell, and mixvi trains": ("n_obs_error",),
+}  # fmt: skip
+
+
+def reason_of(test: str, error: str) -> str:
+    """Why a test failed, or its error where that is new."""
+    text = f"{test} {error}"
+    return next((reason for reason, parts in REASONS.items() if any(part in text for part in parts)), error)
+
+
+class Report:
+    """Outcome of each test in which a model was made, with the parts of SCVI that it had to do without."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, tuple[str, str]] = {}  # name of the test -> outcome, reason
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item, nextitem):
+        """Forget what the last test did."""
+        stand_ins.used.clear()
+        stand_ins.left_out.clear()
+        return (yield)
+
+    def pytest_runtest_logreport(self, report) -> None:
+        """Note the outcome."""
+        if report.when == "call" and stand_ins.used:
+            parts = ", ".join(sorted(stand_ins.left_out))
+            if report.failed:
+                crash = getattr(report.longrepr, "reprcrash", None)
+                self.found[report.nodeid] = "failed", reason_of(report.nodeid, crash.message if crash else "?")
+            elif report.passed:
+                self.found[report.nodeid] = ("passed without a part", parts) if parts else ("passed", "")
+
+    def pytest_terminal_summary(self, terminalreporter) -> None:
+        """Show the outcomes, most frequent first."""
+        groups = defaultdict(list)
+        for test, (outcome, reason) in self.found.items():
+            groups[outcome, reason].append(test)
+        terminalreporter.section("mixvi in the place of SCVI and SCANVI")
+        for (outcome, reason), tests in sorted(groups.items()):
+            terminalreporter.line(f"{len(tests):4} {outcome}{': ' if reason else ''}{reason}")
+            if outcome != "passed":
+                for test in tests:
+                    terminalreporter.line(f"          {test}")
+        counts = Counter(outcome for outcome, _ in self.found.values())
+        terminalreporter.line(f"of {len(self.found)} tests: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+
+
+if __name__ == "__main__":
+    folder, *rest = sys.argv[1:]
+    scvi.model.SCVI, scvi.model.SCANVI = stand_ins.SCVI, stand_ins.SCANVI
+    os.chdir(folder)
+    sys.path.insert(0, str(Path.cwd()))
+    named = [argument for argument in rest if not argument.startswith("-")]
+    files = [] if named else [f"tests/{name}" for name in FILES if Path("tests", name).exists()]
+    # their settings of pytest are for the whole of scvi-tools
+    sys.exit(pytest.main(["-q", "-o", "addopts=", "-p", "no:cacheprovider", "--tb=line", *files, *rest], [Report()]))
