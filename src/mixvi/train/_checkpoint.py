@@ -109,6 +109,7 @@ class Checkpoints(Callback):
         self._random: dict[str, Any] | None = None  # of the checkpoint from which training continues
         self._starts_epoch = False
         self._written = time.monotonic()
+        self._n_logged: dict[str, int] = {}  # epochs in the history when the last copy was made
 
     def on_train_start(self, trainer: Trainer, plan: LightningModule) -> None:
         """Handle signals from now on.
@@ -135,6 +136,7 @@ class Checkpoints(Callback):
         self._starts_epoch = True
         trainer.save_checkpoint(MEMORY, weights_only=False)
         self._starts_epoch = False
+        self._n_logged = {name: len(losses) for name, losses in _logged(trainer).items()}
         if self.minutes is not None and time.monotonic() - self._written >= 60 * self.minutes:
             self._write(trainer)
 
@@ -149,7 +151,7 @@ class Checkpoints(Callback):
         checkpoint[OURS] = {
             "identity": self.identity,
             "start": self.start,
-            "history": self.history(trainer),
+            "history": {} if self._starts_epoch else self.history(trainer),  # takes long; `_write` adds it
             "random": {"torch": torch.get_rng_state(), "numpy": np.random.get_state()},
         }
         if self._starts_epoch:  # Lightning still counts the blocks of the epoch before, and would leave this one out
@@ -209,8 +211,10 @@ class Checkpoints(Callback):
         trainer
             Its logger has the history of this training.
         """
-        new = getattr(trainer.logger, "history", None)
-        new, joined = new if isinstance(new, dict) else {}, {}  # other processes than the first have none
+        return self._joined(_logged(trainer))
+
+    def _joined(self, new: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+        joined = {}
         for name in dict.fromkeys([*self.earlier, *new]):  # a run that was stopped early lacks some
             parts = [found[name] for found in (self.earlier, new) if name in found]
             joined[name] = pd.concat(parts, ignore_index=True).rename_axis(parts[0].index.name)
@@ -232,10 +236,18 @@ class Checkpoints(Callback):
         name = f"training-{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}.ckpt"  # runs may share a folder
         path = self.path or Path(trainer.default_root_dir) / name
         self._written = time.monotonic()
+        logged = {name: losses[: self._n_logged.get(name, 0)] for name, losses in _logged(trainer).items()}
+        state = self.files.latest[OURS] | {"history": self._joined(logged)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, self.files.latest, "checkpoint")
+            write_file(path, self.files.latest | {OURS: state}, "checkpoint")
         except OSError as error:  # training itself is not damaged
             warn(f"No checkpoint could be written to {path}: {error}")
         else:
             self.path = path
+
+
+def _logged(trainer: Trainer) -> dict[str, pd.DataFrame]:
+    """Losses of this training; other loggers, and other processes than the first, have none."""
+    found = getattr(trainer.logger, "history", None)
+    return found if isinstance(found, dict) else {}
