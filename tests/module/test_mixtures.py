@@ -143,3 +143,12 @@ def test_dirichlet_density_up_to_its_constant():
         prior.logits.zero_()
     torch.testing.assert_close(found - prior.log_density(), expected)
     assert GaussianMixture(K, D).log_density() == 0  # concentration 1 is flat
+
+
+def test_hierarchical_components_stay_finite_far_from_the_origin():
+    """Values that were not scaled give w far out, where an unbounded scale overflows."""
+    prior = scrambled(HierarchicalMixture(Layout(G), K, D, Hidden(8, 0, 0.0)))
+    with torch.no_grad():
+        pz = prior.at(torch.tensor([[1e5], [-1e5]]).expand(2, D).to(prior.logits))
+    assert (pz.scale > 0).all()
+    assert pz.variance.isfinite().all()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from mixvi.module.cells import Cells, Layout
-from mixvi.module.encoders import NormalEncoder, Posterior
+from mixvi.module.encoders import LOG_SCALE_CEILING, NormalEncoder, Posterior
 from mixvi.module.nets import Hidden, Trunk
 from mixvi.module.priors import Prior, Terms, standard
 
@@ -240,6 +240,7 @@ class HierarchicalMixture(MixturePrior):
         """p(z | w, y) of all components for w (..., n, d): (..., n, K, d)."""
         h = self.trunk(w, w.new_zeros(w.shape[-2], 0))
         loc, log_scale = (head(h).unflatten(-1, self.shape) for head in (self.loc, self.log_scale))
+        log_scale = log_scale.clamp(-LOG_SCALE_CEILING, LOG_SCALE_CEILING)  # cells of large values have large w
         return Normal(loc, log_scale.exp(), validate_args=False)
 
     @override
