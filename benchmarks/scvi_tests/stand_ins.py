@@ -7,7 +7,7 @@ from typing import Any
 
 import mixvi
 
-used: set[str] = set()  # models that the present test has made
+used: set[str] = set()  # stand-ins that the present test has used
 left_out: set[str] = set()  # parts of SCVI that it asked for, and that mixvi does not have
 SIZES = ("n_latent", "n_hidden", "n_layers", "dropout_rate")
 SAME = {  # what mixvi's models do, and so nothing to pass on
@@ -30,6 +30,7 @@ class _StandIn(type):
     """What is not defined here is that of the model of mixvi."""
 
     def __getattr__(cls, name):
+        used.add(cls.__name__)
         return getattr(cls.usual, name)
 
     def __instancecheck__(cls, model):
@@ -53,6 +54,7 @@ class SCVI(metaclass=_StandIn):
     @classmethod
     def setup_anndata(cls, adata, *args, **kwargs):
         """Set up for the model that has a use for the columns. Like SCVI, it has none for labels."""
+        used.add("SCVI")
         names = list(inspect.signature(mixvi.VAE.setup_anndata).parameters)[1:]
         names = [name for name in names if name != "unlabeled_category"]
         kwargs |= dict(zip(names, args, strict=False))
@@ -89,5 +91,6 @@ class SCANVI(metaclass=_StandIn):
     @classmethod
     def setup_anndata(cls, adata, labels_key, unlabeled_category, layer=None, batch_key=None, **kwargs):
         """Set up a GMVAE."""
+        used.add("SCANVI")
         kwargs |= {"labels_key": labels_key, "unlabeled_category": unlabeled_category}
         mixvi.GMVAE.setup_anndata(adata, layer=layer, batch_key=batch_key, **kwargs)
