@@ -206,7 +206,7 @@ def _check_labels(adata: AnnData, labels: str, no_label: str | None) -> None:
         equal = [value for value in adata.obs[labels].unique() if value == no_label]  # -1.0 for -1
         if equal:
             raise ValueError(f"No cell has unlabeled_category={no_label!r}; pass {equal[0]!r}, as in .obs[{labels!r}].")
-        names = {name.lower(): name for name in adata.obs[labels].unique().astype(str)}
+        names = {name.lower(): name for name in map(str, adata.obs[labels].unique())}
         if alike := get_close_matches(unlabeled.lower(), names, 1, cutoff=0.8):
             raise ValueError(
                 f"No cell has unlabeled_category={no_label!r} in .obs[{labels!r}]; did you mean {names[alike[0]]!r}? "
