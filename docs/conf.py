@@ -104,7 +104,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r"(anndata|collections|lightning|matplotlib|numpy|os|pandas|pathlib|scanpy|scipy|scvi|signal|torch|typing)\..*",
+        r"(anndata|collections|lightning|matplotlib|numpy|os|pandas|pathlib|scanpy|scipy|scvi|signal|sparse|torch|typing)\..*",
     ),
     ("py:data", "Ellipsis|True|False"),
 ]
