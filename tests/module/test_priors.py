@@ -52,3 +52,10 @@ def test_priors_without_components_refuse_one(cells):
             prior.sample(cells.c.float(), component=1)
     with pytest.raises(ValueError, match="improper"):
         Flat().sample(cells.c)
+
+
+def test_a_learned_prior_without_conditions_is_one_normal(recwarn):
+    pz = ConditionalNormal(0, D).given(torch.zeros(3, 0))
+    assert not recwarn
+    assert pz.loc.shape == (3, D)
+    assert (pz.scale == 1).all()

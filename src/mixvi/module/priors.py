@@ -3,6 +3,7 @@
 Letters are those of ``mixvi.module._elbo``: n cells, d latent, K components, q width of the conditions.
 """
 
+import warnings
 from abc import abstractmethod
 from typing import ClassVar, NamedTuple, override
 
@@ -217,8 +218,9 @@ class ConditionalNormal(Prior):
 
     def __init__(self, n_conditions: int, n_latent: int):
         super().__init__()
-        self.loc = nn.Linear(n_conditions, n_latent)
-        self.log_scale = nn.Linear(n_conditions, n_latent)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # without conditions
+            self.loc, self.log_scale = nn.Linear(n_conditions, n_latent), nn.Linear(n_conditions, n_latent)
         for head in (self.loc, self.log_scale):  # start as N(0, I)
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
