@@ -146,3 +146,30 @@ def test_every_file_has_its_tests():
             missing.add(place)
     assert not [str(place) for place in missing if place.stem not in UNTESTED]
     assert set(UNTESTED) == {place.stem for place in missing}, "UNTESTED names files that have tests, or are gone"
+
+
+def test_the_way_to_the_loss_is_short():
+    """From `train()` to the loss, and from there to the log-likelihood of counts: each step calls the next."""
+    to_loss = [
+        ("model/training.py", "train", "_train_minibatches"),
+        ("model/training.py", "_train_minibatches", "train"),  # scvi-tools' loop, which calls the plan
+        ("train/_plan.py", "training_step", "_steps"),
+        ("train/_plan.py", "_step", "objective"),
+        ("train/_losses.py", "objective", "losses"),
+        ("module/_elbo.py", "losses", "expected_log_prob"),
+    ]
+    to_likelihood = [
+        ("module/_likelihood.py", "expected_log_prob", "log_prob"),
+        ("module/likelihoods.py", "log_prob", "log_prob_at"),
+        ("module/likelihoods.py", "log_prob_at", "log_negative_binomial_softmax"),
+    ]
+    for file, function, called in to_loss + to_likelihood:
+        bodies = [n for n in ast.walk(ast.parse((SOURCE / file).read_text())) if getattr(n, "name", "") == function]
+        calls = {
+            getattr(n.func, "attr", getattr(n.func, "id", ""))
+            for b in bodies
+            for n in ast.walk(b)
+            if isinstance(n, ast.Call)
+        }
+        assert called in calls, (file, function, called)
+    assert len({file for file, *_ in to_loss}) == 4

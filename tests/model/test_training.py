@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mixvi import datasets
-from mixvi.model.training import device_of
+from mixvi.model._arguments import device_of
 from tests.model.helpers import MODELS, build, fitted
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}

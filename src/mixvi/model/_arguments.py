@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from numbers import Real
 from typing import Any, Literal, get_args, get_origin
 
+import torch
 from lightning.pytorch import Trainer as LightningTrainer
 from scvi.model.base import UnsupervisedTrainingMixin
 from scvi.train import Trainer, TrainingPlan
@@ -96,3 +97,22 @@ def _check_known(given: Iterable[str], known: Iterable[str], who: str, of_plan: 
         near += [f"plan_kwargs={{{other!r}: ...}}" for other in get_close_matches(name, of_plan)]
         hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {sorted(known)}."
         raise ValueError(f"{who} {name!r}, which it does not know{hint}")
+
+
+def device_of(accelerator: str, devices: int | list[int] | str) -> torch.device:
+    """The CPU or a CUDA device, as Lightning's trainer would take it; MPS has no double precision.
+
+    Parameters
+    ----------
+    accelerator
+        ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"`` or ``"mps"``.
+    devices
+        Number of a CUDA device in a list; anything else takes the first one.
+    """
+    if accelerator not in (known := ("auto", "cpu", "gpu", "cuda", "mps")):
+        raise ValueError(f"accelerator={accelerator!r} is not known; it is one of {list(known)}.")
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ValueError(f"accelerator={accelerator!r}, and there is no CUDA device; take 'auto' or 'cpu'.")
+    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", devices[0] if isinstance(devices, list) else 0)

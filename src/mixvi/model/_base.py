@@ -14,11 +14,11 @@ from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
 from torch import Tensor
 
 from mixvi.data import CellsSplitter
-from mixvi.model import annotation, differential, expression, getters, saving
+from mixvi.model import annotation, differential, expression, getters, saving, training
+from mixvi.model._arguments import device_of
 from mixvi.model.description import summary
 from mixvi.model.registration import register
 from mixvi.model.registry import conditions_of
-from mixvi.model.training import device_of, train
 from mixvi.module import Cells, ELBOModule
 from mixvi.train import MixturePhases, MixviPlan
 
@@ -167,72 +167,6 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         """
         saving.convert(dir_path, output_dir_path, overwrite, prefix)
 
-    def train(
-        self,
-        max_epochs: int | None = None,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        train_size: float | None = None,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,
-        batch_size: int | None = None,
-        early_stopping: bool = False,
-        data_path: Literal["auto", "resident", "stream"] = "auto",
-        n_importance_samples: int = 1,
-        checkpoint_minutes: float | None = None,
-        plan_kwargs: dict[str, Any] | None = None,
-        **kwargs,
-    ) -> None:
-        """Fit the model. ``model.history`` holds ``elbo_train``, ``elbo_validation`` and each term by its name.
-
-        The bound of a linear AE, VAE or CVAE with ``likelihood="normal"`` has no noise. L-BFGS fits such a model to all
-        cells at once, in double precision (`mixvi.train.fit_full_batch`). It is trained in minibatches like the others
-        if it has more than 200 million values, or if you set what only minibatches have: ``batch_size``, a split,
-        early stopping, or settings of the plan other than ``max_kl_weight`` and ``weight_decay``.
-
-        Ctrl-C and SIGTERM end it between two steps. The model can be used as it is, and a checkpoint is left in
-        ``scvi.settings.logging_dir``. ``train(ckpt_path=...)``, with the other arguments as before, repeats the epoch
-        that was stopped and goes on. On one CPU, history and weights are then those of a run that nothing stopped.
-        The initialisation of a GMVAE is not stopped half-way; a second signal acts at once. A fit to all cells at once
-        takes up to 20 iterations to end; ``train()`` goes on from there.
-
-        Parameters
-        ----------
-        max_epochs
-            Passes over the training cells. ``None`` takes 400, and 100 for a GMVAE, whose learning rate is higher.
-            Above 20,000 cells it is fewer, so that as many cells are visited in all.
-        accelerator, devices
-            Where to run, as in Lightning; ``"auto"`` takes a CUDA GPU if there is one, and never MPS by itself.
-        train_size, validation_size, shuffle_set_split
-            The split: nine tenths of the cells train, the others validate.
-        batch_size
-            Cells a minibatch; ``None`` takes 128.
-        early_stopping
-            Stop when ``elbo_validation`` no longer falls. Not before warm-up (and placing of components) is over.
-        data_path
-            ``"resident"`` copies all cells to the training device, and reads a file into memory first. ``"stream"``
-            brings them block by block. ``"auto"`` takes ``"resident"`` if the cells need less than half of the free
-            memory and `mixvi.data.from_zarr` did not open them. Cells of a file are shuffled in runs of 64 neighbours,
-            and again within blocks of up to 16,384 cells. Each epoch has a new order, and every cell comes once.
-        n_importance_samples
-            Draws of z for each cell and step. More than one trains the tighter, importance-weighted bound (Burda 2016).
-        checkpoint_minutes
-            Minutes between checkpoints, for runs that SIGKILL or a power cut may end. Each is written at the start of
-            an epoch and replaces the last. The end of training deletes it.
-        plan_kwargs
-            Of `MixviPlan` and :class:`scvi.train.TrainingPlan`: ``lr``, ``weight_decay``, ``max_kl_weight`` (beta),
-            ``n_epochs_kl_warmup`` (default: the first epoch), ``n_epochs_pretrain`` (GMVAE; default: half), ``compile``
-            (on CUDA: capture the whole step as a graph).
-        **kwargs
-            Everything else of :class:`scvi.train.Trainer` and
-            :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.
-        """
-        split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
-        train(
-            self, super().train, split, max_epochs, accelerator, devices, batch_size, early_stopping, data_path,
-            n_importance_samples, checkpoint_minutes, plan_kwargs, **kwargs,
-        )  # fmt: skip
-
     @property
     def conditions(self) -> dict[str, np.ndarray | None]:
         """Columns of ``.obs`` that the model is conditioned on, with their categories; ``None`` for continuous ones."""
@@ -257,6 +191,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
     differential_expression = differential.differential_expression
     differential_abundance = differential.differential_abundance
     annotate = annotation.annotate
+    train = training.train  # type: ignore[assignment]  # its model is self
     save = saving.save
 
     # For the final classes.

@@ -1,59 +1,90 @@
 """How a model is trained: scvi-tools' loop, with defaults tied to the length of the run."""
 
-import hashlib
 import math
-import signal
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import pandas as pd
-import torch
-from scipy.sparse import issparse
-from scvi import REGISTRY_KEYS, settings
+from scvi import settings
 from scvi.model import get_max_epochs_heuristic
+from scvi.model.base import UnsupervisedTrainingMixin
 from scvi.train import merge_kwargs
 from torch import nn
 
 from mixvi._checks import check_number, check_whole
-from mixvi._file import read_file
-from mixvi._warnings import warn
-from mixvi.data import CellsDataset
 from mixvi.model._arguments import check_plan, check_trainer
+from mixvi.model._full_batch import fits_in_full_batch, train_full_batch
+from mixvi.model._resume import checkpoints_of, pass_on
 from mixvi.model.registration import registered
-from mixvi.model.values import totals_of
+from mixvi.model.values import largest, totals_of
 from mixvi.module.priors import Flat
-from mixvi.ops.csr import dense
-from mixvi.train import OURS, Checkpoints, FiniteWeights, Interruption, MixturePhases, fit_full_batch
+from mixvi.train import FiniteWeights, MixturePhases
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
 
 MAX_CELLS = 20_000  # more are visited less often, so that their number times that of epochs stays the same
-MAX_FULL_BATCH, MAX_EPOCHS_FULL_BATCH = 200_000_000, 500  # values (8 bytes each), rounds of 20 iterations
 
 
 def train(
-    model: "LatentModel", fit: Callable[..., None], split: dict[str, Any], max_epochs: int | None, accelerator: str,
-    devices: int | list[int] | str, batch_size: int | None, early_stopping: bool, data_path: str,
-    n_importance_samples: int, checkpoint_minutes: float | None, plan_kwargs: dict[str, Any] | None, **kwargs,
-) -> None:  # fmt: skip
-    """Check the arguments of `LatentModel.train`, and fit to minibatches or to all cells at once.
+    model: "LatentModel",
+    max_epochs: int | None = None,
+    accelerator: str = "auto",
+    devices: int | list[int] | str = "auto",
+    train_size: float | None = None,
+    validation_size: float | None = None,
+    shuffle_set_split: bool = True,
+    batch_size: int | None = None,
+    early_stopping: bool = False,
+    data_path: Literal["auto", "resident", "stream"] = "auto",
+    n_importance_samples: int = 1,
+    checkpoint_minutes: float | None = None,
+    plan_kwargs: dict[str, Any] | None = None,
+    **kwargs,
+) -> None:
+    """Fit the model. ``model.history`` holds ``elbo_train``, ``elbo_validation`` and each term by its name.
+
+    The bound of a linear AE, VAE or CVAE with ``likelihood="normal"`` has no noise. L-BFGS fits such a model to all
+    cells at once, in double precision (`mixvi.train.fit_full_batch`). It is trained in minibatches like the others
+    if it has more than 200 million values, or if you set what only minibatches have: ``batch_size``, a split,
+    early stopping, or settings of the plan other than ``max_kl_weight`` and ``weight_decay``.
+
+    Ctrl-C and SIGTERM end it between two steps. The model can be used as it is, and a checkpoint is left in
+    ``scvi.settings.logging_dir``. ``train(ckpt_path=...)``, with the other arguments as before, repeats the epoch
+    that was stopped and goes on. On one CPU, history and weights are then those of a run that nothing stopped.
+    The initialisation of a GMVAE is not stopped half-way; a second signal acts at once. A fit to all cells at once
+    takes up to 20 iterations to end; ``train()`` goes on from there.
 
     Parameters
     ----------
-    model
-        The model, set up and not necessarily trained.
-    fit
-        `train` of scvi-tools, which fits to minibatches.
-    split
-        ``train_size``, ``validation_size`` and ``shuffle_set_split``.
-    max_epochs, accelerator, devices, batch_size, early_stopping, data_path, n_importance_samples, checkpoint_minutes
-        As in `LatentModel.train`.
-    plan_kwargs, **kwargs
-        As in `LatentModel.train`.
+    max_epochs
+        Passes over the training cells. ``None`` takes 400, and 100 for a GMVAE, whose learning rate is higher.
+        Above 20,000 cells it is fewer, so that as many cells are visited in all.
+    accelerator, devices
+        Where to run, as in Lightning; ``"auto"`` takes a CUDA GPU if there is one, and never MPS by itself.
+    train_size, validation_size, shuffle_set_split
+        The split: nine tenths of the cells train, the others validate.
+    batch_size
+        Cells a minibatch; ``None`` takes 128.
+    early_stopping
+        Stop when ``elbo_validation`` no longer falls. Not before warm-up (and placing of components) is over.
+    data_path
+        ``"resident"`` copies all cells to the training device, and reads a file into memory first. ``"stream"``
+        brings them block by block. ``"auto"`` takes ``"resident"`` if the cells need less than half of the free
+        memory and `mixvi.data.from_zarr` did not open them. Cells of a file are shuffled in runs of 64 neighbours,
+        and again within blocks of up to 16,384 cells. Each epoch has a new order, and every cell comes once.
+    n_importance_samples
+        Draws of z for each cell and step. More than one trains the tighter, importance-weighted bound (Burda 2016).
+    checkpoint_minutes
+        Minutes between checkpoints, for runs that SIGKILL or a power cut may end. Each is written at the start of
+        an epoch and replaces the last. The end of training deletes it.
+    plan_kwargs
+        Of `MixviPlan` and :class:`scvi.train.TrainingPlan`: ``lr``, ``weight_decay``, ``max_kl_weight`` (beta),
+        ``n_epochs_kl_warmup`` (default: the first epoch), ``n_epochs_pretrain`` (GMVAE; default: half), ``compile``
+        (on CUDA: capture the whole step as a graph).
+    **kwargs
+        Everything else of :class:`scvi.train.Trainer` and
+        :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.
     """
+    split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
     registered(model, None)  # another model may have registered the same AnnData since
     _check(model, max_epochs, batch_size, n_importance_samples, data_path)
     check_trainer(merge_kwargs(kwargs.get("trainer_config"), kwargs, name="trainer"))
@@ -70,20 +101,20 @@ def train(
         plan_kwargs = {k: v for k, v in plan_kwargs.items() if k not in ("compile", "compile_kwargs")}
     is_split = split["train_size"] is not None or split["validation_size"] is not None
     only_minibatches = batch_size or early_stopping or is_split or n_importance_samples > 1
-    if not only_minibatches and _fits_in_full_batch(model, plan_kwargs, kwargs):
-        _train_full_batch(model, max_epochs, accelerator, devices, plan_kwargs, **kwargs)
+    if not only_minibatches and fits_in_full_batch(model, plan_kwargs, kwargs):
+        train_full_batch(model, max_epochs, accelerator, devices, plan_kwargs, **kwargs)
         return
     plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size or settings.batch_size}
     kwargs |= {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping}
     kwargs["datasplitter_kwargs"] = {"data_path": data_path, **(kwargs.get("datasplitter_kwargs") or {})}
-    _train_minibatches(model, fit, split, max_epochs, checkpoint_minutes, plan_kwargs, kwargs)
+    _train_minibatches(model, split, max_epochs, checkpoint_minutes, plan_kwargs, kwargs)
 
 
 def _train_minibatches(
-    model: "LatentModel", fit: Callable[..., None], split: dict, max_epochs: int | None,
-    checkpoint_minutes: float | None, plan_kwargs: dict, kwargs: dict,
+    model: "LatentModel", split: dict, max_epochs: int | None, checkpoint_minutes: float | None, plan_kwargs: dict,
+    kwargs: dict,
 ) -> None:  # fmt: skip
-    checkpoints = _checkpoints(model, kwargs.get("ckpt_path"), checkpoint_minutes)
+    checkpoints = checkpoints_of(model, kwargs.get("ckpt_path"), checkpoint_minutes)
     if max_epochs is None:
         max_epochs = get_max_epochs_heuristic(model.adata.n_obs, model._max_epochs, MAX_CELLS)
     n_epochs_pretrain = plan_kwargs.pop("n_epochs_pretrain", None)
@@ -97,8 +128,8 @@ def _train_minibatches(
     kwargs["plugins"] = [checkpoints.files, *(kwargs.get("plugins") or [])]
     model.module.train()  # scvi-tools leaves a trained module in evaluation mode, and so would train it further
     try:
-        fit(
-            max_epochs=max_epochs, batch_size=plan_kwargs["batch_size"], plan_kwargs=plan_kwargs,
+        UnsupervisedTrainingMixin.train(
+            model, max_epochs=max_epochs, batch_size=plan_kwargs["batch_size"], plan_kwargs=plan_kwargs,
             callbacks=[checkpoints, finite, *callbacks], **kwargs, **split,
         )  # fmt: skip
     finally:
@@ -113,51 +144,10 @@ def _train_minibatches(
         raise ValueError(
             f"Training stopped in epoch {epoch}: {name!r} has numbers that are not finite. The model has the weights "
             f"from before epoch {max(epoch - 1, 0)}. Lower plan_kwargs={{'lr': {plan_kwargs['lr']:g}}}, the learning "
-            f"rate, or look for extreme values: the largest is {_largest(model)}."
+            f"rate, or look for extreme values: the largest is {largest(model)}."
         )
     how = f"train(..., ckpt_path={str(checkpoints.path)!r}) goes on from there." if checkpoints.path else ""
-    _pass_on(checkpoints.interruption, model.trainer.current_epoch, how)
-
-
-def _identity(model: "LatentModel") -> str:
-    """A text that a model has in common only with models of the same kind, settings and data."""
-    registered = model.registry_["setup_args"], model.init_params_, model.adata.shape
-    names = "".join(map(str, (*model.adata.obs_names, "|", *model.adata.var_names)))
-    return f"{type(model).__name__} {hashlib.sha256(f'{registered}{names}'.encode()).hexdigest()}"
-
-
-def _checkpoints(model: "LatentModel", resumed: str | None, minutes: float | None) -> Checkpoints:
-    """The callback for checkpoints. A model that continues from one first returns to where that run began."""
-    identity = _identity(model)
-    if resumed is not None:
-        try:
-            found = read_file(Path(resumed), "checkpoint").get(OURS, {})
-        except FileNotFoundError as error:
-            raise ValueError(
-                f"There is no checkpoint {resumed}; pass the path that the interrupted train() named."
-            ) from error
-        if found.get("identity") != identity:
-            raise ValueError(
-                f"{resumed} is not a checkpoint of this {type(model).__name__}: class, settings, setup, cells or genes "
-                "differ. Make the model as it was made then, or leave ckpt_path out."
-            )
-        for name, value in found["start"].items():
-            setattr(model, name, value)
-        earlier = found["history"]
-    else:
-        earlier = dict(model.history_) if model.is_trained_ else {}
-    start = {name: getattr(model, name) for name in ("is_trained_", "clusters_") if hasattr(model, name)}
-    return Checkpoints(identity, start, earlier, minutes)
-
-
-def _largest(model: "LatentModel") -> str:
-    """The largest value of the data, with its cell and gene."""
-    matrix = model.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-    if not (issparse(matrix) or isinstance(matrix, np.ndarray)):
-        return "not known for data in a file"
-    cell, gene = np.unravel_index(abs(matrix).argmax(), matrix.shape)
-    adata = model.adata
-    return f"{matrix[cell, gene]:g} in cell {adata.obs_names[cell]!r}, gene {adata.var_names[gene]!r}"
+    pass_on(checkpoints.interruption, model.trainer.current_epoch, how)
 
 
 def _check(model: "LatentModel", max_epochs, batch_size, n_importance_samples, data_path) -> None:
@@ -192,70 +182,3 @@ def _set_defaults(
         kwargs.setdefault("check_val_every_n_epoch", 1)
     kwargs.setdefault("early_stopping_warmup_epochs", -(-unsettled // (kwargs.get("check_val_every_n_epoch") or 1)))
     kwargs.setdefault("use_distributed_sampler", False)  # cells are shared out already
-
-
-def _fits_in_full_batch(model: "LatentModel", plan_kwargs: dict, kwargs: dict) -> bool:
-    plain = set(plan_kwargs) <= {"max_kl_weight", "weight_decay", "n_epochs_pretrain"} and set(kwargs) <= {
-        "enable_progress_bar"
-    }
-    small = model.adata.n_obs * model.adata.n_vars <= MAX_FULL_BATCH
-    return plain and small and model.module.is_linear_gaussian and model._phases(1, None) is None
-
-
-def _train_full_batch(
-    model: "LatentModel", max_epochs: int | None, accelerator, devices, plan_kwargs, enable_progress_bar: bool = True
-) -> None:
-    device = device_of(accelerator, devices)
-    model.module.to(device).double()
-    interruption = Interruption()
-    interruption.listen()
-    try:
-        tensors = CellsDataset(model.adata_manager, device, resident=False)[np.arange(model.adata.n_obs)]
-        cells = model.module.read({key: dense(value).double() for key, value in tensors.items()})
-        history = fit_full_batch(
-            model.module, cells, max_epochs or MAX_EPOCHS_FULL_BATCH, plan_kwargs.get("max_kl_weight", 1.0),
-            plan_kwargs.get("weight_decay", 0.0), progress=enable_progress_bar, fresh=not model.is_trained_,
-            stop=lambda: interruption.received is not None,
-        )  # fmt: skip
-    finally:
-        interruption.forget()
-        model.module.float()
-    earlier = model.history_ if model.is_trained_ else {}
-    model.history_ = {
-        name: pd.concat([earlier[name], found], ignore_index=True) if name in earlier else found
-        for name, found in history.items()
-    }
-    model.train_indices, model.validation_indices = np.arange(model.adata.n_obs), np.arange(0)
-    model.is_trained_, model.trained_on_ = True, totals_of(model)
-    if not all(value.isfinite().all() for value in model.module.state_dict().values()):
-        raise ValueError(
-            "The weights of this fit are too large or small for single precision. Scale the values: the largest is "
-            f"{_largest(model)}."
-        )
-    _pass_on(interruption, len(next(iter(history.values()))), "train() goes on from there.")
-
-
-def device_of(accelerator: str, devices: int | list[int] | str) -> torch.device:
-    """The CPU or a CUDA device, as Lightning's trainer would take it; MPS has no double precision.
-
-    Parameters
-    ----------
-    accelerator
-        ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"`` or ``"mps"``.
-    devices
-        Number of a CUDA device in a list; anything else takes the first one.
-    """
-    if accelerator not in (known := ("auto", "cpu", "gpu", "cuda", "mps")):
-        raise ValueError(f"accelerator={accelerator!r} is not known; it is one of {list(known)}.")
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise ValueError(f"accelerator={accelerator!r}, and there is no CUDA device; take 'auto' or 'cpu'.")
-    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", devices[0] if isinstance(devices, list) else 0)
-
-
-def _pass_on(interruption: Interruption, epoch: int, how: str) -> None:
-    """Say where a signal ended training, and let it have its usual effect."""
-    if interruption.received is not None:
-        warn(f"Stopped by {interruption.received.name} in epoch {epoch}; the model is usable as it is. {how}")
-        raise KeyboardInterrupt if interruption.received == signal.SIGINT else SystemExit(128 + signal.SIGTERM)

@@ -179,3 +179,13 @@ def values_of(adata: AnnData, layer: str | None) -> tuple[Any, str]:
         Name of the layer; ``None`` is ``.X``.
     """
     return (adata.X, "adata.X") if layer is None else (adata.layers.get(layer), f"adata.layers[{layer!r}]")
+
+
+def largest(model: "LatentModel") -> str:
+    """The largest value of the data, with its cell and gene."""
+    matrix = model.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+    if not (issparse(matrix) or isinstance(matrix, np.ndarray)):
+        return "not known for data in a file"
+    cell, gene = np.unravel_index(abs(matrix).argmax(), matrix.shape)
+    adata = model.adata
+    return f"{matrix[cell, gene]:g} in cell {adata.obs_names[cell]!r}, gene {adata.var_names[gene]!r}"

@@ -164,17 +164,15 @@ class ELBOModule(BaseModuleClass):
         -------
         Loss and its terms in nats, as scvi-tools logs them.
         """
-        return LossOutput(**self.losses(cells, n_samples, kl_weight, n_obs))
+        return LossOutput(**self.losses(**self.inference(cells, n_samples), kl_weight=kl_weight, n_obs=n_obs))
 
-    def losses(self, cells: Cells, n_samples: int = 1, kl_weight: float | Tensor = 1.0, n_obs: int = 1) -> dict:
+    def losses(self, cells: Cells, qz: Posterior, z: Tensor, kl_weight: float | Tensor = 1.0, n_obs: int = 1) -> dict:
         """The fields of ``objective`` as plain tensors, for the compiler. ``logits`` are log responsibilities (n, K).
 
         Parameters
         ----------
-        cells
-            n cells.
-        n_samples
-            Draws of z for each cell, at least 1. More than one gives the importance-weighted bound.
+        cells, qz, z
+            From ``inference``.
         kl_weight
             Weight of the annealed terms, 0 or more. A compiled loss needs a scalar tensor.
         n_obs
@@ -184,10 +182,6 @@ class ELBOModule(BaseModuleClass):
         -------
         Fields of ``scvi.module.base.LossOutput``.
         """
-        qz = self.encode(cells)
-        return self._losses(cells, qz, qz.rsample() if n_samples == 1 else qz.rsample((n_samples,)), kl_weight, n_obs)
-
-    def _losses(self, cells: Cells, qz: Posterior, z: Tensor, kl_weight: float | Tensor, n_obs: int) -> dict:
         terms = self.prior.kl(qz, z, cells)
         means = {name: term.mean() for name, term in {**terms.annealed, **terms.fixed}.items()}
         if z.dim() == 2:
@@ -273,7 +267,7 @@ class ELBOModule(BaseModuleClass):
         Loss and its terms in nats.
         """
         cells, qz, z = (inference_outputs[key] for key in ("cells", "qz", "z"))
-        return LossOutput(**self._losses(cells, qz, z, kl_weight, n_obs))
+        return LossOutput(**self.losses(cells, qz, z, kl_weight, n_obs))
 
     def sample(self, cells: Cells, z: Tensor) -> Tensor:
         """Draw x from p(x | z, c).

@@ -22,7 +22,7 @@ def objective_of(module: ELBOModule) -> Objective:
     def objective(
         cells: Cells, n_samples: int, guide: Tensor | None = None, **loss_kwargs
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        losses = module.losses(cells, n_samples, **loss_kwargs)
+        losses = module.losses(**module.inference(cells, n_samples), **loss_kwargs)
         loss, terms, kl = losses["loss"], losses["extra_metrics"], losses["kl_local"]
         if guide is not None and guide.shape[-1]:
             terms = {**terms, "guide": -(guide * losses["logits"]).sum(-1).mean()}  # torch 2.6 cannot trace |
