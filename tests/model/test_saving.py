@@ -3,7 +3,9 @@
 import os
 import pickle
 import resource
+from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -118,3 +120,14 @@ def test_a_file_of_the_pickled_format_is_converted(model, tmp_path):
     pd.testing.assert_frame_equal(again.history["elbo_train"], model.history["elbo_train"])
     with pytest.raises(ValueError, match="exists; pass another folder"):
         mixvi.VAE.convert_legacy_save(tmp_path / "old", tmp_path / "new")
+
+
+@pytest.mark.parametrize("folder", sorted((Path(__file__).parent / "releases").iterdir()), ids=lambda path: path.name)
+def test_models_of_earlier_releases_load(folder):
+    """Each release adds a small GMVAE, and what it gave for its cells."""
+    expected = np.load(folder / "expected.npz")
+    adata = ad.AnnData(expected["cells"].astype(np.float32), obs=pd.DataFrame({"condition": expected["condition"]}))
+    adata.var_names = mixvi.GMVAE.load(folder, adata=False).get_var_names()
+    model = mixvi.GMVAE.load(folder, adata=adata)
+    np.testing.assert_allclose(model.get_latent_representation(), expected["latent"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.predict(soft=True), expected["probabilities"], rtol=1e-4, atol=1e-5)
