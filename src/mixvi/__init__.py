@@ -25,6 +25,7 @@ _WHERE = {
     "pl": "mixvi.pl",
     "refine": "mixvi._refine",
     "Refined": "mixvi._refine",
+    "select_n_latent": "mixvi._select",
     "train": "mixvi.train",
     "MixviWarning": "mixvi._warnings",
     "__version__": "mixvi._version",

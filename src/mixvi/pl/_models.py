@@ -76,6 +76,42 @@ def training(model: "LatentModel", show: bool | None = None, save: Path | None =
     return axes
 
 
+def n_latent(table: pd.DataFrame, ax: Axes | None = None, show: bool | None = None, save: Path | None = None) -> Axes:
+    """Evidence of held-out cells by the number of latent dimensions, with one standard error; the choice is dashed.
+
+    Parameters
+    ----------
+    table
+        From `mixvi.select_n_latent`.
+    ax
+        Where to draw; ``None`` makes a figure.
+    show
+        Show the figure; ``None`` shows it if it is not saved.
+    save
+        File to write.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    ValueError
+        If the table is another one.
+    """
+    if not {"log_evidence", "standard_error", "n_active", "selected"} <= set(table):
+        raise ValueError(f"The table has columns {list(table)}; pass that of mixvi.select_n_latent().")
+    ax = grid(1, 1, (4, 3))[0] if ax is None else ax
+    ax.errorbar(table.index, table["log_evidence"], table["standard_error"], marker="o", capsize=3)
+    for x, y, n_active in zip(table.index, table["log_evidence"], table["n_active"], strict=True):
+        ax.annotate(f"{n_active} active", (x, y), (4, -10), textcoords="offset points", fontsize="x-small")
+    ax.axvline(table.index[table["selected"]][0], color="gray", linestyle="--", zorder=0)
+    ax.set(xlabel="latent dimensions", ylabel="log evidence (nats per held-out cell)")
+    ax.margins(x=0.15)
+    finish(show, save, ax)
+    return ax
+
+
 def weights(model: "GMVAE", ax: Axes | None = None, show: bool | None = None, save: Path | None = None) -> Axes:
     """Share of the cells in each cluster (bars), and the weight of its components in the prior (dots).
 
