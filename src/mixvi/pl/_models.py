@@ -77,7 +77,9 @@ def training(model: "LatentModel", show: bool | None = None, save: Path | None =
 
 
 def n_latent(table: pd.DataFrame, ax: Axes | None = None, show: bool | None = None, save: Path | None = None) -> Axes:
-    """Evidence of held-out cells by the number of latent dimensions, with one standard error; the choice is dashed.
+    """Evidence of held-out cells by the number of latent dimensions. The dashed line is the choice.
+
+    Bars are one standard error of the difference from the best.
 
     Parameters
     ----------
@@ -106,8 +108,8 @@ def n_latent(table: pd.DataFrame, ax: Axes | None = None, show: bool | None = No
     for x, y, n_active in zip(table.index, table["log_evidence"], table["n_active"], strict=True):
         ax.annotate(f"{n_active} active", (x, y), (4, -10), textcoords="offset points", fontsize="x-small")
     ax.axvline(table.index[table["selected"]][0], color="gray", linestyle="--", zorder=0)
-    ax.set(xlabel="latent dimensions", ylabel="log evidence (nats per held-out cell)")
-    ax.margins(x=0.15)
+    ax.set(xlabel="latent dimensions", ylabel="log evidence (nats per cell)")
+    ax.margins(x=0.2)
     finish(show, save, ax)
     return ax
 
