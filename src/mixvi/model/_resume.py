@@ -45,11 +45,12 @@ def checkpoints_of(model: "LatentModel", resumed: str | None, minutes: float | N
             )
         for name, value in found["start"].items():
             setattr(model, name, value)
-        earlier = found["history"]
+        earlier, n_before = found["history"], found["n_before"]
     else:
         earlier = dict(model.history_) if model.is_trained_ else {}
+        n_before = max((int(losses.index[-1]) + 1 for losses in earlier.values() if len(losses)), default=0)
     start = {name: getattr(model, name) for name in ("is_trained_", "clusters_") if hasattr(model, name)}
-    return Checkpoints(identity, start, earlier, minutes)
+    return Checkpoints(identity, start, earlier, n_before, minutes)
 
 
 def identity_of(model: "LatentModel") -> str:

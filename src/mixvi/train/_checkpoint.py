@@ -87,6 +87,8 @@ class Checkpoints(Callback):
         Attributes of the model before training: a model that continues gets them again.
     earlier
         History of earlier training, by the name of the loss.
+    n_before
+        Number of epochs of earlier trainings. Of a training that continues, it is that of its beginning.
     minutes
         Time between checkpoints that are written without a signal, at the start of an epoch; ``None`` writes none.
 
@@ -101,9 +103,15 @@ class Checkpoints(Callback):
     """
 
     def __init__(
-        self, identity: str, start: dict[str, Any], earlier: dict[str, pd.DataFrame], minutes: float | None = None
+        self,
+        identity: str,
+        start: dict[str, Any],
+        earlier: dict[str, pd.DataFrame],
+        n_before: int,
+        minutes: float | None = None,
     ):
-        self.identity, self.start, self.earlier, self.minutes = identity, start, earlier, minutes
+        self.identity, self.start, self.minutes = identity, start, minutes
+        self.earlier, self.n_before = earlier, n_before
         self.files, self.interruption = CheckpointFiles(), Interruption()
         self.path: Path | None = None
         self._random: dict[str, Any] | None = None  # of the checkpoint from which training continues
@@ -151,6 +159,7 @@ class Checkpoints(Callback):
         checkpoint[OURS] = {
             "identity": self.identity,
             "start": self.start,
+            "n_before": self.n_before,
             "history": {} if self._starts_epoch else self.history(trainer),  # takes long; `_write` adds it
             "random": {"torch": torch.get_rng_state(), "numpy": np.random.get_state()},
         }
@@ -216,8 +225,11 @@ class Checkpoints(Callback):
     def _joined(self, new: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         joined = {}
         for name in dict.fromkeys([*self.earlier, *new]):  # a run that was stopped early lacks some
-            parts = [found[name] for found in (self.earlier, new) if name in found]
-            joined[name] = pd.concat(parts, ignore_index=True).rename_axis(parts[0].index.name)
+            parts = [self.earlier[name]] if name in self.earlier else []
+            if name in new:
+                parts.append(new[name].set_axis(new[name].index + self.n_before))
+            by_step = parts[0].index.name == "step"  # of which Lightning counts one more when training continues
+            joined[name] = pd.concat(parts, ignore_index=by_step).rename_axis(parts[0].index.name)
         return joined
 
     def on_exception(self, trainer: Trainer, plan: LightningModule, exception: BaseException) -> None:
