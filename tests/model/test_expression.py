@@ -150,3 +150,11 @@ def test_other_likelihoods():
     assert set(zinb) == {"mean", "dispersions", "dropout"}
     assert ((zinb["dropout"] > 0) & (zinb["dropout"] < 1)).all()
     assert set(fitted("VAE", counts, likelihood="poisson").get_likelihood_parameters()) == {"mean"}
+
+
+def test_a_model_without_cells_answers_for_given_ones(model, tmp_path):
+    model.save(tmp_path / "model")
+    alone = type(model).load(tmp_path / "model", adata=False)
+    shares = alone.get_normalized_expression(model.adata.copy())
+    assert list(shares.columns) == list(model.adata.var_names)
+    assert alone.get_feature_correlation_matrix(model.adata.copy(), n_samples=1).shape == (30, 30)

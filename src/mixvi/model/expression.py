@@ -98,7 +98,7 @@ def get_normalized_expression(
         return found.swapaxes(0, 1)
     if return_numpy or (return_numpy is None and n_samples_overall is not None):
         return found
-    return pd.DataFrame(found, columns=model.adata_manager.adata.var_names[genes], index=cells.obs_names[rows])
+    return pd.DataFrame(found, columns=model.get_var_names()[genes], index=cells.obs_names[rows])
 
 
 def posterior_predictive_sample(
@@ -221,7 +221,7 @@ def get_feature_correlation_matrix(
         values = _decoded(model, rates, adata, indices, batch, n_samples, False, batch_size)
         values = values.reshape(-1, values.shape[-1])
         found.append(np.corrcoef(rankdata(values, axis=0) if correlation_type == "spearman" else values, rowvar=False))
-    genes = model.adata_manager.adata.var_names
+    genes = model.get_var_names()
     return pd.DataFrame(np.mean(found, axis=0), index=genes, columns=genes)
 
 

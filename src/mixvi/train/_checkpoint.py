@@ -20,6 +20,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from mixvi._file import read_file, write_file
+from mixvi._upstream import restart_epoch
 from mixvi._warnings import warn
 from mixvi.train._interrupt import Interruption
 
@@ -163,9 +164,8 @@ class Checkpoints(Callback):
             "history": {} if self._starts_epoch else self.history(trainer),  # takes long; `_write` adds it
             "random": {"torch": torch.get_rng_state(), "numpy": np.random.get_state()},
         }
-        if self._starts_epoch:  # Lightning still counts the blocks of the epoch before, and would leave this one out
-            counts = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-            counts |= {"current": dict.fromkeys(counts["current"], 0), "is_last_batch": False}
+        if self._starts_epoch:
+            restart_epoch(checkpoint)
 
     def on_load_checkpoint(self, trainer: Trainer, plan: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note the state of the random number generators.
