@@ -11,6 +11,7 @@ from mixvi.data._columns import (
     stand_in,
 )
 from mixvi.data._fingerprint import fingerprint, same_values
+from mixvi.data._genes import Aligned, align_genes
 from mixvi.data._labels import LabelsField
 from mixvi.data._loader import CellsDataset, CellsSplitter
 from mixvi.data._manager import CellsManager
@@ -20,12 +21,14 @@ from mixvi.data._to_zarr import to_zarr
 from mixvi.data._zarr import from_zarr
 
 __all__ = [
+    "Aligned",
     "CellsDataset",
     "CellsManager",
     "CellsSplitter",
     "Find",
     "LabelsField",
     "Support",
+    "align_genes",
     "annotation_keys",
     "as_positions",
     "check_columns",

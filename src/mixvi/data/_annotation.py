@@ -59,7 +59,7 @@ def annotation_keys(adata: AnnData, key_added: str) -> list[tuple[str, str]]:
     Attribute and key of each entry, such as ``("obsm", "X_mixvi")``.
     """
     places = [
-        *(("obs", key) for key in (key_added, f"{key_added}_confidence", f"{key_added}_entropy")),
+        *(("obs", f"{key_added}{end}") for end in ("", "_confidence", "_entropy", "_outlier_p")),
         *(("obsm", key) for key in (f"X_{key_added}", f"{key_added}_probabilities")),
         ("varm", f"PCs_{key_added}"),
     ]

@@ -4,7 +4,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,21 @@ from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
 from torch import Tensor
 
 from mixvi.data import CellsSplitter
-from mixvi.model import annotation, differential, expression, getters, saving, training
+from mixvi.model import annotation, differential, expression, getters, query, saving, training
 from mixvi.model._arguments import device_of
 from mixvi.model.description import summary
 from mixvi.model.registration import register
 from mixvi.model.registry import conditions_of
 from mixvi.module import Cells, ELBOModule
 from mixvi.train import MixturePhases, MixviPlan
+
+
+class Encoded(NamedTuple):
+    """Results for n cells."""
+
+    latent: np.ndarray  # (n, d) latent means
+    table: pd.DataFrame | None = None  # (n, K) probabilities of clusters, with names; None without clusters
+    surprise: np.ndarray | None = None  # (n, 2) from `surprise`; None without clusters
 
 
 class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
@@ -30,6 +38,9 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
     _max_epochs, _learning_rate = 400, 1e-3  # by default; those of scvi-tools
     _training_plan_cls, _data_splitter_cls = MixviPlan, CellsSplitter
     module: ELBOModule
+    held_out_: dict[str, np.ndarray] | None = None  # what p-values need of the validation cells
+    unseen_: list[str] | None = None  # genes that the cells of a mapped model lack; None for other models
+    gene_key_: str | None = None  # column of .var with their names
 
     @classmethod
     def setup_anndata(
@@ -191,6 +202,9 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
     differential_expression = differential.differential_expression
     differential_abundance = differential.differential_abundance
     annotate = annotation.annotate
+    map = query.map_cells
+    load_query_data = classmethod(query.load_query_data)
+    prepare_query_anndata = classmethod(query.prepare_query_anndata)
     train = training.train  # type: ignore[assignment]  # its model is self
     save = saving.save
 
@@ -208,8 +222,8 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         """New z (n, d) for the conditions of the given cells."""
 
     @abstractmethod
-    def _encode(self, adata: AnnData | None, n_clusters: int | None) -> tuple[np.ndarray, pd.DataFrame | None]:
-        """Latent means (n, d), and cluster probabilities (n, K) with names; ``None`` for a model without clusters."""
+    def _encode(self, adata: AnnData | None, n_clusters: int | None) -> "Encoded":
+        """What ``annotate`` writes of each cell."""
 
     @abstractmethod
     def _tables(self, n_clusters: int | None) -> dict[str, pd.DataFrame]:

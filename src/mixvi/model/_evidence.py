@@ -9,6 +9,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi._checks import check_whole
+from mixvi.model import _outliers
 from mixvi.model._mixin import Mixin
 from mixvi.model.streaming import collect
 from mixvi.module.cells import Cells
@@ -24,7 +25,9 @@ class LogEvidence(NamedTuple):
 
 
 class EvidenceMixin(Mixin):
-    """Abstract: `get_log_evidence` and `exact_log_evidence`, for models with a posterior."""
+    """Abstract: evidence of cells, and p-values of new ones, for models with a posterior."""
+
+    get_outlier_p = _outliers.get_outlier_p
 
     def get_log_evidence(
         self,

@@ -14,8 +14,8 @@ from torch import Tensor
 from mixvi._checks import check_number
 from mixvi._version import __version__
 from mixvi.cluster.agglomerate import MIN_WORTH
-from mixvi.model import _markers, _predict, _stability
-from mixvi.model._base import LatentModel
+from mixvi.model import _markers, _outliers, _predict, _stability
+from mixvi.model._base import Encoded, LatentModel
 from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._init import check_init, check_n_clusters, name_of
@@ -159,6 +159,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         return self._named_tree()
 
     predict = _predict.predict
+    predict_set = _outliers.predict_set
     subclusters = _predict.subclusters
     markers = _markers.markers
     cluster_stability = _stability.cluster_stability
@@ -196,14 +197,15 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         others = [str(k) for k in range(n_clusters - len(classes))]
         return [*classes, *(f"new {name}" if name in classes else name for name in others)]
 
-    def _encode(self, adata, n_clusters) -> tuple[np.ndarray, pd.DataFrame]:
-        def both(cells: Cells) -> Tensor:
+    def _encode(self, adata, n_clusters) -> Encoded:
+        def all_of(cells: Cells) -> Tensor:
             qz = self.module.encode(cells)
-            return torch.cat([qz.loc, self.module.prior.log_responsibilities(qz, cells)], 1)
+            log_r = self.module.prior.log_responsibilities(qz, cells)
+            return torch.cat([_outliers.surprise(self.module, cells), qz.loc, log_r], 1)
 
-        found, cells = collect(self, both, adata), self.adata if adata is None else adata
-        latent, log_r = np.split(found, [-self.module.prior.n_room], axis=1)
-        return latent, _predict.cluster_table(self, log_r, cells.obs_names, n_clusters)
+        found, cells = collect(self, all_of, adata), self.adata if adata is None else adata
+        surprise, latent, log_r = np.split(found, [2, found.shape[1] - self.module.prior.n_room], axis=1)
+        return Encoded(latent, _predict.cluster_table(self, log_r, cells.obs_names, n_clusters), surprise)
 
     def _tables(self, n_clusters: int | None) -> dict[str, pd.DataFrame]:
         if self.clusters_ is None:

@@ -1,5 +1,6 @@
 """Models without clusters of their own."""
 
+from mixvi.model._base import Encoded
 from mixvi.model._mixin import Mixin
 
 
@@ -12,12 +13,12 @@ class UnclusteredMixin(Mixin):
     def _phases(self, max_epochs, n_epochs_pretrain) -> None:
         return None
 
-    def _encode(self, adata, n_clusters) -> tuple:
+    def _encode(self, adata, n_clusters) -> Encoded:
         if n_clusters is not None:
             raise ValueError(
                 f"{type(self).__name__} has no clusters, and got n_clusters={n_clusters}; use mixvi.GMVAE."
             )
-        return self.get_latent_representation(adata), None
+        return Encoded(self.get_latent_representation(adata))
 
     def _tables(self, n_clusters) -> dict:
         return {}

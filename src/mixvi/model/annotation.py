@@ -1,10 +1,11 @@
 """What a model writes into an AnnData: a method of `LatentModel`, which takes it from here."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy.special import entr
 from scvi import settings
 
 from mixvi._checks import check_number
@@ -12,6 +13,7 @@ from mixvi.cluster.graph import shared_neighbors
 from mixvi.cluster.leiden import leiden
 from mixvi.data import annotation_keys, check_free, file_names, own_keys
 from mixvi.model import description
+from mixvi.model._outliers import is_new, new_groups, p_of
 from mixvi.model.streaming import check_trained
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ def annotate(
     clustering: str | None = None,
     resolution: float = 1.0,
     n_clusters: int | None = None,
+    new_at: float | None = None,
 ) -> None:
     """Write what the model found into an AnnData. It is the one method that does.
 
@@ -34,6 +37,7 @@ def annotate(
     ``.obsm["mixvi_probabilities"]``          GMVAE: probability of each cluster (n, K), rows sum to 1
     ``.obs["mixvi_confidence"]``              GMVAE: the largest of them
     ``.obs["mixvi_entropy"]``                 GMVAE: their entropy, in nats
+    ``.obs["mixvi_outlier_p"]``               GMVAE: p-value of being drawn from the reference (`get_outlier_p`)
     ``.varm["PCs_mixvi"]``                    linear AE and VAE: principal axes (g, d)
     ``.uns["mixvi"]``                         model, version, settings, setup, likelihood; GMVAE: clusters,
                                               temperature, ``"tree"`` and ``"markers"``, the best 50 of each cluster
@@ -55,6 +59,9 @@ def annotate(
         Of Leiden.
     n_clusters
         GMVAE: cut the tree of clusters into so many; ``None`` takes those of ``predict()``.
+    new_at
+        GMVAE: false discovery rate at which cells are called new. Their clusters are ``"new 0"``, ``"new 1"``, ...:
+        groups of new cells that are near each other. ``None`` calls no cell new.
 
     Raises
     ------
@@ -70,21 +77,21 @@ def annotate(
     check_number("resolution", resolution, above=0)
     if clustering is None and resolution != 1:
         raise ValueError(f"resolution={resolution} belongs to Leiden; pass clustering='leiden' too, or n_clusters=.")
+    if new_at is not None and (clustering or not hasattr(model, "clusters_")):
+        raise ValueError(f"new_at={new_at} belongs to the clusters of a GMVAE; leave it out.")
     check_trained(model)
     target = model.adata if adata is None else adata
     if target is not None:  # else the next line says that there are no cells
         check_free(target, key_added)
-    latent, table = model._encode(adata, n_clusters)
-    obs, obsm = {}, {f"X_{key_added}": latent}
+    encoded = model._encode(adata, n_clusters)
+    obs, obsm = {}, {f"X_{key_added}": encoded.latent}
     if clustering == "leiden":
-        codes = leiden(shared_neighbors(latent), resolution, settings.seed or 0)
+        codes = leiden(shared_neighbors(encoded.latent), resolution, settings.seed or 0)
         obs[key_added] = pd.Categorical.from_codes(codes, [str(k) for k in range(codes.max() + 1)])
-    elif table is not None:
-        p = table.to_numpy()
-        obs[key_added] = pd.Categorical.from_codes(p.argmax(1), table.columns)
-        obs[f"{key_added}_confidence"] = p.max(1)
-        obs[f"{key_added}_entropy"] = -np.where(p > 0, p * np.log(np.maximum(p, 1e-38)), 0.0).sum(1)
-        obsm[f"{key_added}_probabilities"] = table.set_axis(file_names(table.columns), axis=1)
+    elif encoded.table is not None and encoded.surprise is not None:
+        found, probabilities = _clusters(model, encoded.latent, encoded.table, encoded.surprise, new_at)
+        obsm[f"{key_added}_probabilities"] = probabilities
+        obs |= {f"{key_added}{end}": values for end, values in found.items()}
     for attribute, key in own_keys(target, key_added):  # of an earlier call
         del getattr(target, attribute)[key]
     for key, values in obs.items():
@@ -96,3 +103,19 @@ def annotate(
     found = {"leiden_resolution": resolution} if clustering else model._tables(n_clusters)
     keys = {"keys": ["/".join(place) for place in annotation_keys(target, key_added)]}
     target.uns[key_added] = description.settings(model) | keys | found
+
+
+def _clusters(
+    model: "LatentModel", latent: np.ndarray, table: pd.DataFrame, surprise: np.ndarray, new_at: float | None
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Columns for ``.obs``, by the end of their name, and the probabilities (n, K)."""
+    p, names = table.to_numpy(), list(table.columns)
+    cluster = table.columns.to_numpy(dtype=object)[p.argmax(1)]
+    columns: dict[str, Any] = {"_confidence": p.max(1), "_entropy": entr(p).sum(1)}
+    if new_at is not None or model.held_out_ is not None:
+        columns["_outlier_p"] = p_of(model, surprise)
+        if new_at is not None and (new := is_new(columns["_outlier_p"], new_at)).any():
+            cluster[new] = new_groups(latent[new], settings.seed or 0)
+            names += [name for name in dict.fromkeys(cluster[new]) if name not in names]
+    columns = {"": pd.Categorical(cluster, names)} | columns
+    return columns, table.set_axis(file_names(table.columns), axis=1)

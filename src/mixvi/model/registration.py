@@ -29,7 +29,8 @@ from mixvi.data import (
     check_support,
     stand_in,
 )
-from mixvi.model.registry import conditions_of
+from mixvi.model._align import as_mapped
+from mixvi.model.registry import NO_LABEL, conditions_of
 from mixvi.model.values import check_unchanged, describe_values, values_of
 from mixvi.module.likelihoods import LIKELIHOODS
 from mixvi.module.nets import Hidden
@@ -39,12 +40,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NO_LABEL = "unlabeled"  # the category of cells without a label, where the user names none
 NO_CLASS = ("unknown", "unlabelled", "unassigned", "undefined", "none", "nan", "na", "n/a", "?", "")  # other such names
 
 
 def register(
-    cls: type["LatentModel"], adata: AnnData, setup_args: dict[str, Any], source_registry: dict | None = None
+    cls: type["LatentModel"],
+    adata: AnnData,
+    setup_args: dict[str, Any],
+    source_registry: dict | None = None,
+    extend_categories: bool = False,
 ) -> CellsManager:
     """Check the arguments of ``setup_anndata`` and register the AnnData.
 
@@ -58,6 +62,8 @@ def register(
         Arguments of ``setup_anndata`` by name.
     source_registry
         Registry of a saved model, or of the model that the cells are given to.
+    extend_categories
+        Whether new levels of categorical covariates are allowed; they follow the known ones.
 
     Raises
     ------
@@ -79,7 +85,7 @@ def register(
             setup_args[key] = sorted(keys) if isinstance(keys, set | frozenset) else list(keys)
     _check_cells(adata, setup_args, is_new=source_registry is not None)
     manager = CellsManager(_fields(setup_args), cls._get_setup_method_args(cls=cls, adata=adata, **setup_args))
-    manager.register_fields(adata, source_registry)
+    manager.register_fields(adata, source_registry, **({"extend_categories": True} if extend_categories else {}))
     return manager
 
 
@@ -149,7 +155,7 @@ def registered(model: "LatentModel", adata: AnnData | None) -> CellsManager:
     if not isinstance(adata, AnnData):
         raise TypeError(f"{type(model).__name__} got a {type(adata).__name__} for cells; pass an AnnData.")
     args = model.registry_["setup_args"]
-    cells = stand_in(adata, model.get_var_names(), args, NO_LABEL)
+    cells = stand_in(as_mapped(model, adata), model.get_var_names(), args, NO_LABEL)
     check_levels(cells.obs, {key: levels for key, levels in conditions_of(model.registry_) if levels is not None})
     manager = register(type(model), cells, args, model.registry_)
     check_support(describe_values(model.registry_, manager), model.likelihood_, LIKELIHOODS[model.likelihood_].support)

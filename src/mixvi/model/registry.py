@@ -7,6 +7,8 @@ from scvi import REGISTRY_KEYS
 
 from mixvi.module.cells import Layout
 
+NO_LABEL = "unlabeled"  # the category of cells without a label, where the user names none
+
 
 def layout_of(registry: dict[str, Any]) -> Layout:
     """What is registered, for the module."""

@@ -15,6 +15,7 @@ from mixvi._atomic import replacing
 from mixvi._file import read_file, write_file
 from mixvi._version import __version__
 from mixvi._warnings import warn
+from mixvi.model.query import prepare
 from mixvi.model.values import is_of_training
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def load(
         setattr(model, name, value)
     _load_state(model, state, folder)
     model.to_device(device)
-    model.module.eval()
+    prepare(model)
     if beside and not is_of_training(model):
         warn(f"The cells in {cells} are not those that the model was trained on; an earlier model may have saved them.")
     return model

@@ -12,6 +12,7 @@ from torch import nn
 from mixvi._checks import check_number, check_whole
 from mixvi.model._arguments import check_plan, check_trainer
 from mixvi.model._full_batch import fits_in_full_batch, train_full_batch
+from mixvi.model._outliers import remember_held_out
 from mixvi.model._resume import checkpoints_of, pass_on
 from mixvi.model.registration import registered
 from mixvi.model.values import largest, totals_of
@@ -86,6 +87,8 @@ def train(
     """
     split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
     registered(model, None)  # another model may have registered the same AnnData since
+    if model.unseen_ is not None:
+        raise ValueError("A mapped model has the weights of its reference and is not trained. Train a new model.")
     _check(model, max_epochs, batch_size, n_importance_samples, data_path)
     check_trainer(merge_kwargs(kwargs.get("trainer_config"), kwargs, name="trainer"))
     plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
@@ -136,6 +139,8 @@ def _train_minibatches(
         if phases is not None and phases.clusters is not None:  # their components may have been taken back
             model.clusters_ = phases.clusters.to_dict() if model.module.prior.placed else None
         model.trained_on_ = totals_of(model)
+    if hasattr(model, "get_outlier_p") and model.is_trained_ and finite.failed is None:
+        remember_held_out(model)
     if isinstance(getattr(model.trainer.logger, "history", None), dict):  # other loggers keep it themselves
         model.history_ = checkpoints.history(model.trainer)
     if finite.failed is not None:

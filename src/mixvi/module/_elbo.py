@@ -25,6 +25,7 @@ from mixvi.module.encoders import Encoder, Posterior
 from mixvi.module.likelihoods import Likelihood, Normal
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.priors import Factors, Prior, Terms
+from mixvi.module.query import check_all_seen, complete
 from mixvi.ops.csr import dense, totals
 
 
@@ -38,6 +39,7 @@ class ELBOModule(BaseModuleClass):
         self.layout = layout
         self.encoder, self.prior, self.likelihood = encoder, prior, likelihood
         self.continuous = Standardised(layout.n_continuous) if layout.n_continuous else None
+        self.unseen: Tensor | None = None  # (g,) genes that the cells lack, for a module that maps them
 
     def read(self, tensors: dict[str, Tensor]) -> Cells:
         """Convert the tensors of the loader, under the names of scvi-tools, to `Cells`."""
@@ -53,13 +55,14 @@ class ELBOModule(BaseModuleClass):
         y = nothing
         if self.layout.n_labels:  # the last category is unlabelled and has no column
             y = one_hot_columns(tensors[REGISTRY_KEYS.LABELS_KEY], self.layout.n_labels + 1, nothing)[:, :-1]
-        return Cells(
+        cells = Cells(
             x=x,
             seen=self.likelihood.prepare(x),
             library=totals(x) if library is None else library.to(x.dtype),
             c=torch.cat(conditions, dim=-1),
             y=y,
         )
+        return cells if self.unseen is None else complete(self, cells, self.unseen.to(x.device))
 
     def encode(self, cells: Cells) -> Posterior:
         """q(z | x, c): loc and scale (n, d)."""
@@ -83,6 +86,7 @@ class ELBOModule(BaseModuleClass):
 
     def bound(self, cells: Cells) -> tuple[Tensor, Terms]:
         """E_q[log p(x | z, c)] (n,) in nats, exact or from one draw, and the KL terms. The ELBO is their difference."""
+        check_all_seen(self.unseen)
         qz = self.encode(cells)
         z = qz.rsample()
         return self.likelihood.expected_log_prob(z, qz, cells), self.prior.kl(qz, z, cells)
@@ -101,6 +105,7 @@ class ELBOModule(BaseModuleClass):
         -------
         (s, n) nats.
         """
+        check_all_seen(self.unseen)
         qz = self.encode(cells)
         z = qz.rsample((n_samples,))  # (s, n, d)
         return self.likelihood.log_prob(z, cells) + self.prior.log_ratio(qz, z, cells)
@@ -135,6 +140,7 @@ class ELBOModule(BaseModuleClass):
 
     def exact_log_evidence(self, cells: Cells) -> Tensor:
         """Log p(x | c) = log sum_k pi_k N(x; W m_k + A c + b, W S_k W^T + sigma^2 I), (n,), in double precision."""
+        check_all_seen(self.unseen)
         log_pi, pz = self.prior.components(cells)
         z = pz.loc.transpose(0, 1).expand(-1, len(cells.x), -1)  # (K, n, d)
         w = self.gaussian.loc.weight[:, : z.shape[-1]].double()  # (g, d)

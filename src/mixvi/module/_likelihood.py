@@ -60,6 +60,19 @@ class Likelihood(nn.Module):
             self.head.bias.add_((weight - linked.t()) @ c_mean)
             weight.copy_(linked.t())
 
+    @torch.no_grad()
+    def add_intercept(self, column: int, change: Tensor) -> None:
+        """Change the intercept of one condition.
+
+        Parameters
+        ----------
+        column
+            Of c.
+        change
+            (g,) what is added to the output of the head.
+        """
+        self.head.weight[:, self.trunk.n_out - self.trunk.n_conditions + column] += change
+
     @abstractmethod
     def forward(self, z: Tensor, cells: Cells) -> Distribution:
         """p(x | z, c).

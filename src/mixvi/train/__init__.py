@@ -8,6 +8,7 @@ from mixvi.train._full_batch import fit_full_batch
 from mixvi.train._initialise import NAMES as INITS
 from mixvi.train._interrupt import Interruption
 from mixvi.train._mixture_phases import MixturePhases
+from mixvi.train._new_levels import fit_new_levels
 from mixvi.train._observe import Counts, read_counts
 from mixvi.train._plan import MixviPlan
 from mixvi.train._progress import ProgressLines
@@ -25,6 +26,7 @@ __all__ = [
     "MixviPlan",
     "ProgressLines",
     "fit_full_batch",
+    "fit_new_levels",
     "read_counts",
     "start_from",
 ]

@@ -1,0 +1,223 @@
+"""New cells beside held-out cells of the training: p-values, prediction sets; methods of models with a posterior."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scipy.stats import false_discovery_control
+from torch import Tensor
+
+from mixvi._checks import check_number
+from mixvi.cluster.conformal import thresholds
+from mixvi.cluster.graph import shared_neighbors
+from mixvi.cluster.leiden import leiden
+from mixvi.cluster.outliers import outlier_p
+from mixvi.model.streaming import collect
+from mixvi.module import Cells, ELBOModule
+from mixvi.module.mixtures import MixturePrior
+
+if TYPE_CHECKING:
+    from mixvi.model._base import LatentModel
+    from mixvi.model._gmvae import GMVAE
+
+MOST = 2000  # held-out cells that are kept with a model; the standard error of a p-value of 0.05 is then 0.005
+LEAST = 20  # with fewer, no p-value can be below 0.05
+LEVEL = 0.01  # p-value below which a prediction set is empty
+
+
+def surprise(module: ELBOModule, cells: Cells) -> Tensor:
+    """Squared distance of the latent mean to the nearest component, in its standard deviations, and log library size.
+
+    Parameters
+    ----------
+    module
+        Trained module with a posterior. A prior without components counts as one.
+    cells
+        n cells.
+
+    Returns
+    -------
+    (n, 2). The distance is the sum over the latent dimensions. Without counts, the log library size is 0.
+    """
+    z, prior = module.encode(cells).loc, module.prior
+    pz = prior.given(cells, mean=True)[0] if isinstance(prior, MixturePrior) else prior.components(cells)[1]
+    distance = ((z.unsqueeze(1) - pz.loc) / pz.scale).square().sum(-1)  # (n, K)
+    if isinstance(prior, MixturePrior):
+        distance = distance.masked_fill(~prior.active, torch.inf)
+    counted = module.likelihood.support == "count"
+    depth = cells.library.squeeze(1).log() if counted else torch.zeros_like(z[:, 0])
+    return torch.stack([distance.amin(1), depth], 1)
+
+
+def remember_held_out(model: "LatentModel") -> None:
+    """Keep what p-values and prediction sets need of the validation cells, with the trained model.
+
+    Parameters
+    ----------
+    model
+        Trained model with a posterior; its ``held_out_`` is set.
+    """
+    model.held_out_ = None
+    rows = getattr(model, "validation_indices", None)
+    if rows is None or len(rows) < LEAST:
+        return
+    rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST])
+    model.held_out_ = {"surprise": collect(model, lambda cells: surprise(model.module, cells), None, rows)}
+    if model.module.layout.n_labels:
+        model.held_out_["label"] = collect(model, lambda cells: cells.label, None, rows)
+        model.held_out_["probabilities"] = pd.DataFrame(model.predict(indices=rows, soft=True)).to_numpy()
+
+
+def get_outlier_p(
+    model: "LatentModel",
+    adata: AnnData | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
+    batch_size: int | None = None,
+) -> np.ndarray:
+    """Probability that a cell drawn from the reference is at least as surprising as this one. Low: like nothing seen.
+
+    The surprise of a cell is the distance of its latent mean to the nearest component of the prior, in the standard
+    deviations of this component. It is compared with that of validation cells, after a regression on the log library
+    size. So a shallow cell is not an outlier for being shallow.
+
+    Parameters
+    ----------
+    adata, indices, batch_size
+        As in `get_latent_representation`.
+
+    Returns
+    -------
+    (n,) p-values. Those of cells from the reference are uniform: a share of 0.05 is below 0.05.
+
+    Raises
+    ------
+    ValueError
+        If fewer than 20 cells were held out in training.
+
+    Notes
+    -----
+    A type that differs from a known one in few genes is often encoded as the known one, and its p-values are then
+    uniform, too.
+    """
+    check_held_out(model)
+    found = collect(model, lambda cells: surprise(model.module, cells), adata, indices, batch_size)
+    return p_of(model, found)
+
+
+def check_held_out(model: "LatentModel") -> dict[str, np.ndarray]:
+    """What a model remembers of its held-out cells.
+
+    Raises
+    ------
+    ValueError
+        If it remembers none.
+    """
+    if (held_out := model.held_out_) is None:
+        raise ValueError(
+            f"This {type(model).__name__} has no p-values: fewer than {LEAST} cells were held out in training. Train "
+            "it with validation cells, the default, and with this version of mixvi."
+        )
+    return held_out
+
+
+def p_of(model: "LatentModel", found: np.ndarray) -> np.ndarray:
+    """P-values (n,) from the result of `surprise` (n, 2).
+
+    Parameters
+    ----------
+    model
+        The model.
+    found
+        (n, 2) surprise and log library size.
+    """
+    known = check_held_out(model)["surprise"]
+    return outlier_p(*found.T, *known.T)
+
+
+def is_new(p: np.ndarray, fdr: float) -> np.ndarray:
+    """Which cells are like nothing seen, by the procedure of Benjamini and Hochberg.
+
+    Parameters
+    ----------
+    p
+        (n,) p-values.
+    fdr
+        Expected share of known cells among those that are called new.
+
+    Returns
+    -------
+    (n,) whether a cell is new.
+    """
+    check_number("new_at", fdr, above=0, below=1)
+    return false_discovery_control(p) <= fdr
+
+
+def new_groups(latent: np.ndarray, seed: int = 0) -> list[str]:
+    """Names of groups of new cells that are near each other: ``"new 0"``, the largest, ``"new 1"`` and so on.
+
+    Parameters
+    ----------
+    latent
+        (n, d) latent means of the new cells, at least one.
+    seed
+        Seed of Leiden.
+
+    Returns
+    -------
+    (n,) names.
+    """
+    return [f"new {k}" for k in leiden(shared_neighbors(latent), seed=seed)]
+
+
+def predict_set(
+    model: "GMVAE",
+    adata: AnnData | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
+    coverage: float = 0.9,
+    level: float = LEVEL,
+    batch_size: int | None = None,
+) -> pd.DataFrame:
+    """The smallest set of classes, or clusters, that holds the right one with a given probability.
+
+    With labels, the sets are calibrated on held-out labelled cells (split conformal prediction), for each class that
+    has enough of them. The promise holds for cells like those of the training. Without labels, a set holds the
+    likeliest clusters, whose calibrated probabilities sum up to the coverage.
+
+    Parameters
+    ----------
+    adata, indices, batch_size
+        As in `get_latent_representation`.
+    coverage
+        Share of cells whose set is to hold the right class, above 0 and below 1.
+    level
+        Cells with a p-value of `get_outlier_p` below it get an empty set; 0 for none.
+
+    Returns
+    -------
+    Table (n, K) of whether a class or cluster is in the set of a cell.
+
+    Raises
+    ------
+    ValueError
+        If fewer than 20 cells were held out in training, or ``coverage`` and ``level`` leave no room: their sum must be
+        below 1.
+    """
+    check_number("coverage", coverage, above=0, below=1)
+    check_number("level", level, least=0, below=1 - coverage)
+    held_out = check_held_out(model)
+    table = pd.DataFrame(model.predict(adata, indices, soft=True, batch_size=batch_size))
+    p = table.to_numpy()
+    label = held_out.get("label", np.zeros(0))
+    if (label >= 0).sum() >= LEAST:
+        known = label >= 0
+        within = p >= thresholds(held_out["probabilities"][known], label[known], coverage + level)
+    else:
+        order = np.argsort(-p, axis=1)
+        before = np.take_along_axis(p, order, 1).cumsum(1) - np.take_along_axis(p, order, 1)
+        within = np.empty(p.shape, dtype=bool)
+        np.put_along_axis(within, order, before < coverage, 1)
+    within[model.get_outlier_p(adata, indices, batch_size) < level] = False
+    return pd.DataFrame(within, table.index, table.columns)
