@@ -49,7 +49,7 @@ class CellsDataset(Dataset):
         self._columns = {
             key: _column(manager.get_from_registry(key), precise=key == REGISTRY_KEYS.CONT_COVS_KEY).to(device)
             for key in manager.data_registry
-            if key != REGISTRY_KEYS.X_KEY
+            if key not in (REGISTRY_KEYS.X_KEY, REGISTRY_KEYS.MINIFY_TYPE_KEY)
         }
 
     def __getitem__(self, rows: np.ndarray) -> dict[str, Tensor]:

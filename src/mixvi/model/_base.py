@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData, ImplicitModificationWarning
 from scvi.data import AnnDataManager
-from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
+from scvi.model.base import BaseMinifiedModeModelClass, UnsupervisedTrainingMixin
 from torch import Tensor
 
 from mixvi.data import CellsSplitter
-from mixvi.model import annotation, differential, expression, getters, saving, training
+from mixvi.model import annotation, differential, expression, getters, minification, saving, training
 from mixvi.model._arguments import device_of
 from mixvi.model.description import summary
 from mixvi.model.registration import register
@@ -23,7 +23,7 @@ from mixvi.module import Cells, ELBOModule
 from mixvi.train import MixturePhases, MixviPlan
 
 
-class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
+class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
     """Abstract: setup, training, getters and ``annotate`` of every model of the package."""
 
     _ignores: ClassVar[dict[str, str]] = {}  # argument of setup_anndata -> the model that would use it
@@ -191,6 +191,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
     differential_expression = differential.differential_expression
     differential_abundance = differential.differential_abundance
     annotate = annotation.annotate
+    minify_adata = minification.minify_adata  # type: ignore[assignment]  # its model is self
     train = training.train  # type: ignore[assignment]  # its model is self
     save = saving.save
 

@@ -201,7 +201,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
             qz = self.module.encode(cells)
             return torch.cat([qz.loc, self.module.prior.log_responsibilities(qz, cells)], 1)
 
-        found, cells = collect(self, both, adata), self.adata if adata is None else adata
+        found, cells = collect(self, both, adata, minified=True), self.adata if adata is None else adata
         latent, log_r = np.split(found, [-self.module.prior.n_room], axis=1)
         return latent, _predict.cluster_table(self, log_r, cells.obs_names, n_clusters)
 

@@ -27,6 +27,9 @@ from mixvi.data import (
     check_levels,
     check_names,
     check_support,
+    has_values,
+    minified_fields,
+    minified_type,
     stand_in,
 )
 from mixvi.model.registry import conditions_of
@@ -62,7 +65,8 @@ def register(
     Raises
     ------
     ValueError
-        If the model would ignore an argument, or values are missing or impossible.
+        If the model would ignore an argument, values are missing or impossible, or a new model would get minified
+        cells.
     KeyError
         If a layer or column does not exist.
     """
@@ -77,8 +81,14 @@ def register(
             raise ValueError(f"{key}={setup_args[key]!r} is one name; pass a list, [{setup_args[key]!r}].")
         if (keys := setup_args[key]) is not None:  # a list is what any file can hold
             setup_args[key] = sorted(keys) if isinstance(keys, set | frozenset) else list(keys)
+    if source_registry is None and minified_type(adata) is not None:
+        raise ValueError(
+            "The AnnData is minified, so it belongs to the model that minified it; load that one with "
+            f"{cls.__name__}.load(). For a new model, pass the AnnData from before minify_adata()."
+        )
     _check_cells(adata, setup_args, is_new=source_registry is not None)
-    manager = CellsManager(_fields(setup_args), cls._get_setup_method_args(cls=cls, adata=adata, **setup_args))
+    fields = [*_fields(setup_args), *minified_fields(adata)]
+    manager = CellsManager(fields, cls._get_setup_method_args(cls=cls, adata=adata, **setup_args))
     manager.register_fields(adata, source_registry)
     return manager
 
@@ -125,7 +135,7 @@ def _fields(setup_args: dict[str, Any]) -> list[BaseAnnDataField]:
     return fields
 
 
-def registered(model: "LatentModel", adata: AnnData | None) -> CellsManager:
+def registered(model: "LatentModel", adata: AnnData | None, minified: bool = False) -> CellsManager:
     """Manager of the model's own AnnData or of new cells.
 
     Parameters
@@ -134,26 +144,53 @@ def registered(model: "LatentModel", adata: AnnData | None) -> CellsManager:
         The model.
     adata
         New cells, which are not changed; ``None`` is the model's own AnnData.
+    minified
+        Whether cells will do that have a stored posterior, and no values.
 
     Raises
     ------
     ValueError
-        If the model has no AnnData, or its AnnData was changed; if it cannot describe the new cells.
+        If the model has no AnnData, or its AnnData was changed; if it cannot describe the new cells; if they are
+        minified, and their values are needed.
     """
     if adata is None and model.adata is None:
         raise ValueError(f"This {type(model).__name__} was loaded without data; pass adata=.")
+    if not minified:
+        _check_values(model.adata if adata is None else adata)
     if adata is None or adata is model.adata:
         check_unchanged(model)
         model._validate_anndata(model.adata)
         return model.adata_manager
     if not isinstance(adata, AnnData):
         raise TypeError(f"{type(model).__name__} got a {type(adata).__name__} for cells; pass an AnnData.")
+    if minified_type(adata) is not None and model.minified_data_type is None:
+        raise ValueError(
+            f"The cells are minified, and the AnnData of this {type(model).__name__} is not; pass their values."
+        )
     args = model.registry_["setup_args"]
     cells = stand_in(adata, model.get_var_names(), args, NO_LABEL)
     check_levels(cells.obs, {key: levels for key, levels in conditions_of(model.registry_) if levels is not None})
     manager = register(type(model), cells, args, model.registry_)
-    check_support(describe_values(model.registry_, manager), model.likelihood_, LIKELIHOODS[model.likelihood_].support)
+    if has_values(cells):
+        support = describe_values(model.registry_, manager)
+        check_support(support, model.likelihood_, LIKELIHOODS[model.likelihood_].support)
     return manager
+
+
+def check_trainable(model: "LatentModel") -> None:
+    """Raise if the cells of a model are not there to train on, or are minified.
+
+    Raises
+    ------
+    ValueError
+        As in `registered`; or if the cells are minified, and so would keep the posterior from before.
+    """
+    registered(model, None)
+    if minified_type(model.adata) is not None:
+        raise ValueError(
+            "Minified cells store a posterior, which training would not change. Load the model with the AnnData from "
+            "before minify_adata(), and train that."
+        )
 
 
 def hidden_layers(n_latent: int, n_hidden: int, n_layers: int, dropout_rate: float) -> Hidden:
@@ -173,6 +210,15 @@ def hidden_layers(n_latent: int, n_hidden: int, n_layers: int, dropout_rate: flo
         check_whole(name, value, least)
     check_number("dropout_rate", dropout_rate, least=0, below=1)
     return Hidden(n_hidden, n_layers, dropout_rate)
+
+
+def _check_values(adata: AnnData) -> None:
+    if isinstance(adata, AnnData) and not has_values(adata):
+        raise ValueError(
+            "This needs the values of the cells, and minify_adata() has replaced them by the posterior. Load the model "
+            "with the AnnData from before, or keep the values: "
+            "minify_adata('latent_posterior_parameters_with_counts')."
+        )
 
 
 def _warn_of_empty_levels(adata: AnnData, keys: list[str]) -> None:

@@ -53,16 +53,23 @@ class ELBOModule(BaseModuleClass):
         y = nothing
         if self.layout.n_labels:  # the last category is unlabelled and has no column
             y = one_hot_columns(tensors[REGISTRY_KEYS.LABELS_KEY], self.layout.n_labels + 1, nothing)[:, :-1]
+        stored = nothing
+        if REGISTRY_KEYS.LATENT_QZM_KEY in tensors:  # minified cells
+            stored = torch.cat([tensors[REGISTRY_KEYS.LATENT_QZM_KEY], tensors[REGISTRY_KEYS.LATENT_QZV_KEY].sqrt()], 1)
+            library = tensors[REGISTRY_KEYS.OBSERVED_LIB_SIZE] if library is None else library
         return Cells(
             x=x,
             seen=self.likelihood.prepare(x),
             library=totals(x) if library is None else library.to(x.dtype),
             c=torch.cat(conditions, dim=-1),
             y=y,
+            stored=stored,
         )
 
     def encode(self, cells: Cells) -> Posterior:
-        """q(z | x, c): loc and scale (n, d)."""
+        """q(z | x, c): loc and scale (n, d), as stored if the cells are minified."""
+        if cells.stored.shape[-1]:
+            return self.encoder.restored(*cells.stored.chunk(2, -1))
         return self.encoder(cells.seen, cells.c)
 
     def decode(self, z: Tensor, cells: Cells) -> Distribution:

@@ -38,6 +38,7 @@ class Cells(NamedTuple):
     library: Tensor  # (n, 1) library size: total count, or the registered size factor
     c: Tensor  # (n, q) one-hot batch and covariates, then standardised continuous covariates; q >= 0
     y: Tensor  # (n, l) one-hot label; zeros if the cell is unlabelled; l >= 0
+    stored: Tensor  # (n, 2 d) mean and scale of q(z | x, c) of minified cells; (n, 0) of others
 
     @property
     def label(self) -> Tensor:
