@@ -11,7 +11,7 @@ from mixvi.data._columns import (
     stand_in,
 )
 from mixvi.data._fingerprint import fingerprint, same_values
-from mixvi.data._labels import LabelsField
+from mixvi.data._labels import LabelsField, UnusedField
 from mixvi.data._loader import CellsDataset, CellsSplitter
 from mixvi.data._manager import CellsManager
 from mixvi.data._minified import (
@@ -34,6 +34,7 @@ from mixvi.data._zarr import from_zarr
 __all__ = [
     "MEAN",
     "TOTAL",
+    "UnusedField",
     "VARIANCE",
     "WITHOUT_VALUES",
     "WITH_VALUES",

@@ -234,5 +234,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
 
     def _classes(self) -> list[str]:
         """Names of the labelled classes."""
-        labels = self.registry_["field_registries"].get(REGISTRY_KEYS.LABELS_KEY)
-        return [] if labels is None else [str(name) for name in labels["state_registry"]["categorical_mapping"][:-1]]
+        if self.registry_["setup_args"]["labels_key"] is None:
+            return []
+        labels = self.registry_["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
+        return [str(name) for name in labels["categorical_mapping"][:-1]]

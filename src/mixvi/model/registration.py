@@ -21,6 +21,7 @@ from mixvi._warnings import warn
 from mixvi.data import (
     CellsManager,
     LabelsField,
+    UnusedField,
     check_columns,
     check_dtype,
     check_layer,
@@ -118,21 +119,23 @@ def _check_cells(adata: AnnData, setup_args: dict[str, Any], is_new: bool) -> No
 
 def _fields(setup_args: dict[str, Any]) -> list[BaseAnnDataField]:
     """What scvi-tools is to register."""
-    layer, batch, labels, no_label, size_factor = (
-        setup_args[key] for key in ("layer", "batch_key", "labels_key", "unlabeled_category", "size_factor_key")
-    )
-    fields = [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False)]
-    if batch is not None:
-        fields.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch))
-    if labels is not None:
-        fields.append(LabelsField(REGISTRY_KEYS.LABELS_KEY, labels, NO_LABEL if no_label is None else no_label))
-    if size_factor is not None:
-        fields.append(NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor))
-    if categorical := setup_args["categorical_covariate_keys"]:
-        fields.append(CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical))
-    if continuous := setup_args["continuous_covariate_keys"]:
-        fields.append(NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous))
-    return fields
+    layer, batch, labels, no_label, size_factor, categorical, continuous = (
+        setup_args[key]
+        for key in (
+            "layer", "batch_key", "labels_key", "unlabeled_category", "size_factor_key",
+            "categorical_covariate_keys", "continuous_covariate_keys",
+        )
+    )  # fmt: skip
+    no_label = NO_LABEL if no_label is None else no_label
+    batches, classes = REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY
+    return [  # those of SCVI, as other tools of scvi-tools look for them; without a name they are empty
+        LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
+        UnusedField(batches) if batch is None else CategoricalObsField(batches, batch),
+        UnusedField(classes) if labels is None else LabelsField(classes, labels, no_label),
+        NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor, required=False),
+        CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical),
+        NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous),
+    ]
 
 
 def registered(model: "LatentModel", adata: AnnData | None, minified: bool = False) -> CellsManager:

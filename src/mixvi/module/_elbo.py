@@ -32,6 +32,7 @@ class ELBOModule(BaseModuleClass):
     """Base class with the bound. The classes of the models add the three parts."""
 
     prior: Prior
+    use_observed_lib_size = True  # for scvi-tools, which looks for it
 
     def __init__(self, layout: Layout, encoder: Encoder, prior: Prior, likelihood: Likelihood):
         super().__init__()
