@@ -5,6 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
+from anndata.experimental import AnnCollection
+from scvi.dataloaders import CollectionAdapter
 from sklearn.metrics import roc_auc_score
 
 import mixvi
@@ -151,3 +153,10 @@ def test_solo_finds_doublets(rng):
     solo = scvi.external.SOLO.from_scvi_model(model)
     solo.train(20, enable_progress_bar=False, accelerator="cpu")
     assert roc_auc_score(np.arange(200 + len(pairs)) >= 200, solo.predict()["doublet"]) > 0.9
+
+
+def test_a_collection_is_no_anndata(counts):
+    collection = CollectionAdapter(AnnCollection({"a": counts, "b": counts.copy()}, label="batch"))
+    assert isinstance(collection, ad.AnnData)  # as it says of itself
+    with pytest.raises(TypeError, match="got CollectionAdapter, not an AnnData.*join several by anndata.concat or"):
+        mixvi.CVAE.setup_anndata(collection, batch_key="batch")

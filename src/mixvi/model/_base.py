@@ -73,8 +73,11 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
         KeyError
             If a layer or column does not exist.
         """
-        if not isinstance(adata, AnnData):
-            raise TypeError(f"setup_anndata got {type(adata).__name__}, not an AnnData; read files with anndata first.")
+        if not issubclass(type(adata), AnnData):  # scvi-tools' adapter of an AnnCollection says that it is an instance
+            raise TypeError(
+                f"setup_anndata got {type(adata).__name__}, not an AnnData; read files with anndata, and join several by "
+                "anndata.concat, or by mixvi.data.from_zarr if they are zarr stores."
+            )
         setup_args = {key: value for key, value in locals().items() if key not in ("cls", "adata", "source_registry")}
         if adata.is_view:
             with warnings.catch_warnings():

@@ -128,13 +128,13 @@ def differential_abundance(
 
     Raises
     ------
-    ValueError
+    KeyError
         If there is no such column.
     """
     cells = registered(model, adata, minified=True).adata
     some = cells if adata_sub is None else registered(model, adata_sub, minified=True).adata
     if sample_key is None or sample_key not in cells.obs:
-        raise ValueError(f"sample_key={sample_key!r}; it must be a column of .obs, which has {list(cells.obs)}.")
+        raise KeyError(f"sample_key={sample_key!r}; it must be a column of .obs, which has {list(cells.obs)}.")
     z = torch.as_tensor(model.get_latent_representation(adata_sub if adata_sub is not None else adata))
     log_p = {}
     for sample in cells.obs[sample_key].unique():
