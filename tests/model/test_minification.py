@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
-from scipy.sparse import issparse
+from scipy.sparse import csr_matrix, issparse
 
 import mixvi
 from tests.model.helpers import MODELS, QUICK, fitted
@@ -225,3 +225,17 @@ def test_a_stored_posterior_that_changes_is_noticed(counts):
     model.adata.obsm["mixvi_latent_qzm"] = model.adata.obsm["mixvi_latent_qzm"][::-1].copy()
     with pytest.raises(ValueError, match="values of this VAE's AnnData changed"):
         model.get_reconstruction()
+
+
+@pytest.mark.parametrize("store", ["h5ad", "zarr"])
+def test_cells_in_a_file(store, counts, tmp_path):
+    counts.X, path = csr_matrix(counts.X), tmp_path / f"cells.{store}"
+    getattr(counts, f"write_{store}")(path)
+    adata = mixvi.data.from_zarr(path) if store == "zarr" else ad.read_h5ad(path, backed="r")
+    model = fitted("VAE", adata)
+    before = model.get_reconstruction()
+    for kind in (WITH_COUNTS, "latent_posterior_parameters"):
+        model.minify_adata(kind)
+        np.testing.assert_array_equal(model.get_reconstruction(), before)
+        assert model.minified_data_type == kind
+    np.testing.assert_array_equal(model.adata.obs["observed_lib_size"], np.asarray(counts.X.sum(1)).ravel())

@@ -75,8 +75,8 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
         """
         if not issubclass(type(adata), AnnData):  # scvi-tools' adapter of an AnnCollection says that it is an instance
             raise TypeError(
-                f"setup_anndata got {type(adata).__name__}, not an AnnData; read files with anndata, and join several by "
-                "anndata.concat, or by mixvi.data.from_zarr if they are zarr stores."
+                f"setup_anndata got {type(adata).__name__}, not an AnnData; read files with anndata, and join several "
+                "by anndata.concat, or by mixvi.data.from_zarr if they are zarr stores."
             )
         setup_args = {key: value for key, value in locals().items() if key not in ("cls", "adata", "source_registry")}
         if adata.is_view:
