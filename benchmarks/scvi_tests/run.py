@@ -36,7 +36,7 @@ REASONS = {  # found in the name of a test or in its error, from the first to th
     "the pickled format": ("pre_logits_fix", "UnpicklingError", "model_params.pt", "test_saving_and_loading"),
     "a model without an AnnData, on a data module": ("no_anndata",),
     "`size_factor_key` or `get_normalized_expression` where the likelihood is not of counts": ("likelihood='normal'",),
-    "samples for importance weights in several passes": ("n_mc_samples_per_pass",),
+    "`importance_weighting_kwargs` of differential expression": ("argument 'n_mc_samples'",),
     "a last minibatch of one cell, which is an error in scvi-tools": ("n_obs_error",),
     "`indices=[]`, which is all cells in scvi-tools": ("indices has shape (0,)",),
     "an AnnCollection": ("test_anncollection",),
