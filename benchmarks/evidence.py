@@ -64,7 +64,7 @@ def build(grey):
 def as_cells(grey, generator=None):
     """Images, binarised by a throw for each pixel."""
     x = (torch.rand(grey.shape, generator=generator, device=grey.device) < grey).float()
-    return Cells(x=x, seen=x, library=x[:, :1], c=x[:, :0], y=x[:, :0])
+    return Cells(x=x, seen=x, library=x[:, :1], c=x[:, :0], y=x[:, :0], stored=x[:, :0])
 
 
 @torch.no_grad()

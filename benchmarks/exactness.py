@@ -35,7 +35,7 @@ def spectral_data():
 
 
 def as_cells(x, c=None):
-    return Cells(x=x, seen=x, library=x[:, :1], c=x[:, :0] if c is None else c, y=x[:, :0])
+    return Cells(x=x, seen=x, library=x[:, :1], c=x[:, :0] if c is None else c, y=x[:, :0], stored=x[:, :0])
 
 
 def fitted(module, cells, **settings):

@@ -38,7 +38,9 @@ def spectral_data(seed=0):
 
 
 def as_cells(x, c=None, y=None):
-    return Cells(x=x, seen=x, library=x.sum(-1, keepdim=True), c=x[:, :0] if c is None else c, y=x[:, :0])
+    return Cells(
+        x=x, seen=x, library=x.sum(-1, keepdim=True), c=x[:, :0] if c is None else c, y=x[:, :0], stored=x[:, :0]
+    )
 
 
 def fit(module, cells, **settings):

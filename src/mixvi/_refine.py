@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mixvi._warnings import warn
 from mixvi.data import CellsDataset, annotation_keys, as_positions
 from mixvi.model import AE, CVAE, VAE
+from mixvi.model.registration import check_trainable
 from mixvi.module.cells import Cells
 
 N_STARTS = 20  # starts of k-means, as in the paper
@@ -206,6 +207,7 @@ def refine(
             f"gamma={gamma}, max_epochs={max_epochs}, update_interval={update_interval}, lr={lr}, "
             f"batch_size={batch_size}: gamma must be 0 or more, lr above 0, batch_size 2 or more, the others 1 or more."
         )
+    check_trainable(model)
     refined = copy.copy(model)
     refined.history_ = dict(model.history_)
     refined.module = copy.deepcopy(model.module)

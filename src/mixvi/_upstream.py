@@ -2,6 +2,9 @@
 
 from typing import Any
 
+# Key of .uns that marks minified cells. scvi-tools 1.5 has it in a private module only, and models look for it there.
+MINIFY_TYPE = "_scvi_adata_minify_type"
+
 
 def restart_epoch(checkpoint: dict[str, Any]) -> None:
     """Make a checkpoint that was taken at the start of an epoch begin this epoch.

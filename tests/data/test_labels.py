@@ -4,8 +4,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scvi.data.fields import CategoricalObsField
 
-from mixvi.data import LabelsField
+from mixvi.data import LabelsField, UnusedField
 
 
 def of(values):
@@ -55,3 +56,15 @@ def test_other_cells_get_the_codes_of_the_first():
 def test_a_column_that_is_not_there_is_an_error():
     with pytest.raises(KeyError, match="kind"):
         LabelsField("labels", "kind", "?").register_field(of(["a"]))
+
+
+def test_a_column_without_a_use_is_one_category():
+    """The registry has what `scvi.model.SCVI` registers without batches."""
+    ours, theirs = of(["a", "b"] * 3), of(["a", "b"] * 3)
+    state = UnusedField("batch").register_field(ours)
+    expected = CategoricalObsField("batch", None).register_field(theirs)
+    assert {key: list(value) for key, value in state.items()} == {key: list(value) for key, value in expected.items()}
+    pd.testing.assert_series_equal(ours.obs["_scvi_batch"], theirs.obs["_scvi_batch"])
+    one = of(["a"])  # scvi-tools warns of so few
+    assert UnusedField("batch").transfer_field(state, one) == state
+    assert one.obs["_scvi_batch"].tolist() == [0]

@@ -42,6 +42,15 @@ def test_blocks_are_whole_minibatches_and_stay_small(counts):
     assert dataset.block_size(128) == 1_536
 
 
+def test_columns_without_a_use_are_not_read(counts):
+    GMVAE.setup_anndata(counts)
+    manager = GMVAE(counts).adata_manager
+    assert {"_scvi_batch", "_scvi_labels"} <= set(counts.obs)
+    dataset = CellsDataset(manager, torch.device("cpu"), True)
+    assert dataset.n_levels == 0
+    assert set(dataset[np.arange(3)]) == {"X", "ind_x"}
+
+
 def test_what_fits_is_resident(counts, monkeypatch):
     GMVAE.setup_anndata(counts)
     manager, cpu = GMVAE(counts).adata_manager, torch.device("cpu")

@@ -82,5 +82,6 @@ def test_cells_are_dense_in_their_own_sample(planted):
     assert (table.idxmax(1) == planted.adata.obs["group"]).mean() > 0.95
     some = planted.differential_abundance(adata_sub=planted.adata[:10].copy(), sample_key="group")
     assert some.shape == (10, 2)
-    with pytest.raises(ValueError, match="sample_key='donor'; it must be a column of .obs"):
-        planted.differential_abundance(sample_key="donor")
+    for key in ("donor", None):
+        with pytest.raises(KeyError, match=f"sample_key={key!r}; it must be a column of .obs"):
+            planted.differential_abundance(sample_key=key)

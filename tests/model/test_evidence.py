@@ -81,3 +81,15 @@ def test_marginal_ll_is_the_evidence_under_another_name(counts):
     np.testing.assert_array_equal(model.get_marginal_ll(n_mc_samples=50, return_mean=False), value)
     assert model.get_marginal_ll(n_mc_samples=50).ndim == 0
     assert model.get_marginal_ll(n_mc_samples=50) == pytest.approx(value.mean(), rel=1e-2)
+
+
+def test_draws_per_pass_change_nothing(counts):
+    model = fitted("VAE", counts)
+    found = []
+    for per_pass in (None, 2, 100):
+        scvi.settings.seed = 1
+        found.append(model.get_marginal_ll(n_mc_samples=6, n_mc_samples_per_pass=per_pass, return_mean=False))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    with pytest.raises(ValueError, match="n_mc_samples_per_pass=0; it must be"):
+        model.get_marginal_ll(n_mc_samples_per_pass=0)

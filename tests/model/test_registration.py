@@ -1,10 +1,16 @@
 """What ``setup_anndata`` takes, and what new cells must have."""
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scvi
+from anndata.experimental import AnnCollection
+from scvi.dataloaders import CollectionAdapter
+from sklearn.metrics import roc_auc_score
 
 import mixvi
+from mixvi import datasets
 from mixvi._warnings import MixviWarning
 from tests.model.helpers import MODELS, QUICK, build, fitted
 
@@ -123,3 +129,34 @@ def test_lists_of_columns_of_any_kind_survive_files(blobs, tmp_path, kind):
     blobs.write_h5ad(tmp_path / "cells.h5ad")
     blobs.write_zarr(tmp_path / "cells.zarr")
     model.save(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["VAE", "GMVAE"])
+def test_the_registry_has_the_keys_of_scvi(name, counts):
+    model, other = build(name, counts), counts.copy()
+    scvi.model.SCVI.setup_anndata(other)
+    theirs = scvi.model.SCVI(other, n_hidden=4).adata_manager
+    for key in ("batch", "labels", "extra_categorical_covs", "extra_continuous_covs"):
+        ours, expected = (m.get_state_registry(key).to_dict() for m in (model.adata_manager, theirs))
+        assert {k: list(v) for k, v in ours.items()} == {k: list(v) for k, v in expected.items()}
+    assert model.summary_stats == theirs.summary_stats
+    assert not model.conditions
+
+
+def test_solo_finds_doublets(rng):
+    """A tool of scvi-tools that reads batch and labels in the registry, and asks the model for latents of new cells."""
+    cells = datasets.blobs(200, 30, n_clusters=3, kind="count")
+    first, second = rng.permutation(200)[:120].reshape(2, 60)
+    differ = cells.obs["cluster"].to_numpy()[first] != cells.obs["cluster"].to_numpy()[second]
+    pairs = cells.X[first[differ]] + cells.X[second[differ]]
+    model = fitted("VAE", ad.AnnData(np.vstack([cells.X, pairs])), train={"max_epochs": 40})
+    solo = scvi.external.SOLO.from_scvi_model(model)
+    solo.train(20, enable_progress_bar=False, accelerator="cpu")
+    assert roc_auc_score(np.arange(200 + len(pairs)) >= 200, solo.predict()["doublet"]) > 0.9
+
+
+def test_a_collection_is_no_anndata(counts):
+    collection = CollectionAdapter(AnnCollection({"a": counts, "b": counts.copy()}, label="batch"))
+    assert isinstance(collection, ad.AnnData)  # as it says of itself
+    with pytest.raises(TypeError, match="got CollectionAdapter, not an AnnData.*join several by anndata.concat or"):
+        mixvi.CVAE.setup_anndata(collection, batch_key="batch")

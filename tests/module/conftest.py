@@ -31,4 +31,4 @@ def qz():
 def cells():
     x = torch.rand(monte_carlo.N, monte_carlo.G).double()
     c = torch.randn(monte_carlo.N, monte_carlo.Q).double()
-    return Cells(x=x, seen=x, library=x[:, :1], c=c, y=x[:, :0])
+    return Cells(x=x, seen=x, library=x[:, :1], c=c, y=x[:, :0], stored=x[:, :0])

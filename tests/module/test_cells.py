@@ -29,8 +29,10 @@ def test_parts_are_the_cells_in_order(cells):
 
 def test_filled_matrices_are_dense_and_one_matrix_stays_one(cells):
     x = cells.x.round().to_sparse_csr()
-    filled = Cells(x=x, seen=x, library=cells.library, c=cells.c, y=cells.y).filled()
+    filled = Cells(x=x, seen=x, library=cells.library, c=cells.c, y=cells.y, stored=cells.stored).filled()
     assert filled.seen is filled.x
     torch.testing.assert_close(filled.x, cells.x.round())
-    filled = Cells(x=x, seen=cells.seen.to_sparse_csr(), library=cells.library, c=cells.c, y=cells.y).filled()
+    filled = Cells(
+        x=x, seen=cells.seen.to_sparse_csr(), library=cells.library, c=cells.c, y=cells.y, stored=cells.stored
+    ).filled()
     torch.testing.assert_close(filled.seen, cells.seen)

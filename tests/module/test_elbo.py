@@ -5,7 +5,7 @@ import pytest
 import torch
 from scvi import REGISTRY_KEYS
 
-from mixvi.module import Cells, CVAEModule, GMVAEModule, Layout, VAEModule
+from mixvi.module import AEModule, Cells, CVAEModule, GMVAEModule, Layout, VAEModule
 from mixvi.module.likelihoods import NegativeBinomial, Normal
 from mixvi.module.nets import Hidden
 from tests.module.bounds import HIDDEN, D, G, N, negative_elbo, ready
@@ -36,6 +36,25 @@ def test_a_size_factor_replaces_the_total(tensors):
     tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY] = torch.rand(N, 1)
     cells = ready(VAEModule(Layout(G, size_factor=True), NegativeBinomial, D, HIDDEN)).read(tensors)
     torch.testing.assert_close(cells.library, tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY].double())
+
+
+@pytest.mark.parametrize("cls", [AEModule, VAEModule])
+def test_minified_cells_have_the_posterior_that_was_stored(tensors, cls):
+    """The encoder sees zeros then, so all but the stored moments and the total is unknown."""
+    module = ready(cls(Layout(G), NegativeBinomial, D, HIDDEN))
+    cells = module.read(tensors)
+    assert cells.stored.shape == (N, 0)
+    qz, x = module.encode(cells), tensors[REGISTRY_KEYS.X_KEY]
+    small = module.read({
+        REGISTRY_KEYS.X_KEY: torch.zeros_like(x),
+        REGISTRY_KEYS.LATENT_QZM_KEY: qz.loc, REGISTRY_KEYS.LATENT_QZV_KEY: qz.scale**2,
+        REGISTRY_KEYS.OBSERVED_LIB_SIZE: x.sum(1, keepdim=True),
+    })  # fmt: skip
+    again = module.encode(small)
+    assert type(again) is type(qz)
+    torch.testing.assert_close(again.loc, qz.loc)
+    torch.testing.assert_close(again.scale, qz.scale)
+    torch.testing.assert_close(module.decode(again.loc, small).mean, module.decode(qz.loc, cells).mean)
 
 
 def test_weight_scales_annealed_terms_only(tensors):
@@ -141,7 +160,7 @@ def test_one_importance_sample_is_the_elbo_on_average(tensors):
 def test_exact_expectation_of_a_linear_decoder_is_the_mean_over_samples():
     module = ready(VAEModule(Layout(G, n_continuous=2), Normal, D, Hidden(n_layers=0)))
     x = torch.randn(N, G).double()
-    cells = Cells(x=x, seen=x, library=x[:, :1], c=torch.randn(N, 2).double(), y=x[:, :0])
+    cells = Cells(x=x, seen=x, library=x[:, :1], c=torch.randn(N, 2).double(), y=x[:, :0], stored=x[:, :0])
     qz = module.encode(cells)
     z = qz.sample((20_000,))
     sampled = module.decode(z, cells).log_prob(x).sum(-1)  # (s, n)

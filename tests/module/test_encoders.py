@@ -1,5 +1,6 @@
 """What an encoder says of a cell."""
 
+import pytest
 import torch
 
 from mixvi.module.encoders import SCALE_FLOOR, Delta, DeltaEncoder, NormalEncoder
@@ -22,6 +23,14 @@ def test_encoders_see_the_conditions():
         encoder = cls(6, 2, 3, Hidden(8, 2, 0.0)).eval()
         assert encoder(x, c).loc.shape == (4, 3)
         assert not torch.allclose(encoder(x, c).loc, encoder(x, c + 1).loc)
+
+
+@pytest.mark.parametrize("cls", [DeltaEncoder, NormalEncoder])
+def test_a_posterior_is_made_again_from_its_moments(cls):
+    qz = cls(6, 2, 3, Hidden(8)).eval()(torch.randn(4, 6), torch.randn(4, 2))
+    again = cls.restored(qz.loc, qz.scale)
+    assert type(again) is type(qz)
+    torch.testing.assert_close((again.loc, again.scale), (qz.loc, qz.scale))
 
 
 def test_the_scale_of_a_posterior_stays_above_its_floor():

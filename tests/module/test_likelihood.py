@@ -35,7 +35,7 @@ def test_a_condition_more_moves_the_mean_by_its_effect(name):
     part.add_effects(mean, effects, c_mean)
     x = torch.ones(q + 1, g).double()
     c = c_mean + torch.cat([torch.zeros(1, q), torch.eye(q)]).double()
-    cells = Cells(x=x, seen=x, library=torch.full((q + 1, 1), 40.0).double(), c=c, y=x[:, :0])
+    cells = Cells(x=x, seen=x, library=torch.full((q + 1, 1), 40.0).double(), c=c, y=x[:, :0], stored=x[:, :0])
     z = torch.randn(q + 1, 3).double()
     expected = mean + torch.cat([torch.zeros(1, g), effects])
     torch.testing.assert_close(part.head(part.trunk(z, c)), part.link(expected))
@@ -48,6 +48,8 @@ def test_a_condition_more_moves_the_mean_by_its_effect(name):
 
 def test_counts_are_compared_as_shares():
     x = torch.tensor([[1.0, 3.0], [0.0, 5.0]])
-    cells = Cells(x=x.to_sparse_csr(), seen=x, library=torch.tensor([[4.0], [10.0]]), c=x[:, :0], y=x[:, :0])
+    cells = Cells(
+        x=x.to_sparse_csr(), seen=x, library=torch.tensor([[4.0], [10.0]]), c=x[:, :0], y=x[:, :0], stored=x[:, :0]
+    )
     torch.testing.assert_close(LIKELIHOODS["nb"].scaled(cells), torch.tensor([[0.25, 0.75], [0.0, 0.5]]))
     torch.testing.assert_close(LIKELIHOODS["normal"].scaled(cells), x)

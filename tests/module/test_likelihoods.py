@@ -28,7 +28,7 @@ def make(likelihood, **kwargs):
 
 def cells(x):
     x = torch.as_tensor(np.asarray(x), dtype=torch.float64)
-    return Cells(x=x, seen=x, library=torch.full((N, 1), 40.0).double(), c=x[:, :0], y=x[:, :0])
+    return Cells(x=x, seen=x, library=torch.full((N, 1), 40.0).double(), c=x[:, :0], y=x[:, :0], stored=x[:, :0])
 
 
 def mean_of_counts(part, z):

@@ -91,7 +91,14 @@ def test_a_compiled_step_draws_several_samples(counts):
 
 def test_parts_of_a_block_are_dense_and_whole_minibatches(monkeypatch):
     x = torch.poisson(torch.rand(23, 6))
-    cells = Cells(x=x.to_sparse_csr(), seen=x.to_sparse_csr(), library=x.sum(1, keepdim=True), c=x[:, :2], y=x[:, :0])
+    cells = Cells(
+        x=x.to_sparse_csr(),
+        seen=x.to_sparse_csr(),
+        library=x.sum(1, keepdim=True),
+        c=x[:, :2],
+        y=x[:, :0],
+        stored=x[:, :0],
+    )
     block = Guided(cells, torch.rand(23, 3))
     monkeypatch.setattr(_compiled, "MAX_FILLED", 2 * 5 * 6 + 1)  # of two minibatches of 5
     parts = list(_compiled.filled(block, batch_size=5))

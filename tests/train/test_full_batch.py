@@ -20,7 +20,7 @@ def cells():
     """Correlated genes of different scale, far from 0, and two conditions."""
     x = torch.randn(N, G).double() @ torch.randn(G, G).double() * torch.logspace(-2, 2, G) + 100
     c = torch.nn.functional.one_hot(torch.arange(N) % 2, 2).double()
-    return Cells(x=x, seen=x, library=x[:, :1], c=c, y=x[:, :0])
+    return Cells(x=x, seen=x, library=x[:, :1], c=c, y=x[:, :0], stored=x[:, :0])
 
 
 def elbo(module, cells):

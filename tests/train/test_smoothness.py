@@ -27,7 +27,7 @@ def module():
 @pytest.fixture
 def cells():
     x = torch.poisson(3 * torch.rand(N, G)).double()
-    return Cells(x=x, seen=x.log1p(), library=x.sum(1, keepdim=True), c=x[:, :0], y=x[:, :0])
+    return Cells(x=x, seen=x.log1p(), library=x.sum(1, keepdim=True), c=x[:, :0], y=x[:, :0], stored=x[:, :0])
 
 
 def test_the_worst_change_is_worse_than_any_at_random(module, cells):

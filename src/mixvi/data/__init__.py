@@ -12,9 +12,21 @@ from mixvi.data._columns import (
 )
 from mixvi.data._fingerprint import fingerprint, same_values
 from mixvi.data._genes import Aligned, align_genes
-from mixvi.data._labels import LabelsField
+from mixvi.data._labels import LabelsField, UnusedField
 from mixvi.data._loader import CellsDataset, CellsSplitter
 from mixvi.data._manager import CellsManager
+from mixvi.data._minified import (
+    MEAN,
+    TOTAL,
+    VARIANCE,
+    WITH_VALUES,
+    WITHOUT_VALUES,
+    copy_posterior,
+    has_values,
+    minified_copy,
+    minified_fields,
+    minified_type,
+)
 from mixvi.data._support import Find, Support, check_dtype, check_support, choose_likelihood, describe
 from mixvi.data._to_disk import check_target, write_blocks
 from mixvi.data._to_zarr import to_zarr
@@ -22,6 +34,12 @@ from mixvi.data._zarr import from_zarr
 
 __all__ = [
     "Aligned",
+    "MEAN",
+    "TOTAL",
+    "UnusedField",
+    "VARIANCE",
+    "WITHOUT_VALUES",
+    "WITH_VALUES",
     "CellsDataset",
     "CellsManager",
     "CellsSplitter",
@@ -41,10 +59,15 @@ __all__ = [
     "check_support",
     "check_target",
     "choose_likelihood",
+    "copy_posterior",
     "describe",
     "file_names",
     "fingerprint",
     "from_zarr",
+    "has_values",
+    "minified_copy",
+    "minified_fields",
+    "minified_type",
     "own_columns",
     "own_keys",
     "same_values",

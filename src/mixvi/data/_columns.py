@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from mixvi.data._minified import copy_posterior
 from mixvi.data._support import LARGEST
 
 
@@ -205,12 +206,14 @@ def stand_in(adata: AnnData, var_names: np.ndarray, setup_args: Mapping[str, Any
         unlabeled = setup_args["unlabeled_category"]
         obs[label] = no_label if unlabeled is None else unlabeled
     matrix = adata.X if layer is None else adata.layers[layer]
-    return ad.AnnData(
+    cells = ad.AnnData(
         matrix if layer is None else None,
         obs=obs,
         var=pd.DataFrame(index=adata.var_names),
         layers=None if layer is None else {layer: matrix},
     )
+    copy_posterior(adata, cells)
+    return cells
 
 
 def as_positions(indices: Sequence[int] | np.ndarray | None, n: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Labels as a field of scvi-tools' registry. The unlabelled category is always the last."""
+"""Fields of scvi-tools' registry: labels, of which the unlabelled category is the last, and columns without a use."""
 
 import numpy as np
 import pandas as pd
@@ -66,3 +66,36 @@ class LabelsField(CategoricalObsField):
         adata.obs[self.attr_key] = pd.Categorical(self._names(adata), categories=names).codes.astype(np.int64)
         mapping = np.array(names, dtype=object)
         return {self.CATEGORICAL_MAPPING_KEY: mapping, self.ORIGINAL_ATTR_KEY: self._original_attr_key}
+
+
+class UnusedField(CategoricalObsField):
+    """Batches or labels of a model that uses none: one category for all cells, as `scvi.model.SCVI` has it.
+
+    Tools of scvi-tools look for it in the registry. No model reads it.
+
+    Parameters
+    ----------
+    registry_key
+        Name in the registry, such as ``scvi.REGISTRY_KEYS.BATCH_KEY``.
+    """
+
+    def __init__(self, registry_key: str):
+        super().__init__(registry_key, None)
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Write zeros."""
+        self._original_attr_key = self.attr_key
+        adata.obs[self.attr_key] = np.zeros(adata.n_obs, np.int8)
+        return {self.CATEGORICAL_MAPPING_KEY: np.zeros(1, np.int64), self.ORIGINAL_ATTR_KEY: self.attr_key}
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
+        """Write zeros to another AnnData.
+
+        Parameters
+        ----------
+        state_registry, **kwargs
+            Not used; scvi-tools passes them.
+        adata_target
+            AnnData to write to.
+        """
+        return self.register_field(adata_target)

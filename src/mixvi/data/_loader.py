@@ -12,6 +12,7 @@ from scvi.dataloaders import DataSplitter
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mixvi.data._labels import UnusedField
 from mixvi.data._matrix import DeviceMatrix, HostMatrix, n_bytes
 from mixvi.data._sampler import BlockSampler, Shuffled
 from mixvi.data._zarr import ZarrMatrix
@@ -43,13 +44,15 @@ class CellsDataset(Dataset):
         self.density, self.n_genes, self.is_backed = matrix.density, matrix.n_genes, matrix.is_backed
         self.n_bytes = n_bytes(matrix)
         in_covariates = manager.get_state_registry(CAT).n_cats_per_key if CAT in manager.data_registry else ()
-        self.n_levels = sum(in_covariates) + sum(manager.summary_stats.get(name, 0) for name in ("n_batch", "n_labels"))
+        unused = {field.registry_key for field in manager.fields if isinstance(field, UnusedField)}
+        used = {REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY} - unused
+        self.n_levels = sum(in_covariates) + sum(manager.summary_stats.get(f"n_{name}", 0) for name in used)
         self.device = device
         self._matrix = DeviceMatrix(matrix, device) if resident and device.type != "cpu" else matrix
         self._columns = {
             key: _column(manager.get_from_registry(key), precise=key == REGISTRY_KEYS.CONT_COVS_KEY).to(device)
             for key in manager.data_registry
-            if key != REGISTRY_KEYS.X_KEY
+            if key not in {REGISTRY_KEYS.X_KEY, REGISTRY_KEYS.MINIFY_TYPE_KEY, *unused}
         }
 
     def __getitem__(self, rows: np.ndarray) -> dict[str, Tensor]:

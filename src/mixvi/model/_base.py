@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData, ImplicitModificationWarning
 from scvi.data import AnnDataManager
-from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
+from scvi.model.base import BaseMinifiedModeModelClass, UnsupervisedTrainingMixin
 from torch import Tensor
 
 from mixvi.data import CellsSplitter
-from mixvi.model import annotation, differential, expression, getters, query, saving, training
+from mixvi.model import annotation, differential, expression, getters, minification, query, saving, training
 from mixvi.model._arguments import device_of
 from mixvi.model.description import summary
 from mixvi.model.registration import register
@@ -31,7 +31,7 @@ class Encoded(NamedTuple):
     surprise: np.ndarray | None = None  # (n, 2) from `surprise`; None without clusters
 
 
-class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
+class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
     """Abstract: setup, training, getters and ``annotate`` of every model of the package."""
 
     _ignores: ClassVar[dict[str, str]] = {}  # argument of setup_anndata -> the model that would use it
@@ -84,8 +84,11 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
         KeyError
             If a layer or column does not exist.
         """
-        if not isinstance(adata, AnnData):
-            raise TypeError(f"setup_anndata got {type(adata).__name__}, not an AnnData; read files with anndata first.")
+        if not issubclass(type(adata), AnnData):  # scvi-tools' adapter of an AnnCollection says that it is an instance
+            raise TypeError(
+                f"setup_anndata got {type(adata).__name__}, not an AnnData; read files with anndata, and join several "
+                "by anndata.concat, or by mixvi.data.from_zarr if they are zarr stores."
+            )
         setup_args = {key: value for key, value in locals().items() if key not in ("cls", "adata", "source_registry")}
         if adata.is_view:
             with warnings.catch_warnings():
@@ -205,6 +208,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
     map = query.map_cells
     load_query_data = classmethod(query.load_query_data)
     prepare_query_anndata = classmethod(query.prepare_query_anndata)
+    minify_adata = minification.minify_adata  # type: ignore[assignment]  # its model is self
     train = training.train  # type: ignore[assignment]  # its model is self
     save = saving.save
 

@@ -79,7 +79,7 @@ class ConditionalMixin(Mixin):
         if condition is None:
             raise ValueError(f"condition is missing; the model is conditioned on {list(self.conditions)}.")
         changes, put = named(self, condition), under(self, condition)
-        registered(self, adata)
+        registered(self, adata, minified=give_mean)
         cells = self.adata if adata is None else adata
         rows = as_positions(indices, cells.n_obs)
         if from_ is not None:
@@ -99,7 +99,7 @@ class ConditionalMixin(Mixin):
         with torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
-            found = collect(self, predict, adata, rows, batch_size)
+            found = collect(self, predict, adata, rows, batch_size, minified=give_mean)
         d = found.shape[1] - cells.n_vars
         obs, layer = own_columns(cells, rows), self.registry_["setup_args"]["layer"]
         for key, value in changes.items():

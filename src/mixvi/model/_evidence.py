@@ -77,6 +77,7 @@ class EvidenceMixin(Mixin):
         n_mc_samples: int = 1000,
         batch_size: int | None = None,
         return_mean: bool = True,
+        n_mc_samples_per_pass: int | None = None,
     ) -> np.float64 | np.ndarray:
         """`get_log_evidence` under the name and arguments of scvi-tools.
 
@@ -88,11 +89,14 @@ class EvidenceMixin(Mixin):
             Draws from the posterior of each cell.
         return_mean
             Return the mean over the cells.
+        n_mc_samples_per_pass
+            Has no effect: as many draws are made at a time as fit into memory.
 
         Returns
         -------
         The mean over cells, or (n,) with ``return_mean=False``, in nats.
         """
+        check_whole("n_mc_samples_per_pass", n_mc_samples_per_pass, none="what fits into memory")
         value = self.get_log_evidence(adata, indices, n_mc_samples, batch_size).value
         return value.mean() if return_mean else value
 

@@ -203,7 +203,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
             log_r = self.module.prior.log_responsibilities(qz, cells)
             return torch.cat([_outliers.surprise(self.module, cells), qz.loc, log_r], 1)
 
-        found, cells = collect(self, all_of, adata), self.adata if adata is None else adata
+        found, cells = collect(self, all_of, adata, minified=True), self.adata if adata is None else adata
         surprise, latent, log_r = np.split(found, [2, found.shape[1] - self.module.prior.n_room], axis=1)
         return Encoded(latent, _predict.cluster_table(self, log_r, cells.obs_names, n_clusters), surprise)
 
@@ -236,5 +236,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
 
     def _classes(self) -> list[str]:
         """Names of the labelled classes."""
-        labels = self.registry_["field_registries"].get(REGISTRY_KEYS.LABELS_KEY)
-        return [] if labels is None else [str(name) for name in labels["state_registry"]["categorical_mapping"][:-1]]
+        if self.registry_["setup_args"]["labels_key"] is None:
+            return []
+        labels = self.registry_["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
+        return [str(name) for name in labels["categorical_mapping"][:-1]]

@@ -103,7 +103,7 @@ def get_outlier_p(
     uniform, too.
     """
     check_held_out(model)
-    found = collect(model, lambda cells: surprise(model.module, cells), adata, indices, batch_size)
+    found = collect(model, lambda cells: surprise(model.module, cells), adata, indices, batch_size, minified=True)
     return p_of(model, found)
 
 

@@ -68,17 +68,7 @@ def annotate(
     ValueError
         If a column to be written exists and is not mixvi's own.
     """
-    if clustering not in (None, "leiden"):
-        raise ValueError(f"clustering={clustering!r} is not known; it is None or 'leiden'.")
-    if clustering and n_clusters is not None:
-        raise ValueError(
-            "n_clusters= cuts the tree of a GMVAE, and clustering='leiden' does not use it; pass one of them."
-        )
-    check_number("resolution", resolution, above=0)
-    if clustering is None and resolution != 1:
-        raise ValueError(f"resolution={resolution} belongs to Leiden; pass clustering='leiden' too, or n_clusters=.")
-    if new_at is not None and (clustering or not hasattr(model, "clusters_")):
-        raise ValueError(f"new_at={new_at} belongs to the clusters of a GMVAE; leave it out.")
+    _check(model, clustering, resolution, n_clusters, new_at)
     check_trained(model)
     target = model.adata if adata is None else adata
     if target is not None:  # else the next line says that there are no cells
@@ -103,6 +93,23 @@ def annotate(
     found = {"leiden_resolution": resolution} if clustering else model._tables(n_clusters)
     keys = {"keys": ["/".join(place) for place in annotation_keys(target, key_added)]}
     target.uns[key_added] = description.settings(model) | keys | found
+
+
+def _check(
+    model: "LatentModel", clustering: str | None, resolution: float, n_clusters: int | None, new_at: float | None
+) -> None:
+    """Raise ``ValueError`` for arguments that would be ignored."""
+    if clustering not in (None, "leiden"):
+        raise ValueError(f"clustering={clustering!r} is not known; it is None or 'leiden'.")
+    if clustering and n_clusters is not None:
+        raise ValueError(
+            "n_clusters= cuts the tree of a GMVAE, and clustering='leiden' does not use it; pass one of them."
+        )
+    check_number("resolution", resolution, above=0)
+    if clustering is None and resolution != 1:
+        raise ValueError(f"resolution={resolution} belongs to Leiden; pass clustering='leiden' too, or n_clusters=.")
+    if new_at is not None and (clustering or not hasattr(model, "clusters_")):
+        raise ValueError(f"new_at={new_at} belongs to the clusters of a GMVAE; leave it out.")
 
 
 def _clusters(

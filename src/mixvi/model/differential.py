@@ -11,6 +11,7 @@ from scvi.model.base import RNASeqMixin
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, StudentT
 
 from mixvi._warnings import warn
+from mixvi.data import has_values
 from mixvi.model.expression import Rows
 from mixvi.model.registration import registered
 from mixvi.model.streaming import check_trained
@@ -47,7 +48,7 @@ def differential_expression(
         If the model is not one of counts, or was set up without a batch and ``batch_correction=True``.
     """
     check_trained(model)
-    cells = registered(model, adata).adata
+    cells = registered(model, adata, minified=True).adata
     found = cells.uns.get(groupby) if groupby is not None else None
     if isinstance(found, Mapping) and {"model", "version", "settings"} <= set(found):
         warn(
@@ -56,6 +57,10 @@ def differential_expression(
         )
     if kwargs.get("batch_correction") and model.registry_["setup_args"]["batch_key"] is None:
         raise ValueError("batch_correction=True, but the model was set up without batch_key; leave it out.")
+    if not has_values(cells) and kwargs.setdefault("all_stats", False):
+        raise ValueError(
+            "all_stats=True asks for statistics of the counts, which minified cells do not have; leave it out."
+        )
     return RNASeqMixin.differential_expression(model, adata, groupby, **kwargs)
 
 
@@ -123,13 +128,13 @@ def differential_abundance(
 
     Raises
     ------
-    ValueError
+    KeyError
         If there is no such column.
     """
-    cells = registered(model, adata).adata
-    some = cells if adata_sub is None else registered(model, adata_sub).adata
+    cells = registered(model, adata, minified=True).adata
+    some = cells if adata_sub is None else registered(model, adata_sub, minified=True).adata
     if sample_key is None or sample_key not in cells.obs:
-        raise ValueError(f"sample_key={sample_key!r}; it must be a column of .obs, which has {list(cells.obs)}.")
+        raise KeyError(f"sample_key={sample_key!r}; it must be a column of .obs, which has {list(cells.obs)}.")
     z = torch.as_tensor(model.get_latent_representation(adata_sub if adata_sub is not None else adata))
     log_p = {}
     for sample in cells.obs[sample_key].unique():

@@ -83,7 +83,7 @@ def get_normalized_expression(
         raise ValueError(f"weights={weights!r} is not known; it is None, 'uniform' or 'importance'.")
     if library_size != "latent":
         check_number("library_size", library_size, above=0)
-    genes, cells = _genes(model, gene_list), registered(model, adata).adata
+    genes, cells = _genes(model, gene_list), registered(model, adata, minified=True).adata
     rows = as_positions(indices, cells.n_obs)
     if n_samples_overall is not None:
         rows, n_samples = np.random.choice(rows, n_samples_overall), 1
@@ -246,7 +246,7 @@ def get_latent_library_size(
     (n, 1).
     """
     _check_counts(model, "get_latent_library_size()", "the sums of the values")
-    return collect(model, lambda cells: cells.library, adata, indices, batch_size)
+    return collect(model, lambda cells: cells.library, adata, indices, batch_size, minified=True)
 
 
 def _decoded(
@@ -268,7 +268,7 @@ def _decoded(
             found.append(of(px, others))
         return torch.stack(found).mean(0).transpose(0, 1)
 
-    return collect(model, values, adata, indices, batch_size)
+    return collect(model, values, adata, indices, batch_size, minified=not importance)
 
 
 def _resampled(model: "LatentModel", cells: Cells) -> Tensor:

@@ -76,11 +76,11 @@ def get_latent_representation(
     if return_dist:
         moments = collect(model,
             lambda cells: torch.stack([(qz := model.module.encode(cells)).loc, qz.scale**2], 1),
-            adata, indices, batch_size,
+            adata, indices, batch_size, minified=True,
         )  # fmt: skip
         return moments[:, 0], moments[:, 1]
     z = (lambda q: q.loc) if give_mean else (lambda q: q.rsample())
-    return collect(model, lambda cells: z(model.module.encode(cells)), adata, indices, batch_size)
+    return collect(model, lambda cells: z(model.module.encode(cells)), adata, indices, batch_size, minified=True)
 
 
 def get_elbo(
@@ -181,13 +181,13 @@ def get_reconstruction(
         return model.module.decode(z, with_size(others)).mean
 
     if path is None:
-        return collect(model, mean, adata, indices, batch_size)
+        return collect(model, mean, adata, indices, batch_size, minified=True)
     path = check_target(path)
-    registered(model, adata)
+    registered(model, adata, minified=True)
     cells = model.adata if adata is None else adata
     obs = own_columns(cells, as_positions(indices, cells.n_obs))
     skeleton = AnnData(obs=obs, var=cells.var.copy())
-    write_blocks(path, skeleton, blocks(model, mean, adata, indices, batch_size))
+    write_blocks(path, skeleton, blocks(model, mean, adata, indices, batch_size, minified=True))
     return None
 
 
@@ -224,7 +224,7 @@ def sample(
     """
     check_trained(model)
     check_whole("n_cells", n_cells)
-    pool = as_positions(indices, registered(model, None).adata.n_obs)
+    pool = as_positions(indices, registered(model, None, minified=True).adata.n_obs)
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -235,7 +235,7 @@ def sample(
             z = model._draw_latent(cells, index)
             return model.module.decode(z, cells).mean if give_mean else model.module.sample(cells, z)
 
-        x = collect(model, draw, None, rows, None)
+        x = collect(model, draw, None, rows, minified=True)
     obs = model.adata.obs.iloc[rows][covariate_keys(model.registry_)].reset_index(drop=True)
     obs.index = obs.index.astype(str)
     layer = model.registry_["setup_args"]["layer"]

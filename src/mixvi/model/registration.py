@@ -21,12 +21,16 @@ from mixvi._warnings import warn
 from mixvi.data import (
     CellsManager,
     LabelsField,
+    UnusedField,
     check_columns,
     check_dtype,
     check_layer,
     check_levels,
     check_names,
     check_support,
+    has_values,
+    minified_fields,
+    minified_type,
     stand_in,
 )
 from mixvi.model._align import as_mapped
@@ -68,7 +72,8 @@ def register(
     Raises
     ------
     ValueError
-        If the model would ignore an argument, or values are missing or impossible.
+        If the model would ignore an argument, values are missing or impossible, or a new model would get minified
+        cells.
     KeyError
         If a layer or column does not exist.
     """
@@ -83,8 +88,14 @@ def register(
             raise ValueError(f"{key}={setup_args[key]!r} is one name; pass a list, [{setup_args[key]!r}].")
         if (keys := setup_args[key]) is not None:  # a list is what any file can hold
             setup_args[key] = sorted(keys) if isinstance(keys, set | frozenset) else list(keys)
+    if source_registry is None and minified_type(adata) is not None:
+        raise ValueError(
+            "The AnnData is minified, so it belongs to the model that minified it; load that one with "
+            f"{cls.__name__}.load(). For a new model, pass the AnnData from before minify_adata()."
+        )
     _check_cells(adata, setup_args, is_new=source_registry is not None)
-    manager = CellsManager(_fields(setup_args), cls._get_setup_method_args(cls=cls, adata=adata, **setup_args))
+    fields = [*_fields(setup_args), *minified_fields(adata)]
+    manager = CellsManager(fields, cls._get_setup_method_args(cls=cls, adata=adata, **setup_args))
     manager.register_fields(adata, source_registry, **({"extend_categories": True} if extend_categories else {}))
     return manager
 
@@ -114,24 +125,26 @@ def _check_cells(adata: AnnData, setup_args: dict[str, Any], is_new: bool) -> No
 
 def _fields(setup_args: dict[str, Any]) -> list[BaseAnnDataField]:
     """What scvi-tools is to register."""
-    layer, batch, labels, no_label, size_factor = (
-        setup_args[key] for key in ("layer", "batch_key", "labels_key", "unlabeled_category", "size_factor_key")
-    )
-    fields = [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False)]
-    if batch is not None:
-        fields.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch))
-    if labels is not None:
-        fields.append(LabelsField(REGISTRY_KEYS.LABELS_KEY, labels, NO_LABEL if no_label is None else no_label))
-    if size_factor is not None:
-        fields.append(NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor))
-    if categorical := setup_args["categorical_covariate_keys"]:
-        fields.append(CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical))
-    if continuous := setup_args["continuous_covariate_keys"]:
-        fields.append(NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous))
-    return fields
+    layer, batch, labels, no_label, size_factor, categorical, continuous = (
+        setup_args[key]
+        for key in (
+            "layer", "batch_key", "labels_key", "unlabeled_category", "size_factor_key",
+            "categorical_covariate_keys", "continuous_covariate_keys",
+        )
+    )  # fmt: skip
+    no_label = NO_LABEL if no_label is None else no_label
+    batches, classes = REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY
+    return [  # those of SCVI, as other tools of scvi-tools look for them; without a name they are empty
+        LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
+        UnusedField(batches) if batch is None else CategoricalObsField(batches, batch),
+        UnusedField(classes) if labels is None else LabelsField(classes, labels, no_label),
+        NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor, required=False),
+        CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical),
+        NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous),
+    ]
 
 
-def registered(model: "LatentModel", adata: AnnData | None) -> CellsManager:
+def registered(model: "LatentModel", adata: AnnData | None, minified: bool = False) -> CellsManager:
     """Manager of the model's own AnnData or of new cells.
 
     Parameters
@@ -140,26 +153,56 @@ def registered(model: "LatentModel", adata: AnnData | None) -> CellsManager:
         The model.
     adata
         New cells, which are not changed; ``None`` is the model's own AnnData.
+    minified
+        Whether cells will do that have a stored posterior, and no values.
 
     Raises
     ------
     ValueError
-        If the model has no AnnData, or its AnnData was changed; if it cannot describe the new cells.
+        If the model has no AnnData, or its AnnData was changed; if it cannot describe the new cells; if they are
+        minified, and their values are needed.
     """
     if adata is None and model.adata is None:
         raise ValueError(f"This {type(model).__name__} was loaded without data; pass adata=.")
+    if not minified:
+        _check_values(model.adata if adata is None else adata)
     if adata is None or adata is model.adata:
         check_unchanged(model)
         model._validate_anndata(model.adata)
         return model.adata_manager
     if not isinstance(adata, AnnData):
         raise TypeError(f"{type(model).__name__} got a {type(adata).__name__} for cells; pass an AnnData.")
+    if minified_type(adata) is not None and model.minified_data_type is None:
+        raise ValueError(
+            f"The cells are minified, and the AnnData of this {type(model).__name__} is not; pass their values."
+        )
     args = model.registry_["setup_args"]
     cells = stand_in(as_mapped(model, adata), model.get_var_names(), args, NO_LABEL)
     check_levels(cells.obs, {key: levels for key, levels in conditions_of(model.registry_) if levels is not None})
     manager = register(type(model), cells, args, model.registry_)
-    check_support(describe_values(model.registry_, manager), model.likelihood_, LIKELIHOODS[model.likelihood_].support)
+    if has_values(cells):
+        support = describe_values(model.registry_, manager)
+        check_support(support, model.likelihood_, LIKELIHOODS[model.likelihood_].support)
     return manager
+
+
+def check_trainable(model: "LatentModel") -> None:
+    """Raise if the cells of a model are not there to train on, or are minified or mapped.
+
+    Raises
+    ------
+    ValueError
+        As in `registered`; or if the cells are minified, and so would keep the posterior from before; or if the model
+        is mapped.
+    """
+    registered(model, None)
+    if model.unseen_ is not None:
+        raise ValueError("A mapped model has the weights of its reference and is not trained. Train a new model.")
+    if minified_type(model.adata) is not None:
+        raise ValueError(
+            "Minified cells store a posterior, which training would not change. Load the model with the AnnData from "
+            "before minify_adata(), and train that."
+        )
 
 
 def hidden_layers(n_latent: int, n_hidden: int, n_layers: int, dropout_rate: float) -> Hidden:
@@ -179,6 +222,15 @@ def hidden_layers(n_latent: int, n_hidden: int, n_layers: int, dropout_rate: flo
         check_whole(name, value, least)
     check_number("dropout_rate", dropout_rate, least=0, below=1)
     return Hidden(n_hidden, n_layers, dropout_rate)
+
+
+def _check_values(adata: AnnData) -> None:
+    if isinstance(adata, AnnData) and not has_values(adata):
+        raise ValueError(
+            "This needs the values of the cells, and minify_adata() has replaced them by the posterior. Load the model "
+            "with the AnnData from before, or keep the values: "
+            "minify_adata('latent_posterior_parameters_with_counts')."
+        )
 
 
 def _warn_of_empty_levels(adata: AnnData, keys: list[str]) -> None:

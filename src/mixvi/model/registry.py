@@ -13,22 +13,29 @@ NO_LABEL = "unlabeled"  # the category of cells without a label, where the user 
 def layout_of(registry: dict[str, Any]) -> Layout:
     """What is registered, for the module."""
     fields = {key: field["state_registry"] for key, field in registry["field_registries"].items()}
+    has_batch, has_labels, has_size_factor = (
+        registry["setup_args"][key] is not None for key in ("batch_key", "labels_key", "size_factor_key")
+    )
+    batches, classes = (
+        fields[key]["categorical_mapping"] if is_used else []
+        for key, is_used in ((REGISTRY_KEYS.BATCH_KEY, has_batch), (REGISTRY_KEYS.LABELS_KEY, has_labels))
+    )
     return Layout(
         n_genes=fields[REGISTRY_KEYS.X_KEY]["n_vars"],
-        batch_levels=len(fields.get(REGISTRY_KEYS.BATCH_KEY, {}).get("categorical_mapping", [])),
+        batch_levels=len(batches),
         covariate_levels=tuple(fields.get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("n_cats_per_key", [])),
         n_continuous=len(fields.get(REGISTRY_KEYS.CONT_COVS_KEY, {}).get("columns", [])),
-        n_labels=max(len(fields.get(REGISTRY_KEYS.LABELS_KEY, {}).get("categorical_mapping", [])) - 1, 0),
-        size_factor=REGISTRY_KEYS.SIZE_FACTOR_KEY in fields,
+        n_labels=max(len(classes) - 1, 0),
+        size_factor=has_size_factor,
     )
 
 
 def conditions_of(registry: dict[str, Any]) -> list[tuple[str, np.ndarray | None]]:
     """What c is made of, in its order: columns of ``.obs`` with their categories, ``None`` for a continuous one."""
     fields = {key: field["state_registry"] for key, field in registry["field_registries"].items()}
-    batch, covariates = (fields.get(key, {}) for key in (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY))
+    covariates, batch_key = fields.get(REGISTRY_KEYS.CAT_COVS_KEY, {}), registry["setup_args"]["batch_key"]
     return [
-        *([(batch["original_key"], batch["categorical_mapping"])] if batch else []),
+        *([(batch_key, fields[REGISTRY_KEYS.BATCH_KEY]["categorical_mapping"])] if batch_key is not None else []),
         *((key, covariates["mappings"][key]) for key in covariates.get("field_keys", [])),
         *((key, None) for key in fields.get(REGISTRY_KEYS.CONT_COVS_KEY, {}).get("columns", [])),
     ]

@@ -15,6 +15,7 @@ from mixvi._atomic import replacing
 from mixvi._file import read_file, write_file
 from mixvi._version import __version__
 from mixvi._warnings import warn
+from mixvi.data import has_values, minified_type
 from mixvi.model.query import prepare
 from mixvi.model.values import is_of_training
 
@@ -97,6 +98,7 @@ def load(
     adata = None if adata is False else adata
     if adata is not None:
         _check_genes(cls, folder, registry, adata)
+        _check_minified(cls, folder, registry, adata)
         cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
     kwargs = {name: value for group in params["kwargs"].values() for name, value in group.items()}
     model = cls(adata, registry=registry, **params["non_kwargs"], **kwargs)
@@ -105,7 +107,7 @@ def load(
     _load_state(model, state, folder)
     model.to_device(device)
     prepare(model)
-    if beside and not is_of_training(model):
+    if beside and has_values(model.adata) and not is_of_training(model):
         warn(f"The cells in {cells} are not those that the model was trained on; an earlier model may have saved them.")
     return model
 
@@ -175,4 +177,14 @@ def _check_genes(cls: type["LatentModel"], folder: Path, registry: dict[str, Any
             f"The AnnData has {adata.n_vars:,} genes, which are not those of the {cls.__name__} in {folder} "
             "or in another order. Pass adata[:, names].copy() with the names in the order of training; "
             f"{cls.__name__}.load(path, adata=False).get_var_names() gives them."
+        )
+
+
+def _check_minified(cls: type["LatentModel"], folder: Path, registry: dict[str, Any], adata: AnnData) -> None:
+    """Raise if cells are minified, and the model was saved before it minified its own."""
+    minified = isinstance(adata, AnnData) and minified_type(adata) is not None
+    if minified and REGISTRY_KEYS.MINIFY_TYPE_KEY not in registry["field_registries"]:
+        raise ValueError(
+            f"The AnnData is minified, and the {cls.__name__} in {folder} was saved before minify_adata(), so it may "
+            "not be the model that minified it. Pass the AnnData with its values, or save the minified model."
         )

@@ -31,6 +31,8 @@ def collect(
     adata: AnnData | None = None,
     indices: Sequence[int] | np.ndarray | None = None,
     batch_size: int | None = None,
+    *,
+    minified: bool = False,
 ) -> np.ndarray:
     """Values of a function for each cell, (n, ...), in the order of ``indices``.
 
@@ -42,8 +44,10 @@ def collect(
         Function of `Cells` that gives a tensor with one row for each cell.
     adata, indices, batch_size
         As in ``get_latent_representation``.
+    minified
+        Whether the function does not read x, so that minified cells will do.
     """
-    return np.concatenate(list(blocks(model, of, adata, indices, batch_size)))
+    return np.concatenate(list(blocks(model, of, adata, indices, batch_size, minified=minified)))
 
 
 def blocks(
@@ -52,17 +56,19 @@ def blocks(
     adata: AnnData | None,
     indices: Sequence[int] | np.ndarray | None,
     batch_size: int | None,
+    *,
+    minified: bool = False,
 ) -> Iterator[np.ndarray]:
     """Values of a function for each cell, block by block.
 
     Parameters
     ----------
-    model, of, adata, indices, batch_size
+    model, of, adata, indices, batch_size, minified
         As in `collect`.
     """
     check_trained(model)
     check_whole("batch_size", batch_size, none="the default")
-    manager = registered(model, adata)
+    manager = registered(model, adata, minified)
     rows = as_positions(indices, manager.adata.n_obs)
     model.module.eval()
     dataset = CellsDataset(manager, model.device, resident=False)

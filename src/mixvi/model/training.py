@@ -14,7 +14,7 @@ from mixvi.model._arguments import check_plan, check_trainer
 from mixvi.model._full_batch import fits_in_full_batch, train_full_batch
 from mixvi.model._outliers import remember_held_out
 from mixvi.model._resume import checkpoints_of, pass_on
-from mixvi.model.registration import registered
+from mixvi.model.registration import check_trainable
 from mixvi.model.values import largest, totals_of
 from mixvi.module.priors import Flat
 from mixvi.train import FiniteWeights, MixturePhases
@@ -86,9 +86,7 @@ def train(
         :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.
     """
     split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
-    registered(model, None)  # another model may have registered the same AnnData since
-    if model.unseen_ is not None:
-        raise ValueError("A mapped model has the weights of its reference and is not trained. Train a new model.")
+    check_trainable(model)  # another model may have registered the same AnnData since
     _check(model, max_epochs, batch_size, n_importance_samples, data_path)
     check_trainer(merge_kwargs(kwargs.get("trainer_config"), kwargs, name="trainer"))
     plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")

@@ -9,7 +9,18 @@ from scipy.sparse import issparse
 from scvi import REGISTRY_KEYS
 
 from mixvi._warnings import warn
-from mixvi.data import CellsManager, Support, check_support, choose_likelihood, describe, fingerprint, same_values
+from mixvi.data import (
+    MEAN,
+    VARIANCE,
+    CellsManager,
+    Support,
+    check_support,
+    choose_likelihood,
+    describe,
+    fingerprint,
+    has_values,
+    same_values,
+)
 from mixvi.model.registry import layout_of
 from mixvi.module.likelihoods import LIKELIHOODS
 
@@ -44,8 +55,8 @@ def settle_likelihood(model: "LatentModel", likelihood: str, linear: bool = Fals
     """
     if likelihood != "auto" and likelihood not in LIKELIHOODS:
         raise ValueError(f"likelihood={likelihood!r} is not known; it is 'auto' or one of {sorted(LIKELIHOODS)}.")
-    if model.adata is None:
-        return likelihood  # loaded without data: the name was settled when the model was made
+    if model.adata is None or (likelihood != "auto" and not has_values(model.adata)):
+        return likelihood  # loaded without values: the name was settled when the model was made
     check_unchanged(model)
     support = describe_values(model.registry_, model.adata_manager)
     if likelihood == "auto":
@@ -156,6 +167,8 @@ def check_cells(model: "LatentModel", what: str) -> None:
 
 def is_of_training(model: "LatentModel") -> bool:
     """Whether the AnnData of a model has the cells that it was trained on."""
+    if not has_values(model.adata):
+        return False
     then = getattr(model, "trained_on_", None)
     if then is None:
         return True
@@ -164,6 +177,8 @@ def is_of_training(model: "LatentModel") -> bool:
 
 
 def _fingerprint(model: "LatentModel") -> np.ndarray | None:
+    if not has_values(model.adata):
+        return fingerprint(np.concatenate([model.adata.obsm[MEAN], model.adata.obsm[VARIANCE]], 1))
     matrix, _ = values_of(model.adata, model.registry_["setup_args"]["layer"])
     return fingerprint(matrix)
 

@@ -15,24 +15,24 @@ import math
 from functools import reduce
 
 import torch
-from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor
 from torch.distributions import Distribution, LowRankMultivariateNormal
 
-from mixvi.module.cells import Cells, Layout, Standardised, one_hot_columns
+from mixvi.module.cells import Cells, Layout, Standardised, read_cells
 from mixvi.module.encoders import Encoder, Posterior
 from mixvi.module.likelihoods import Likelihood, Normal
 from mixvi.module.mixtures import MixturePrior
 from mixvi.module.priors import Factors, Prior, Terms
 from mixvi.module.query import check_all_seen, complete
-from mixvi.ops.csr import dense, totals
+from mixvi.ops.csr import dense
 
 
 class ELBOModule(BaseModuleClass):
     """Base class with the bound. The classes of the models add the three parts."""
 
     prior: Prior
+    use_observed_lib_size = True  # for scvi-tools, which looks for it
 
     def __init__(self, layout: Layout, encoder: Encoder, prior: Prior, likelihood: Likelihood):
         super().__init__()
@@ -43,29 +43,15 @@ class ELBOModule(BaseModuleClass):
 
     def read(self, tensors: dict[str, Tensor]) -> Cells:
         """Convert the tensors of the loader, under the names of scvi-tools, to `Cells`."""
-        x, library = tensors[REGISTRY_KEYS.X_KEY], tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY)
-        nothing = torch.zeros(len(x), 0, dtype=x.dtype, device=x.device)
-        conditions = [nothing]  # (n, 0), so that q = 0 is no special case
-        if self.layout.batch_levels:
-            conditions.append(one_hot_columns(tensors[REGISTRY_KEYS.BATCH_KEY], self.layout.batch_levels, nothing))
-        for i, levels in enumerate(self.layout.covariate_levels):
-            conditions.append(one_hot_columns(tensors[REGISTRY_KEYS.CAT_COVS_KEY][:, [i]], levels, nothing))
-        if self.continuous is not None:
-            conditions.append(self.continuous(tensors[REGISTRY_KEYS.CONT_COVS_KEY]).to(nothing))
-        y = nothing
-        if self.layout.n_labels:  # the last category is unlabelled and has no column
-            y = one_hot_columns(tensors[REGISTRY_KEYS.LABELS_KEY], self.layout.n_labels + 1, nothing)[:, :-1]
-        cells = Cells(
-            x=x,
-            seen=self.likelihood.prepare(x),
-            library=totals(x) if library is None else library.to(x.dtype),
-            c=torch.cat(conditions, dim=-1),
-            y=y,
-        )
-        return cells if self.unseen is None else complete(self, cells, self.unseen.to(x.device))
+        cells = read_cells(tensors, self.layout, self.continuous, self.likelihood.prepare)
+        if self.unseen is None or cells.stored.shape[-1]:
+            return cells
+        return complete(self, cells, self.unseen.to(cells.x.device))
 
     def encode(self, cells: Cells) -> Posterior:
-        """q(z | x, c): loc and scale (n, d)."""
+        """q(z | x, c): loc and scale (n, d), as stored if the cells are minified."""
+        if cells.stored.shape[-1]:
+            return self.encoder.restored(*cells.stored.chunk(2, -1))
         return self.encoder(cells.seen, cells.c)
 
     def decode(self, z: Tensor, cells: Cells) -> Distribution:

@@ -1,13 +1,14 @@
 """A minibatch of cells, and the registered columns. Letters are those of ``mixvi.module._elbo``."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
+from scvi import REGISTRY_KEYS
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, pad
 
-from mixvi.ops.csr import dense, split
+from mixvi.ops.csr import dense, split, totals
 
 
 class Layout(NamedTuple):
@@ -38,6 +39,7 @@ class Cells(NamedTuple):
     library: Tensor  # (n, 1) library size: total count, or the registered size factor
     c: Tensor  # (n, q) one-hot batch and covariates, then standardised continuous covariates; q >= 0
     y: Tensor  # (n, l) one-hot label; zeros if the cell is unlabelled; l >= 0
+    stored: Tensor  # (n, 2 d) mean and scale of q(z | x, c) of minified cells; (n, 0) of others
 
     @property
     def label(self) -> Tensor:
@@ -100,3 +102,45 @@ class Standardised(nn.Module):
         """Standardise covariates (n, k)."""
         mean, rest, scale = self.moments.double()
         return (values - mean - rest) / scale
+
+
+def read_cells(
+    tensors: dict[str, Tensor], layout: Layout, continuous: Standardised | None, prepare: Callable[[Tensor], Tensor]
+) -> Cells:
+    """Convert the tensors of the loader to `Cells`.
+
+    Parameters
+    ----------
+    tensors
+        Tensors of n cells, under the names of scvi-tools.
+    layout
+        What is registered.
+    continuous
+        Standardises the continuous covariates, if there are any.
+    prepare
+        Function from x (n, g) to the values (n, g) that the encoders read.
+    """
+    x, library = tensors[REGISTRY_KEYS.X_KEY], tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY)
+    nothing = torch.zeros(len(x), 0, dtype=x.dtype, device=x.device)
+    conditions = [nothing]  # (n, 0), so that q = 0 is no special case
+    if layout.batch_levels:
+        conditions.append(one_hot_columns(tensors[REGISTRY_KEYS.BATCH_KEY], layout.batch_levels, nothing))
+    for i, levels in enumerate(layout.covariate_levels):
+        conditions.append(one_hot_columns(tensors[REGISTRY_KEYS.CAT_COVS_KEY][:, [i]], levels, nothing))
+    if continuous is not None:
+        conditions.append(continuous(tensors[REGISTRY_KEYS.CONT_COVS_KEY]).to(nothing))
+    y = nothing
+    if layout.n_labels:  # the last category is unlabelled and has no column
+        y = one_hot_columns(tensors[REGISTRY_KEYS.LABELS_KEY], layout.n_labels + 1, nothing)[:, :-1]
+    stored = nothing
+    if REGISTRY_KEYS.LATENT_QZM_KEY in tensors:  # minified cells
+        stored = torch.cat([tensors[REGISTRY_KEYS.LATENT_QZM_KEY], tensors[REGISTRY_KEYS.LATENT_QZV_KEY].sqrt()], 1)
+        library = tensors[REGISTRY_KEYS.OBSERVED_LIB_SIZE] if library is None else library
+    return Cells(
+        x=x,
+        seen=prepare(x),
+        library=totals(x) if library is None else library.to(x.dtype),
+        c=torch.cat(conditions, dim=-1),
+        y=y,
+        stored=stored,
+    )

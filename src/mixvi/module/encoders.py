@@ -40,6 +40,17 @@ class Encoder(nn.Module):
         (n, d) posterior.
         """
 
+    @staticmethod
+    @abstractmethod
+    def restored(loc: Tensor, scale: Tensor) -> "Posterior":
+        """The posterior with a given loc (n, d) and scale (n, d).
+
+        Parameters
+        ----------
+        loc, scale
+            (n, d) what the posterior of an earlier `forward` had.
+        """
+
     def discounted(self, x: Tensor, c: Tensor) -> Tensor:
         """X without the effects of the conditions, as the first hidden layer uses it.
 
@@ -131,6 +142,11 @@ class DeltaEncoder(Encoder):
     def forward(self, x: Tensor, c: Tensor) -> Delta:
         return Delta(self.loc(self.trunk(x, c)))
 
+    @staticmethod
+    @override
+    def restored(loc: Tensor, scale: Tensor) -> Delta:
+        return Delta(loc)
+
 
 class NormalEncoder(Encoder):
     """q(z | x, c) = N(m(x, c), diag s(x, c)^2)."""
@@ -145,3 +161,8 @@ class NormalEncoder(Encoder):
         return Normal(
             self.loc(h), self.log_scale(h).clamp(max=LOG_SCALE_CEILING).exp() + SCALE_FLOOR, validate_args=False
         )
+
+    @staticmethod
+    @override
+    def restored(loc: Tensor, scale: Tensor) -> Normal:
+        return Normal(loc, scale, validate_args=False)

@@ -114,7 +114,7 @@ def fit_shift(
             "effect. Use mixvi.perturb.fit_counterfactual, or a model that is not conditioned on it."
         )
     check_scale(model)
-    registered(model, None)
+    registered(model, None, minified=True)
     treatment = Treatment(condition_key, control, stimulated, cell_type_key)
     treatment.check(model.adata.obs, both=True)
     z = model.get_latent_representation()
@@ -186,7 +186,7 @@ def remove_batch(model: LatentModel, batch_key: str, cell_type_key: str) -> AnnD
             f"The {type(model).__name__} is conditioned on {batch_key!r}, so its latent space does not contain the "
             "batch. Call model.get_reconstruction(transform_batch=) for values without the batch effect."
         )
-    registered(model, None)
+    registered(model, None, minified=True)
     obs = model.adata.obs
     check_present(obs, [batch_key, cell_type_key])
     step = _to_largest_batch(model.get_latent_representation(), obs, batch_key, cell_type_key)
@@ -252,7 +252,7 @@ def decoded(
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        found = collect(model, decode, adata, rows, None)
+        found = collect(model, decode, adata, rows, minified=give_mean)
     d = found.shape[1] - adata.n_vars
     x = found[:, d:]
     return {"x": log_normalize(x) if draws(model) and not give_mean else x, "X_mixvi": found[:, :d]}

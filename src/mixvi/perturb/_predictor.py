@@ -9,7 +9,7 @@ import scanpy as sc
 from anndata import AnnData
 from scipy.sparse import csr_matrix, issparse
 
-from mixvi.data import check_layer, check_present, describe, own_columns
+from mixvi.data import check_layer, check_present, describe, has_values, own_columns
 from mixvi.model._base import LatentModel
 from mixvi.model.values import describe_values, values_of
 from mixvi.module.likelihoods import LIKELIHOODS
@@ -198,6 +198,7 @@ def check_scale(model: LatentModel) -> None:
     if (
         model.adata is not None
         and not draws(model)
+        and has_values(model.adata)
         and describe_values(model.registry_, model.adata_manager).kind == "count"
     ):
         raise ValueError(
