@@ -14,7 +14,7 @@ from torch import Tensor
 from mixvi._checks import check_number
 from mixvi._version import __version__
 from mixvi.cluster.agglomerate import MIN_WORTH
-from mixvi.model import _markers, _outliers, _predict, _stability
+from mixvi.model import _markers, _outliers, _predict, _stability, _suggest
 from mixvi.model._base import Encoded, LatentModel
 from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
@@ -161,6 +161,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     predict = _predict.predict
     predict_set = _outliers.predict_set
     subclusters = _predict.subclusters
+    suggest_labels = _suggest.suggest_labels
     markers = _markers.markers
     cluster_stability = _stability.cluster_stability
 

@@ -47,7 +47,7 @@ def predict(
     ValueError
         If the tree has not so many leaves.
     """
-    log_r = collect(model, _log_responsibilities(model), adata, indices, batch_size, minified=True)
+    log_r = collect(model, log_responsibilities(model), adata, indices, batch_size, minified=True)
     names = (model.adata if adata is None else adata).obs_names
     table = cluster_table(model, log_r, names if indices is None else names[indices], n_clusters)
     return table if soft else table.columns.to_numpy()[table.to_numpy().argmax(1)]
@@ -83,7 +83,7 @@ def subclusters(
     tree, names = model._named_tree(), model.cluster_names
     below = tree.below(str(cluster), n_clusters)
     cells = model.adata if adata is None else adata
-    log_r = collect(model, _log_responsibilities(model), adata, None, batch_size, minified=True)
+    log_r = collect(model, log_responsibilities(model), adata, None, batch_size, minified=True)
     p = component_probabilities(model, log_r)
     mine = np.isin(p.argmax(1), sum(below.values(), []))
     if tree.node(str(cluster)) in model._clusters().tree.nodes(model.n_clusters):
@@ -135,5 +135,6 @@ def cluster_table(model: "GMVAE", log_r: np.ndarray, cells: pd.Index, n_clusters
     return pd.DataFrame(np.stack([p[:, group].sum(1) for group in groups], 1), cells, model._names(n_clusters))
 
 
-def _log_responsibilities(model: "GMVAE") -> Callable[[Cells], Tensor]:
+def log_responsibilities(model: "GMVAE") -> Callable[[Cells], Tensor]:
+    """Log responsibilities (n, K) of cells, for `collect`."""
     return lambda cells: model.module.prior.log_responsibilities(model.module.encode(cells), cells)
