@@ -13,6 +13,7 @@ from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
 from torch import Tensor
 
+from mixvi._upstream import forget_with_cells, forget_with_model
 from mixvi.data import CellsSplitter
 from mixvi.model import annotation, differential, expression, getters, saving, training
 from mixvi.model._arguments import device_of
@@ -30,6 +31,10 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
     _max_epochs, _learning_rate = 400, 1e-3  # by default; those of scvi-tools
     _training_plan_cls, _data_splitter_cls = MixviPlan, CellsSplitter
     module: ELBOModule
+
+    def __init__(self, adata: AnnData | None = None, registry: dict | None = None):
+        super().__init__(adata, registry)
+        forget_with_model(self)
 
     @classmethod
     def setup_anndata(
@@ -80,7 +85,10 @@ class LatentModel(UnsupervisedTrainingMixin, BaseModelClass):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ImplicitModificationWarning)
                 adata.obs = adata.obs  # the first write to a view makes it an AnnData of its own
-        cls.register_manager(register(cls, adata, setup_args, source_registry))
+        manager = register(cls, adata, setup_args, source_registry)
+        cls.register_manager(manager)
+        manager.hold_weakly()
+        forget_with_cells(cls, manager)
 
     @classmethod
     def load(
