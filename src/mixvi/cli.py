@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
@@ -75,7 +74,7 @@ def _demo(
         from mixvi import GMVAE, datasets
 
         adata = datasets.pbmc68k_reduced()
-        typer.echo(f"GMVAE on {adata.n_obs} peripheral blood cells x {adata.n_vars} genes (Zheng 2017).")
+        typer.echo("Peripheral blood cells (Zheng 2017), which come with the package.")
         with TemporaryDirectory() as folder:  # a run of seconds needs no checkpoint
             model = _train(GMVAE, adata, {"layer": "counts"}, {}, max_epochs, seed, Path(folder))
         _annotate(adata, model)
@@ -113,7 +112,7 @@ def _fit(
         import mixvi
 
         adata = _read(path)
-        typer.echo(f"{model.upper()} on {adata.n_obs:,} cells x {adata.n_vars:,} genes of {path}.")
+        typer.echo(f"Read {path}.")
         setup = {"layer": layer, "batch_key": batch_key, "labels_key": labels_key}
         setup["unlabeled_category"] = unlabeled_category
         settings = {"n_latent": n_latent, "likelihood": likelihood}
@@ -174,7 +173,6 @@ def _train(
     kwargs: dict = {} if resume is None else {"ckpt_path": str(resume)}
     if not sys.stdout.isatty():  # a bar that is drawn anew would fill a log
         kwargs |= {"enable_progress_bar": False, "callbacks": [ProgressLines(typer.echo)]}
-    start = time.monotonic()
     try:
         model.train(max_epochs, checkpoint_minutes=CHECKPOINT_MINUTES, **kwargs)
     except (KeyboardInterrupt, SystemExit):
@@ -183,7 +181,6 @@ def _train(
         raise
     finally:
         scvi.settings.logging_dir = logging_dir
-    typer.echo(f"Trained in {time.monotonic() - start:.0f} s.")
     return model
 
 
@@ -243,14 +240,13 @@ def _terminal():
     import logging
     import warnings
 
+    from mixvi._tell import quiet
     from mixvi._warnings import MixviWarning
 
     os.environ.setdefault("MPLBACKEND", "Agg")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads make torch ten times slower on busy cores
     import lightning.pytorch  # noqa: F401  (it sets its own log level when imported)
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     mixvi, handler = logging.getLogger("mixvi"), logging.StreamHandler()
     mixvi.addHandler(handler)
     level = mixvi.level
@@ -258,7 +254,7 @@ def _terminal():
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _stop) if in_main_thread else None
     try:
-        with warnings.catch_warnings():
+        with quiet("lightning.pytorch", "lightning.fabric"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("default", MixviWarning)
             warnings.filterwarnings("ignore", "Stopped by", MixviWarning)  # it tells how to continue in Python

@@ -10,7 +10,7 @@ from mixvi.train._interrupt import Interruption
 from mixvi.train._mixture_phases import MixturePhases
 from mixvi.train._observe import Counts, read_counts
 from mixvi.train._plan import MixviPlan
-from mixvi.train._progress import ProgressLines
+from mixvi.train._progress import ProgressLines, StartAndEnd
 
 __all__ = [
     "INITS",
@@ -24,6 +24,7 @@ __all__ = [
     "MixturePhases",
     "MixviPlan",
     "ProgressLines",
+    "StartAndEnd",
     "fit_full_batch",
     "read_counts",
     "start_from",
