@@ -5,13 +5,14 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from mixvi._keep import keeping, naming_checkpoints, write
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -79,7 +80,7 @@ def _demo(
             model = _train(GMVAE, adata, {"layer": "counts"}, {}, max_epochs, seed, Path(folder))
         _annotate(adata, model)
         out.mkdir(parents=True, exist_ok=True)
-        _write(adata, out / "pbmc68k_reduced.h5ad")
+        write(adata, out / "pbmc68k_reduced.h5ad")
         _report(adata, model, labels="cell_type", figures=out)
         typer.echo(f"Wrote {out}/: pbmc68k_reduced.h5ad, {', '.join(FIGURES)}")
 
@@ -119,10 +120,11 @@ def _fit(
         if model is Model.gmvae:
             settings["n_clusters"] = n_clusters
         cls = getattr(mixvi, model.upper())
-        fitted = _train(cls, adata, setup, settings, max_epochs, seed, out.parent, key_added, resume)
-        with _keeping(fitted, out):
+        with naming_checkpoints(out.parent):
+            fitted = _train(cls, adata, setup, settings, max_epochs, seed, out.parent, key_added, resume)
+        with keeping(fitted, out):
             _annotate(adata, fitted, key_added)
-            _write(adata, out)
+            write(adata, out)
         typer.echo(f"Wrote {out}")
         _report(adata, fitted, labels=None, figures=figures, key=key_added)
         if figures is not None:
@@ -158,7 +160,7 @@ def _train(
     cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int | None, seed: int, folder: Path,
     key: str = "mixvi", resume: Path | None = None,
 ) -> "LatentModel":  # fmt: skip
-    """Train a model. An interruption leaves a checkpoint in the folder, and says so."""
+    """Train a model. An interruption leaves a checkpoint in the folder."""
     import scvi
 
     from mixvi.data import check_free
@@ -168,33 +170,19 @@ def _train(
     scvi.settings.seed = seed
     cls.setup_anndata(adata, **setup)
     model = cls(adata, **settings)
-    logging_dir, before = scvi.settings.logging_dir, set(folder.glob("training-*.ckpt"))
-    scvi.settings.logging_dir = folder
+    logging_dir, scvi.settings.logging_dir = scvi.settings.logging_dir, folder
     kwargs: dict = {} if resume is None else {"ckpt_path": str(resume)}
     if not sys.stdout.isatty():  # a bar that is drawn anew would fill a log
         kwargs |= {"enable_progress_bar": False, "callbacks": [ProgressLines(typer.echo)]}
     try:
         model.train(max_epochs, checkpoint_minutes=CHECKPOINT_MINUTES, **kwargs)
-    except (KeyboardInterrupt, SystemExit):
-        for checkpoint in set(folder.glob("training-*.ckpt")) - before:
-            typer.echo(f"mixvi: stopped. To go on, repeat the command with --resume {checkpoint}", err=True)
-        raise
+    except OSError as error:  # the first training also writes what numba compiles
+        raise OSError(
+            f"The training stopped, because a file could not be written: {error}. Free some space."
+        ) from error
     finally:
         scvi.settings.logging_dir = logging_dir
     return model
-
-
-@contextmanager
-def _keeping(model: "LatentModel", out: Path):
-    """Save a trained model if what follows fails or is stopped."""
-    try:
-        yield
-    except BaseException:
-        folder = out.parent / f"{out.stem}-model-{datetime.now():%Y%m%d-%H%M%S}"
-        model.save(folder)
-        name = type(model).__name__
-        typer.echo(f"mixvi: the trained model is in {folder}; read it with mixvi.{name}.load().", err=True)
-        raise
 
 
 def _annotate(adata: "AnnData", model: "LatentModel", key: str = "mixvi") -> None:
@@ -224,14 +212,6 @@ def _report(
         figures.mkdir(parents=True, exist_ok=True)
         pl.umap(adata, key, labels, save=figures / "umap.png")
         pl.training(model, save=figures / "training.png")
-
-
-def _write(adata: "AnnData", out: Path) -> None:
-    """Write the file whole or not at all, so that an interruption does not damage an old one."""
-    from mixvi._atomic import replacing
-
-    with replacing(out) as new:
-        adata.write_h5ad(new)
 
 
 @contextmanager
