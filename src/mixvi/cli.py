@@ -133,6 +133,8 @@ def _fit(
 
 def _check_files(path: Path, out: Path, figures: Path | None, resume: Path | None, force: bool) -> None:
     """Raise a ValueError if a file to read does not exist, or one to write does or has no folder."""
+    if figures is not None and figures.exists() and not figures.is_dir():
+        raise ValueError(f"{figures} is a file; --figures must name a folder, new or existing.")
     drawn = [] if figures is None else [figures / name for name in FIGURES]
     for target in (out, *drawn):
         if target.is_dir() or (target.exists() and not force):
@@ -163,9 +165,11 @@ def _train(
     """Train a model. An interruption leaves a checkpoint in the folder."""
     import scvi
 
+    from mixvi._checks import check_whole
     from mixvi.data import check_free
     from mixvi.train import ProgressLines
 
+    check_whole("--seed", seed, 0, 2**32 - 1)  # as NumPy takes
     check_free(adata, key)  # fail before the training, not after it
     scvi.settings.seed = seed
     cls.setup_anndata(adata, **setup)
