@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from mixvi import datasets
-from mixvi._checks import check_number, check_whole
+from mixvi._checks import check_flag, check_number, check_whole
 from tests.model.helpers import build, fitted
 
 NAN = float("nan")
@@ -32,6 +32,13 @@ def test_numbers_pass(value):
 def test_what_is_no_number_in_the_range_is_refused(value):
     with pytest.raises(ValueError, match="p=.*; it must be a finite number of at least 0 and below 1[.]"):
         check_number("p", value, least=0, below=1)
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None, np.bool_(True), NAN])
+def test_what_is_neither_true_nor_false_is_refused(value):
+    check_flag("f", True)
+    with pytest.raises(ValueError, match="f=.*; it must be True or False"):
+        check_flag("f", value)
 
 
 WRONG_SETTINGS = {

@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 import anndata as ad
 import numpy as np
 import pytest
+import scvi
 from lightning.pytorch import Callback
 from typer.testing import CliRunner
 
@@ -183,3 +185,18 @@ def test_the_seed_decides(files, tmp_path):
         latents.append(ad.read_h5ad(tmp_path / f"{name}.h5ad").obsm["X_mixvi"])
     np.testing.assert_array_equal(latents[0], latents[1])
     assert (latents[0] != latents[2]).any()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_stopped_names_no_checkpoint_and_leaves_none(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def train(self, *args, **kwargs):
+        (scvi.settings.logging_dir / "training-1.ckpt").write_text("of a run that is stopped")
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(mixvi.GMVAE, "train", train)
+    result = run("demo", "--out", tmp_path / "demo")
+    assert result.exit_code == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    assert "--resume" not in result.output
+    assert os.listdir(tmp_path) == []

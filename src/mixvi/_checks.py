@@ -34,6 +34,25 @@ def check_whole(name: str, value: Any, least: int = 1, most: int | None = None, 
         )
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Check that a value is ``True`` or ``False``.
+
+    Parameters
+    ----------
+    name
+        Name of the argument, for the message.
+    value
+        What the user passed.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r}; it must be True or False.")
+
+
 def check_number(
     name: str, value: Any, least: float = -math.inf, above: float = -math.inf, below: float = math.inf, none: str = ""
 ) -> None:

@@ -15,6 +15,7 @@ from scvi.utils import track
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
+from mixvi._checks import check_number, check_whole
 from mixvi._warnings import warn
 from mixvi.data import CellsDataset, annotation_keys, as_positions
 from mixvi.model import AE, CVAE, VAE
@@ -197,16 +198,13 @@ def refine(
     if not isinstance(model, AE | VAE | CVAE):
         raise ValueError(f"refine got a {type(model).__name__}; it takes a trained AE, VAE or CVAE.")
     z = model.get_latent_representation()
-    if not isinstance(n_clusters, int | np.integer) or not 2 <= n_clusters <= len(z):
-        raise ValueError(
-            f"n_clusters={n_clusters!r}; it must be a whole number from 2 to {len(z)}, the number of cells."
-        )
-    whole = {"max_epochs": max_epochs, "update_interval": update_interval, "batch_size": batch_size - 1}
-    if min(whole.values()) < 1 or not 0 <= gamma < np.inf or not lr > 0:
-        raise ValueError(
-            f"gamma={gamma}, max_epochs={max_epochs}, update_interval={update_interval}, lr={lr}, "
-            f"batch_size={batch_size}: gamma must be 0 or more, lr above 0, batch_size 2 or more, the others 1 or more."
-        )
+    check_whole("n_clusters", n_clusters, 2, len(z))
+    for name, value, least in (("max_epochs", max_epochs, 1), ("batch_size", batch_size, 2)):
+        check_whole(name, value, least)
+    check_whole("update_interval", update_interval)
+    check_number("gamma", gamma, least=0)
+    check_number("tol", tol, least=0)
+    check_number("lr", lr, above=0)
     check_trainable(model)
     refined = copy.copy(model)
     refined.history_ = dict(model.history_)

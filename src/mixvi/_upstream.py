@@ -1,6 +1,10 @@
 """What other packages offer no public way to do: each with the version in which it was seen."""
 
+import weakref
 from typing import Any
+
+from scvi.data import AnnDataManager
+from scvi.model.base import BaseModelClass
 
 # Key of .uns that marks minified cells. scvi-tools 1.5 has it in a private module only, and models look for it there.
 MINIFY_TYPE = "_scvi_adata_minify_type"
@@ -13,3 +17,28 @@ def restart_epoch(checkpoint: dict[str, Any]) -> None:
     """
     counts = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     counts |= {"current": dict.fromkeys(counts["current"], 0), "is_last_batch": False}
+
+
+def forget_with_cells(cls: type[BaseModelClass], manager: AnnDataManager) -> None:
+    """Make a model class forget a manager when its AnnData is deleted.
+
+    scvi-tools 1.5 keeps it for ever: ``deregister_manager`` is a method of models, and removes other managers too.
+
+    Parameters
+    ----------
+    cls
+        Class that the manager is registered with.
+    manager
+        Holds its AnnData weakly.
+    """
+    weakref.finalize(manager.adata, _forget, cls._setup_adata_manager_store, manager.adata_uuid, manager.id)
+
+
+def forget_with_model(model: BaseModelClass) -> None:
+    """Make the class of a model forget the managers of this model when it is deleted; see `forget_with_cells`."""
+    weakref.finalize(model, model._per_instance_manager_store.pop, model.id, None)
+
+
+def _forget(store: dict[str, AnnDataManager], adata_uuid: str, manager_id: str) -> None:
+    if adata_uuid in store and store[adata_uuid].id == manager_id:  # a copy of the AnnData may have taken its place
+        del store[adata_uuid]

@@ -4,15 +4,15 @@ import os
 import signal
 import sys
 import threading
-import time
 from contextlib import contextmanager
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from mixvi._keep import keeping, naming_checkpoints, write
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -75,12 +75,12 @@ def _demo(
         from mixvi import GMVAE, datasets
 
         adata = datasets.pbmc68k_reduced()
-        typer.echo(f"GMVAE on {adata.n_obs} peripheral blood cells x {adata.n_vars} genes (Zheng 2017).")
+        typer.echo("Peripheral blood cells (Zheng 2017), which come with the package.")
         with TemporaryDirectory() as folder:  # a run of seconds needs no checkpoint
             model = _train(GMVAE, adata, {"layer": "counts"}, {}, max_epochs, seed, Path(folder))
         _annotate(adata, model)
         out.mkdir(parents=True, exist_ok=True)
-        _write(adata, out / "pbmc68k_reduced.h5ad")
+        write(adata, out / "pbmc68k_reduced.h5ad")
         _report(adata, model, labels="cell_type", figures=out)
         typer.echo(f"Wrote {out}/: pbmc68k_reduced.h5ad, {', '.join(FIGURES)}")
 
@@ -113,17 +113,18 @@ def _fit(
         import mixvi
 
         adata = _read(path)
-        typer.echo(f"{model.upper()} on {adata.n_obs:,} cells x {adata.n_vars:,} genes of {path}.")
+        typer.echo(f"Read {path}.")
         setup = {"layer": layer, "batch_key": batch_key, "labels_key": labels_key}
         setup["unlabeled_category"] = unlabeled_category
         settings = {"n_latent": n_latent, "likelihood": likelihood}
         if model is Model.gmvae:
             settings["n_clusters"] = n_clusters
         cls = getattr(mixvi, model.upper())
-        fitted = _train(cls, adata, setup, settings, max_epochs, seed, out.parent, key_added, resume)
-        with _keeping(fitted, out):
+        with naming_checkpoints(out.parent):
+            fitted = _train(cls, adata, setup, settings, max_epochs, seed, out.parent, key_added, resume)
+        with keeping(fitted, out):
             _annotate(adata, fitted, key_added)
-            _write(adata, out)
+            write(adata, out)
         typer.echo(f"Wrote {out}")
         _report(adata, fitted, labels=None, figures=figures, key=key_added)
         if figures is not None:
@@ -132,6 +133,8 @@ def _fit(
 
 def _check_files(path: Path, out: Path, figures: Path | None, resume: Path | None, force: bool) -> None:
     """Raise a ValueError if a file to read does not exist, or one to write does or has no folder."""
+    if figures is not None and figures.exists() and not figures.is_dir():
+        raise ValueError(f"{figures} is a file; --figures must name a folder, new or existing.")
     drawn = [] if figures is None else [figures / name for name in FIGURES]
     for target in (out, *drawn):
         if target.is_dir() or (target.exists() and not force):
@@ -159,45 +162,31 @@ def _train(
     cls, adata: "AnnData", setup: dict, settings: dict, max_epochs: int | None, seed: int, folder: Path,
     key: str = "mixvi", resume: Path | None = None,
 ) -> "LatentModel":  # fmt: skip
-    """Train a model. An interruption leaves a checkpoint in the folder, and says so."""
+    """Train a model. An interruption leaves a checkpoint in the folder."""
     import scvi
 
+    from mixvi._checks import check_whole
     from mixvi.data import check_free
     from mixvi.train import ProgressLines
 
+    check_whole("--seed", seed, 0, 2**32 - 1)  # as NumPy takes
     check_free(adata, key)  # fail before the training, not after it
     scvi.settings.seed = seed
     cls.setup_anndata(adata, **setup)
     model = cls(adata, **settings)
-    logging_dir, before = scvi.settings.logging_dir, set(folder.glob("training-*.ckpt"))
-    scvi.settings.logging_dir = folder
+    logging_dir, scvi.settings.logging_dir = scvi.settings.logging_dir, folder
     kwargs: dict = {} if resume is None else {"ckpt_path": str(resume)}
     if not sys.stdout.isatty():  # a bar that is drawn anew would fill a log
         kwargs |= {"enable_progress_bar": False, "callbacks": [ProgressLines(typer.echo)]}
-    start = time.monotonic()
     try:
         model.train(max_epochs, checkpoint_minutes=CHECKPOINT_MINUTES, **kwargs)
-    except (KeyboardInterrupt, SystemExit):
-        for checkpoint in set(folder.glob("training-*.ckpt")) - before:
-            typer.echo(f"mixvi: stopped. To go on, repeat the command with --resume {checkpoint}", err=True)
-        raise
+    except OSError as error:  # the first training also writes what numba compiles
+        raise OSError(
+            f"The training stopped, because a file could not be written: {error}. Free some space."
+        ) from error
     finally:
         scvi.settings.logging_dir = logging_dir
-    typer.echo(f"Trained in {time.monotonic() - start:.0f} s.")
     return model
-
-
-@contextmanager
-def _keeping(model: "LatentModel", out: Path):
-    """Save a trained model if what follows fails or is stopped."""
-    try:
-        yield
-    except BaseException:
-        folder = out.parent / f"{out.stem}-model-{datetime.now():%Y%m%d-%H%M%S}"
-        model.save(folder)
-        name = type(model).__name__
-        typer.echo(f"mixvi: the trained model is in {folder}; read it with mixvi.{name}.load().", err=True)
-        raise
 
 
 def _annotate(adata: "AnnData", model: "LatentModel", key: str = "mixvi") -> None:
@@ -229,28 +218,19 @@ def _report(
         pl.training(model, save=figures / "training.png")
 
 
-def _write(adata: "AnnData", out: Path) -> None:
-    """Write the file whole or not at all, so that an interruption does not damage an old one."""
-    from mixvi._atomic import replacing
-
-    with replacing(out) as new:
-        adata.write_h5ad(new)
-
-
 @contextmanager
 def _terminal():
     """Show only the progress bar and messages of mixvi."""
     import logging
     import warnings
 
+    from mixvi._tell import quiet
     from mixvi._warnings import MixviWarning
 
     os.environ.setdefault("MPLBACKEND", "Agg")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads make torch ten times slower on busy cores
     import lightning.pytorch  # noqa: F401  (it sets its own log level when imported)
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     mixvi, handler = logging.getLogger("mixvi"), logging.StreamHandler()
     mixvi.addHandler(handler)
     level = mixvi.level
@@ -258,7 +238,7 @@ def _terminal():
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _stop) if in_main_thread else None
     try:
-        with warnings.catch_warnings():
+        with quiet("lightning.pytorch", "lightning.fabric"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("default", MixviWarning)
             warnings.filterwarnings("ignore", "Stopped by", MixviWarning)  # it tells how to continue in Python

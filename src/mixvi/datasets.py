@@ -20,6 +20,8 @@ import scanpy as sc
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
+from mixvi._tell import quiet
+
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
@@ -248,18 +250,16 @@ def _local(name: str) -> Path | None:
     if not folder:
         return None
     if not Path(folder).is_dir():
-        raise ValueError(
-            f"MIXVI_DATA_DIR={folder!r} is not a folder. Set it to a folder, or unset it to download files."
-        )
+        raise ValueError(f"MIXVI_DATA_DIR={folder!r} is not a folder; set it to one, or unset it to download files.")
     path = Path(folder) / name
     return path if path.is_file() else None
 
 
 def _fetch(source: Source) -> Path:
     """Path of a public file in the cache, downloaded and checked if it is not there yet."""
-    folder = pooch.os_cache("mixvi")
     try:
-        return Path(pooch.retrieve(source.url, source.checksum, path=folder, progressbar=False))
+        with quiet(pooch.get_logger().name):
+            return Path(pooch.retrieve(source.url, source.checksum, path=pooch.os_cache("mixvi"), progressbar=False))
     except ValueError as error:
         raise ValueError(
             f"The download of {source.url} is wrong: its checksum is not {source.checksum}. The download may have been "

@@ -30,7 +30,7 @@ def check_layer(adata: AnnData, layer: str | None, advice: str = "layer=None tak
     KeyError
         If there is no such layer.
     """
-    if layer is not None and layer not in adata.layers:
+    if layer is not None and layer not in list(adata.layers):  # which need not be hashable
         there = sorted(filter(None, adata.layers))
         raise KeyError(f"There is no layer {layer!r}; the layers are {there}, and {advice}.")
 
@@ -118,7 +118,7 @@ def check_columns(
         column = obs[key]
         wrong, what = column.isna(), "missing values"
         if numeric:
-            if not pd.api.types.is_numeric_dtype(column):
+            if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_complex_dtype(column):
                 raise ValueError(
                     f".obs[{key!r}] is {column.dtype}, not numeric; register it as a categorical covariate."
                 )

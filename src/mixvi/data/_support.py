@@ -75,6 +75,11 @@ def check_dtype(matrix, where: str) -> None:
         raise ValueError(f"{where} is None; name the layer that has the values: setup_anndata(adata, layer=...).")
     if np.ma.isMaskedArray(matrix):
         raise ValueError(f"{where} is a masked array; fill it, for example {where} = {where}.filled(0).")
+    if hasattr(matrix, "dask"):
+        raise ValueError(
+            f"{where} is a dask array. Load it with adata = adata.to_memory(), or open a zarr store with "
+            "mixvi.data.from_zarr."
+        )
     dtype = np.dtype(matrix.dtype)
     if dtype.kind not in "biuf" or dtype.itemsize > 8 or dtype == np.float16 or not dtype.isnative:
         raise ValueError(

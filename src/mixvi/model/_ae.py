@@ -6,6 +6,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from mixvi._checks import check_flag
 from mixvi._version import __version__
 from mixvi.model._base import LatentModel
 from mixvi.model._linear import LinearMixin
@@ -75,6 +76,7 @@ class AE(UnclusteredMixin, LinearMixin, LatentModel):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
+        check_flag("linear", linear)
         n_layers = 0 if linear else n_layers
         self.likelihood_ = likelihood = settle_likelihood(self, likelihood, linear=n_layers == 0)
         part = partial(Normal, sigma=1.0) if likelihood == "normal" else LIKELIHOODS[likelihood]

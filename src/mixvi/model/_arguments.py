@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any, Literal, get_args, get_origin
 
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch import Trainer as LightningTrainer
 from scvi.model.base import UnsupervisedTrainingMixin
 from scvi.train import Trainer, TrainingPlan
@@ -75,6 +76,9 @@ def check_trainer(settings: dict[str, Any]) -> None:
     if of_plan := sorted((PLAN.keys() - set(OF_BOTH)) & set(settings)):
         raise ValueError(f"{of_plan} are settings of the plan: pass train(plan_kwargs={{...}}).")
     _check_known(settings, TRAINER, "train() got", PLAN)
+    callbacks = settings.get("callbacks") or []
+    if not isinstance(callbacks, Iterable) or not all(isinstance(one, Callback) for one in callbacks):
+        raise ValueError(f"callbacks={callbacks!r}; it must be a list of callbacks of Lightning.")
     if settings.get("accumulate_grad_batches", 1) != 1:
         raise ValueError("accumulate_grad_batches is not supported; a larger batch_size does the same.")
     by_batches = {

@@ -13,6 +13,7 @@ from scvi.data import AnnDataManager
 from scvi.model.base import BaseMinifiedModeModelClass, UnsupervisedTrainingMixin
 from torch import Tensor
 
+from mixvi._upstream import forget_with_cells, forget_with_model
 from mixvi.data import CellsSplitter
 from mixvi.model import annotation, differential, expression, getters, minification, query, saving, training
 from mixvi.model._arguments import device_of
@@ -41,6 +42,10 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
     held_out_: dict[str, np.ndarray] | None = None  # what p-values need of the validation cells
     unseen_: list[str] | None = None  # genes that the cells of a mapped model lack; None for other models
     gene_key_: str | None = None  # column of .var with their names
+
+    def __init__(self, adata: AnnData | None = None, registry: dict | None = None):
+        super().__init__(adata, registry)
+        forget_with_model(self)
 
     @classmethod
     def setup_anndata(
@@ -94,7 +99,10 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ImplicitModificationWarning)
                 adata.obs = adata.obs  # the first write to a view makes it an AnnData of its own
-        cls.register_manager(register(cls, adata, setup_args, source_registry))
+        manager = register(cls, adata, setup_args, source_registry)
+        cls.register_manager(manager)
+        manager.hold_weakly()
+        forget_with_cells(cls, manager)
 
     @classmethod
     def load(

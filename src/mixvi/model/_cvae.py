@@ -7,6 +7,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from mixvi._checks import check_flag
 from mixvi._version import __version__
 from mixvi._warnings import warn
 from mixvi.model._base import LatentModel
@@ -84,6 +85,8 @@ class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin, LatentModel):
         layout = layout_of(self.registry_)
         if not layout.n_conditions:
             warn("CVAE has no batch and no covariate to condition on: it is a plain VAE.")
+        check_flag("learned_prior", learned_prior)
+        check_flag("decode_condition", decode_condition)
         if not (decode_condition or learned_prior):
             raise ValueError(
                 "decode_condition=False leaves the condition to the prior, and that of learned_prior=False does not "

@@ -8,9 +8,10 @@ import pandas as pd
 from mixvi.data import CellsDataset
 from mixvi.model._arguments import device_of
 from mixvi.model._resume import pass_on
+from mixvi.model.description import size_of
 from mixvi.model.values import largest, totals_of
 from mixvi.ops.csr import dense
-from mixvi.train import Interruption, fit_full_batch
+from mixvi.train import Interruption, StartAndEnd, fit_full_batch
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
@@ -54,13 +55,15 @@ def train_full_batch(
     """
     device = device_of(accelerator, devices)
     model.module.to(device).double()
-    interruption = Interruption()
+    max_epochs = max_epochs or MAX_EPOCHS_FULL_BATCH
+    interruption, lines = Interruption(), StartAndEnd(size_of(model))
     interruption.listen()
+    lines.start(max_epochs, str(device))
     try:
         tensors = CellsDataset(model.adata_manager, device, resident=False)[np.arange(model.adata.n_obs)]
         cells = model.module.read({key: dense(value).double() for key, value in tensors.items()})
         history = fit_full_batch(
-            model.module, cells, max_epochs or MAX_EPOCHS_FULL_BATCH, plan_kwargs.get("max_kl_weight", 1.0),
+            model.module, cells, max_epochs, plan_kwargs.get("max_kl_weight", 1.0),
             plan_kwargs.get("weight_decay", 0.0), progress=enable_progress_bar, fresh=not model.is_trained_,
             stop=lambda: interruption.received is not None,
         )  # fmt: skip
@@ -79,4 +82,6 @@ def train_full_batch(
             "The weights of this fit are too large or small for single precision. Scale the values: the largest is "
             f"{largest(model)}."
         )
-    pass_on(interruption, len(next(iter(history.values()))), "train() goes on from there.")
+    n_epochs = len(next(iter(history.values())))
+    lines.end(n_epochs)
+    pass_on(interruption, n_epochs, "train() goes on from there.")

@@ -11,7 +11,7 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from mixvi._checks import check_number
+from mixvi._checks import check_flag, check_number
 from mixvi._version import __version__
 from mixvi.cluster.agglomerate import MIN_WORTH
 from mixvi.model import _markers, _outliers, _predict, _stability, _suggest
@@ -128,8 +128,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         for name, value in (("guidance", guidance), ("min_worth", min_worth)):
             check_number(name, value, least=0)
         check_number("concentration", concentration, above=0)
-        if not isinstance(hierarchical, bool):
-            raise ValueError(f"hierarchical={hierarchical!r}; it must be True or False.")
+        check_flag("hierarchical", hierarchical)
         self._guidance, self._min_worth = guidance, min_worth
         self.clusters_: dict[str, Any] | None = None  # what training found, as plain values
         self.likelihood_ = likelihood = settle_likelihood(self, likelihood)

@@ -57,7 +57,7 @@ def check_init(init: Init, adata: AnnData | None, n_clusters: int | None, n_labe
     if n_labels and not (isinstance(init, str) and init in ("leiden", "vat")):
         raise ValueError(f"init={name_of(init)!r} makes no use of labels; with labels_key it is 'leiden' or 'vat'.")
     if not isinstance(init, str):
-        codes, _ = pd.factorize(np.asarray(init))
+        codes, _ = pd.factorize(np.atleast_1d(np.asarray(init)))
         if codes.shape != (adata.n_obs,) or (codes < 0).any():
             raise ValueError(
                 f"init gives parts to {(codes >= 0).sum():,} cells; it must give one to each of {adata.n_obs:,}."

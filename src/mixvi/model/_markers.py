@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mixvi._checks import check_whole
 from mixvi._warnings import warn
 from mixvi.cluster.count_splitting import split_counts
 from mixvi.cluster.markers import markers as markers_between
@@ -44,6 +45,7 @@ def markers(model: "GMVAE", n_clusters: int | None = None, versus: str = "both")
         If the values are not counts, there is one cluster, or the model was loaded without its data.
     """
     clusters = model._clusters()
+    check_whole("n_clusters", n_clusters, none="that of the model")
     n_clusters = n_clusters or model.n_clusters
     if versus not in ("both", "rest", "sibling"):
         raise ValueError(f"versus={versus!r} is not known; it is 'both', 'rest' or 'sibling'.")

@@ -8,6 +8,7 @@ import torch
 from scvi.utils import track
 
 from mixvi._checks import check_whole
+from mixvi._tell import untold
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
@@ -49,7 +50,7 @@ def cluster_stability(model: "GMVAE", n_seeds: int = 5, max_epochs: int | None =
     train = {"enable_progress_bar": False} | kwargs
     found = []
     for seed in track(range(1, n_seeds + 1), description="fits"):
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), untold():
             torch.manual_seed(seed)
             other = type(model)(model.adata, **model.init_params_["non_kwargs"] | {"init": model._init})
             other.train(max_epochs or len(model.history["elbo_train"]), **train)

@@ -6,6 +6,7 @@ from anndata import AnnData
 from scvi.model import SCVI
 from torch import Tensor
 
+from mixvi._checks import check_flag
 from mixvi._version import __version__
 from mixvi.model._base import LatentModel
 from mixvi.model._evidence import EvidenceMixin
@@ -77,6 +78,7 @@ class VAE(UnclusteredMixin, LinearMixin, EvidenceMixin, LatentModel):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
+        check_flag("linear", linear)
         n_layers = 0 if linear else n_layers
         self.likelihood_ = likelihood = settle_likelihood(self, likelihood, linear=n_layers == 0)
         hidden = hidden_layers(n_latent, n_hidden, n_layers, dropout_rate)

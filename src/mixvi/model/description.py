@@ -23,10 +23,13 @@ def settings(model: "LatentModel") -> dict[str, Any]:
 
 def summary(model: "LatentModel") -> str:
     """The model, its data and what was found, in one line."""
-    counted = model.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
     params = model.init_params_["non_kwargs"]
     facts = {key: params[key] for key in ("n_latent", "n_clusters") if params.get(key) is not None}
     facts |= {"likelihood": model.likelihood_} | (model._found() if model.is_trained_ else {})
-    return f"{type(model).__name__} of {counted['n_obs']:,} cells x {counted['n_vars']:,} genes: " + ", ".join(
-        f"{name} {value}" for name, value in facts.items()
-    )
+    return f"{size_of(model)}: " + ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def size_of(model: "LatentModel") -> str:
+    """The model, and how many cells and genes it has."""
+    counted = model.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
+    return f"{type(model).__name__} of {counted['n_obs']:,} cells x {counted['n_vars']:,} genes"

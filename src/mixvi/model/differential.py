@@ -11,7 +11,7 @@ from scvi.model.base import RNASeqMixin
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, StudentT
 
 from mixvi._warnings import warn
-from mixvi.data import has_values
+from mixvi.data import check_present, has_values
 from mixvi.model.expression import Rows
 from mixvi.model.registration import registered
 from mixvi.model.streaming import check_trained
@@ -49,6 +49,7 @@ def differential_expression(
     """
     check_trained(model)
     cells = registered(model, adata, minified=True).adata
+    _check_groups(model.adata if adata is None else adata, groupby, kwargs)
     found = cells.uns.get(groupby) if groupby is not None else None
     if isinstance(found, Mapping) and {"model", "version", "settings"} <= set(found):
         warn(
@@ -146,3 +147,16 @@ def differential_abundance(
     found = pd.DataFrame(log_p, index=some.obs_names)
     some.obsm["da_log_probs"] = found
     return found
+
+
+def _check_groups(cells: AnnData, groupby: str | None, kwargs: dict) -> None:
+    """Whether the groups to compare are in their column."""
+    if groupby is None:
+        return
+    check_present(cells.obs, [groupby])
+    there = list(cells.obs[groupby].unique())
+    for name in ("group1", "group2"):
+        given = kwargs.get(name)
+        for group in given if isinstance(given, list | tuple) else [given]:
+            if group is not None and group not in there:
+                raise ValueError(f"{name}={group!r} is not in .obs[{groupby!r}], which has {there}.")

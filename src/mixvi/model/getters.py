@@ -224,6 +224,7 @@ def sample(
     """
     check_trained(model)
     check_whole("n_cells", n_cells)
+    check_whole("seed", seed, 0, none="the state of torch")
     pool = as_positions(indices, registered(model, None, minified=True).adata.n_obs)
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:

@@ -84,7 +84,7 @@ def register(
                 f"use mixvi.{other}, or leave {argument} out."
             )
     for key in ("categorical_covariate_keys", "continuous_covariate_keys"):
-        if isinstance(setup_args[key], str):
+        if isinstance(setup_args[key], str | int | float):
             raise ValueError(f"{key}={setup_args[key]!r} is one name; pass a list, [{setup_args[key]!r}].")
         if (keys := setup_args[key]) is not None:  # a list is what any file can hold
             setup_args[key] = sorted(keys) if isinstance(keys, set | frozenset) else list(keys)

@@ -13,6 +13,7 @@ from scvi import REGISTRY_KEYS
 
 from mixvi._atomic import replacing
 from mixvi._file import read_file, write_file
+from mixvi._tell import quiet
 from mixvi._version import __version__
 from mixvi._warnings import warn
 from mixvi.data import has_values, minified_type
@@ -150,7 +151,8 @@ def _read(folder: Path, prefix: str | None, backup_url: str | None) -> tuple[dic
     if not path.exists():
         if not backup_url:
             raise ValueError(f"There is no {path}; pass the folder that save() wrote, and its prefix if it had one.")
-        pooch.retrieve(backup_url, known_hash=None, fname=path.name, path=folder)
+        with quiet(pooch.get_logger().name):
+            pooch.retrieve(backup_url, known_hash=None, fname=path.name, path=folder)
     content = read_file(path)
     if missing := {"attributes", "state"} - set(content):
         raise ValueError(f"{path} lacks {sorted(missing)}: it is not a whole model. Take a copy, or train anew.")

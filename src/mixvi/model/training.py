@@ -10,14 +10,16 @@ from scvi.train import merge_kwargs
 from torch import nn
 
 from mixvi._checks import check_number, check_whole
+from mixvi._tell import quiet
 from mixvi.model._arguments import check_plan, check_trainer
 from mixvi.model._full_batch import fits_in_full_batch, train_full_batch
 from mixvi.model._outliers import remember_held_out
 from mixvi.model._resume import checkpoints_of, pass_on
+from mixvi.model.description import size_of
 from mixvi.model.registration import check_trainable
 from mixvi.model.values import largest, totals_of
 from mixvi.module.priors import Flat
-from mixvi.train import FiniteWeights, MixturePhases
+from mixvi.train import FiniteWeights, MixturePhases, StartAndEnd
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
@@ -41,7 +43,9 @@ def train(
     plan_kwargs: dict[str, Any] | None = None,
     **kwargs,
 ) -> None:
-    """Fit the model. ``model.history`` holds ``elbo_train``, ``elbo_validation`` and each term by its name.
+    """Fit the model, and show one line at the start and one at the end.
+
+    ``model.history`` holds ``elbo_train``, ``elbo_validation`` and each term by its name.
 
     The bound of a linear AE, VAE or CVAE with ``likelihood="normal"`` has no noise. L-BFGS fits such a model to all
     cells at once, in double precision (`mixvi.train.fit_full_batch`). It is trained in minibatches like the others
@@ -129,10 +133,11 @@ def _train_minibatches(
     kwargs["plugins"] = [checkpoints.files, *(kwargs.get("plugins") or [])]
     model.module.train()  # scvi-tools leaves a trained module in evaluation mode, and so would train it further
     try:
-        UnsupervisedTrainingMixin.train(
-            model, max_epochs=max_epochs, batch_size=plan_kwargs["batch_size"], plan_kwargs=plan_kwargs,
-            callbacks=[checkpoints, finite, *callbacks], **kwargs, **split,
-        )  # fmt: skip
+        with quiet("lightning.pytorch", "lightning.fabric"):
+            UnsupervisedTrainingMixin.train(
+                model, max_epochs=max_epochs, batch_size=plan_kwargs["batch_size"], plan_kwargs=plan_kwargs,
+                callbacks=[checkpoints, finite, StartAndEnd(size_of(model)), *callbacks], **kwargs, **split,
+            )  # fmt: skip
     finally:
         if phases is not None and phases.clusters is not None:  # their components may have been taken back
             model.clusters_ = phases.clusters.to_dict() if model.module.prior.placed else None

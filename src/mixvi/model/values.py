@@ -53,7 +53,7 @@ def settle_likelihood(model: "LatentModel", likelihood: str, linear: bool = Fals
     ValueError
         If there is no such likelihood, or it cannot describe the data.
     """
-    if likelihood != "auto" and likelihood not in LIKELIHOODS:
+    if likelihood != "auto" and likelihood not in list(LIKELIHOODS):  # which need not be hashable
         raise ValueError(f"likelihood={likelihood!r} is not known; it is 'auto' or one of {sorted(LIKELIHOODS)}.")
     if model.adata is None or (likelihood != "auto" and not has_values(model.adata)):
         return likelihood  # loaded without values: the name was settled when the model was made

@@ -42,9 +42,11 @@ class Treatment(NamedTuple):
         KeyError
             If a column does not exist.
         ValueError
-            If no cell has one of the conditions, or no cell type has enough cells in both.
+            If the two conditions are the same, no cell has one of them, or no cell type has enough cells in both.
         """
         check_present(obs, [self.condition_key, self.cell_type_key])
+        if self.control == self.stimulated:
+            raise ValueError(f"control and stimulated are both {self.control!r}; they must differ.")
         there = set(obs[self.condition_key])
         for value in (self.control, self.stimulated) if both else (self.control,):
             if value not in there:

@@ -12,6 +12,7 @@ from anndata import AnnData
 from scvi import settings
 from scvi.utils import track
 
+from mixvi._tell import untold
 from mixvi.data import check_present
 from mixvi.model._base import LatentModel
 from mixvi.model._conditional import ConditionalMixin
@@ -104,7 +105,7 @@ def leave_one_out(
     layer = (setup or {}).get("layer")
     for group in _missing(tables, groups, seed, (model_class.__name__, *baselines)):
         observed, before, seen = _split(adata, treatment, hold_out_key, group)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), untold():
             fitted = _fit(model_class, seen, setup or {}, model or {}, train or {}, seed)
         predictors = {model_class.__name__: _predictor(fitted, treatment, shift or {})}
         predictors |= {name: fit_baseline(name, seen, *treatment, layer=layer) for name in baselines}

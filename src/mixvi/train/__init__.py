@@ -11,7 +11,7 @@ from mixvi.train._mixture_phases import MixturePhases
 from mixvi.train._new_levels import fit_new_levels
 from mixvi.train._observe import Counts, read_counts
 from mixvi.train._plan import MixviPlan
-from mixvi.train._progress import ProgressLines
+from mixvi.train._progress import ProgressLines, StartAndEnd
 
 __all__ = [
     "INITS",
@@ -25,6 +25,7 @@ __all__ = [
     "MixturePhases",
     "MixviPlan",
     "ProgressLines",
+    "StartAndEnd",
     "fit_full_batch",
     "fit_new_levels",
     "read_counts",

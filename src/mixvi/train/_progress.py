@@ -1,8 +1,11 @@
-"""Progress as plain lines, for logs and batch systems."""
+"""Progress as plain lines: where training starts and ends, and on request each tenth of it."""
 
+import time
 from collections.abc import Callable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mixvi._tell import tell
 
 N_LINES = 10
 
@@ -30,3 +33,66 @@ class ProgressLines(Callback):
         done, n_epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
         if done % max(n_epochs // N_LINES, 1) == 0 or done == n_epochs:
             self.say(f"Epoch {done} of {n_epochs}: loss {trainer.callback_metrics['train_loss']:.6g}")
+
+
+class StartAndEnd(Callback):
+    """Tells in one line what is trained, and in another one how long that took.
+
+    Parameters
+    ----------
+    what
+        Model and data, for the line.
+    """
+
+    def __init__(self, what: str):
+        self.what, self.started = what, time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, plan: LightningModule) -> None:
+        """Tell the first line.
+
+        Parameters
+        ----------
+        trainer, plan
+            From Lightning.
+        """
+        if trainer.is_global_zero:
+            n_epochs = None if trainer.max_epochs == -1 else trainer.max_epochs
+            self.start(n_epochs, str(trainer.strategy.root_device), trainer.current_epoch)
+
+    def teardown(self, trainer: Trainer, plan: LightningModule, stage: str) -> None:
+        """Tell the last line.
+
+        Parameters
+        ----------
+        trainer, plan, stage
+            From Lightning.
+        """
+        if trainer.is_global_zero:
+            self.end(trainer.current_epoch)
+
+    def start(self, n_epochs: int | None, device: str, n_done: int = 0) -> None:
+        """Tell the first line.
+
+        Parameters
+        ----------
+        n_epochs
+            At the most; ``None`` is no limit.
+        device
+            Where training runs.
+        n_done
+            Epochs of a training that continues.
+        """
+        self.started = time.monotonic()
+        epochs = "no limit of epochs" if n_epochs is None else f"{n_epochs:,} epochs"
+        tell(f"{self.what}: {epochs} on {device}{f', from epoch {n_done} on' if n_done else ''}.")
+
+    def end(self, n_epochs: int) -> None:
+        """Tell the last line.
+
+        Parameters
+        ----------
+        n_epochs
+            That were done.
+        """
+        took = time.monotonic() - self.started
+        tell(f"{self.what.split()[0]} trained for {n_epochs:,} epochs in {took:{'.1f' if took < 10 else ',.0f'}} s.")

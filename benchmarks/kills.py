@@ -1,0 +1,216 @@
+"""Kill processes and fill disks while mixvi writes, and look whether what was there before or after is whole.
+
+    uv run python benchmarks/kills.py --number 200
+
+Each trial is a process of its own. It saves a model over another one, trains with a checkpoint in each epoch, or runs
+``mixvi fit`` over an earlier result. After a random time it gets SIGKILL, SIGTERM or SIGINT; or it may write no file
+beyond a random size, as on a full disk. Then another process reads the files. Needs Linux or macOS.
+"""
+
+import argparse
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
+
+import anndata as ad
+import numpy as np
+
+import mixvi
+from mixvi import cli
+from mixvi._file import read_file
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+PATIENCE = 120  # seconds until a process that was told to stop counts as hung
+TRAIN = {"max_epochs": 20, "accelerator": "cpu", "enable_progress_bar": False}
+
+
+def start(work: Callable[[], object], most: int | None = None) -> int:
+    """Begin work in a process of its own, which may write files of ``most`` bytes, and give its number."""
+    sys.stdout.flush()
+    if child := os.fork():
+        return child
+    code = 1
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.dup2(nothing, 2)
+        if most is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        work()
+        code = 0
+    except SystemExit as stopped:
+        code = stopped.code if isinstance(stopped.code, int) else 1
+    except BaseException:  # noqa: BLE001  (whatever it is, the parent looks at the files)
+        code = 1
+    finally:
+        os._exit(code)
+
+
+def end(child: int) -> int:
+    """Wait for a process, and give its exit code: minus the signal that ended it."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        number, status = os.waitpid(child, os.WNOHANG)
+        if number:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise TimeoutError(f"A process did not stop within {PATIENCE} s.")
+
+
+def is_true(look: Callable[[], None]) -> bool:
+    """Whether a look at the files, in a process of its own, finds them whole."""
+    return end(start(look)) == 0
+
+
+def cells():
+    return mixvi.datasets.blobs(300, 60, n_clusters=3, n_conditions=2, kind="count", seed=0)
+
+
+def model():
+    adata = cells()
+    mixvi.GMVAE.setup_anndata(adata)
+    return mixvi.GMVAE(adata)
+
+
+class Saving:
+    """``save(overwrite=True)``, over and over: of one model, then of another."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def prepare(self) -> None:
+        for name in "ab":
+            one = model()
+            one.train(**TRAIN)
+            one.save(self.folder.parent / name, overwrite=True)
+
+    def work(self) -> None:
+        models = [mixvi.GMVAE.load(self.folder.parent / name, False, accelerator="cpu") for name in "ab"]
+        for _ in range(10):
+            for one in models:
+                one.save(self.folder, overwrite=True)
+
+    def before(self) -> None:
+        self.folder.mkdir()
+        (self.folder / "model.pt").write_bytes((self.folder.parent / "a" / "model.pt").read_bytes())
+
+    def look(self) -> None:
+        wanted = [read_file(self.folder.parent / name / "model.pt")["state"] for name in "ab"]
+        found = mixvi.GMVAE.load(self.folder, False, accelerator="cpu").module.state_dict()
+        assert any(all((found[name] == value).all() for name, value in one.items()) for one in wanted)
+
+
+class Training:
+    """``train()`` of a GMVAE with a checkpoint in each epoch: pretraining, initialisation, fine-tuning, calibration."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def prepare(self) -> None:
+        pass
+
+    def before(self) -> None:
+        self.folder.mkdir()
+
+    def work(self) -> None:
+        from scvi import settings
+
+        settings.logging_dir = self.folder
+        model().train(**TRAIN, checkpoint_minutes=0)
+
+    def look(self) -> None:
+        for path in self.folder.glob("training-*.ckpt"):
+            read_file(path, "checkpoint")
+            again = model()
+            again.train(**TRAIN, ckpt_path=str(path))
+            assert len(again.history["elbo_train"]) == TRAIN["max_epochs"]
+
+
+class Command:
+    """``mixvi fit`` over an earlier result."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.out = folder / "out.h5ad"
+
+    def prepare(self) -> None:
+        pass
+
+    def before(self) -> None:
+        self.folder.mkdir()
+        earlier = cells()
+        earlier.write_h5ad(self.folder / "in.h5ad")
+        earlier.uns["earlier"] = 1
+        earlier.write_h5ad(self.out)
+
+    def work(self) -> None:
+        options = ["--force", "--max-epochs", str(TRAIN["max_epochs"]), "--n-clusters", "3"]
+        cli.app(["fit", str(self.folder / "in.h5ad"), "--out", str(self.out), *options])
+
+    def look(self) -> None:
+        np.testing.assert_array_equal(ad.read_h5ad(self.folder / "in.h5ad").X, cells().X)
+        found = ad.read_h5ad(self.out)
+        assert ("earlier" in found.uns) != ("X_mixvi" in found.obsm)
+        for path in self.folder.glob("training-*.ckpt"):
+            read_file(path, "checkpoint")
+        for path in self.folder.glob("out-model-*"):
+            mixvi.GMVAE.load(path, False, accelerator="cpu")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--number", type=int, default=200, help="of trials")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rng, found = random.Random(options.seed), Counter()
+    with tempfile.TemporaryDirectory() as place:
+        model().train(**TRAIN)  # loads and compiles all that the processes share
+        seconds, sizes = {}, {}
+        for kind in (Saving, Training, Command):
+            whole = kind(Path(place, kind.__name__))
+            end(start(whole.prepare))
+            whole.before()
+            begun = time.monotonic()
+            end(start(whole.work))
+            seconds[kind] = time.monotonic() - begun
+            print(f"{kind.__name__}: {seconds[kind]:.1f} s undisturbed", flush=True)
+            sizes[kind] = max(
+                [path.stat().st_size for path in whole.folder.rglob("*") if path.is_file()], default=10**6
+            )
+        for i in range(options.number):
+            kind, how = (Saving, Training, Command)[i % 3], rng.choice([*SIGNALS, "full disk"])
+            trial = kind(Path(place, f"trial {i}"))
+            trial.before()
+            if how == "full disk":
+                ended = end(start(trial.work, most=rng.randrange(1, sizes[kind])))
+            else:
+                child = start(trial.work)
+                time.sleep(rng.uniform(0, seconds[kind]))
+                os.kill(child, how)  # a process that is over is still there until it is waited for
+                ended = end(child)
+            is_whole = is_true(trial.look)
+            name = how if isinstance(how, str) else how.name
+            found[kind.__name__, name, "whole" if is_whole else "DAMAGED"] += 1
+            if not is_whole:
+                print(f"trial {i}: {kind.__name__}, {name}, exit code {ended}: damaged", flush=True)
+    for (kind, how, state), number in sorted(found.items()):
+        print(f"{kind:10} {how:10} {state:8} {number}")
+    damaged = sum(number for (*_, state), number in found.items() if state == "DAMAGED")
+    print(f"{options.number - damaged} of {options.number} whole")
+    raise SystemExit(min(damaged, 1))
+
+
+if __name__ == "__main__":
+    main()
