@@ -53,3 +53,20 @@ def test_counts_are_compared_as_shares():
     )
     torch.testing.assert_close(LIKELIHOODS["nb"].scaled(cells), torch.tensor([[0.25, 0.75], [0.0, 0.5]]))
     torch.testing.assert_close(LIKELIHOODS["normal"].scaled(cells), x)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_expected_seen_is_the_mean_of_what_the_encoders_read(name):
+    torch.manual_seed(0)
+    n, g, d = 3, 6, 2
+    likelihood = LIKELIHOODS[name](Layout(g), d, Hidden(8, 1, 0.0)).eval()
+    library = torch.tensor([[5.0], [50.0], [500.0]])
+    cells = Cells(*(torch.zeros(n, g),) * 2, library, *(torch.zeros(n, 0),) * 3)
+    z = torch.randn(n, d)
+    with torch.no_grad():
+        draws = torch.stack([likelihood.prepare(likelihood(z, cells).sample()) for _ in range(20_000)])
+        found = likelihood.expected_seen(z, cells)
+        error = draws.std(0) / 20_000**0.5
+        assert ((found - draws.mean(0)).abs() < 4.5 * error + 1e-3).all()
+        some = torch.tensor([True, False, True, False, False, True])
+        torch.testing.assert_close(likelihood.expected_seen(z, cells, some), found[:, some])

@@ -12,6 +12,8 @@ from mixvi.module.encoders import Posterior
 from mixvi.module.nets import Hidden, Trunk
 from mixvi.ops.csr import dense
 
+ALL = slice(None)
+
 
 class Likelihood(nn.Module):
     """p(x | z, c): hidden layers on (z, c), and a linear head."""
@@ -88,6 +90,24 @@ class Likelihood(nn.Module):
         -------
         (..., n, g) independent distributions, one for each gene.
         """
+
+    def expected_seen(self, z: Tensor, cells: Cells, genes: Tensor | slice = ALL) -> Tensor:
+        """Mean of the values that the encoders read, E[prepare(x)] under p(x | z, c).
+
+        Parameters
+        ----------
+        z
+            (n, d) latent.
+        cells
+            n cells, for their conditions and library sizes.
+        genes
+            (g,) mask of the m genes to compute; all by default.
+
+        Returns
+        -------
+        (n, m) means.
+        """
+        return self(z, cells).mean[:, genes]
 
     @abstractmethod
     def log_prob(self, z: Tensor, cells: Cells) -> Tensor:

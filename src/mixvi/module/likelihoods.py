@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
-from mixvi.module._likelihood import Likelihood
+from mixvi.module._likelihood import ALL, Likelihood
 from mixvi.module.cells import Cells, Layout
 from mixvi.module.encoders import Posterior
 from mixvi.module.nets import Hidden
@@ -27,6 +27,7 @@ from mixvi.ops.count_log_prob import (
     log_zero_inflated,
 )
 from mixvi.ops.csr import dense, map_entries
+from mixvi.ops.expected_log1p import expected_log1p
 
 EDGE = 0.05  # keeps the links finite where a mean is 0 or 1
 
@@ -187,6 +188,10 @@ class Poisson(CountLikelihood):
         return scvi_distributions.Poisson(cells.library * rho, scale=rho, validate_args=False)
 
     @override
+    def expected_seen(self, z: Tensor, cells: Cells, genes: Tensor | slice = ALL) -> Tensor:
+        return expected_log1p(self(z, cells).mean[:, genes])
+
+    @override
     def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:
         return log_poisson(cells.x, cells.library * self.shares(h))
 
@@ -204,6 +209,10 @@ class NegativeBinomial(CountLikelihood):
         return scvi_distributions.NegativeBinomial(
             mu=cells.library * rho, theta=self.log_theta.exp(), scale=rho, validate_args=False
         )
+
+    @override
+    def expected_seen(self, z: Tensor, cells: Cells, genes: Tensor | slice = ALL) -> Tensor:
+        return expected_log1p(self(z, cells).mean[:, genes], self.log_theta.exp()[genes])
 
     @override
     def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:
@@ -229,6 +238,12 @@ class ZeroInflatedNegativeBinomial(CountLikelihood):
             mu=cells.library * rho, theta=self.log_theta.exp(), zi_logits=self.zero_logits(h), scale=rho,
             validate_args=False,
         )  # fmt: skip
+
+    @override
+    def expected_seen(self, z: Tensor, cells: Cells, genes: Tensor | slice = ALL) -> Tensor:
+        px = self(z, cells)
+        not_inflated = 1 - px.zi_probs[:, genes]
+        return not_inflated * expected_log1p(px.mu[:, genes], self.log_theta.exp()[genes])
 
     @override
     def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:

@@ -13,15 +13,14 @@ if TYPE_CHECKING:
     from mixvi.module._elbo import ELBOModule
 
 N_ROUNDS = 5  # of encoding and filling in
-N_DRAWS = 20  # of the counts of unseen genes; the error of their mean is a quarter of the noise of one count
 
 
 @torch.no_grad()
 def complete(module: "ELBOModule", cells: Cells, unseen: Tensor) -> Cells:
     """Replace the zeros of unseen genes by the values that the module expects.
 
-    Encoding and filling in alternate: the latent of the seen genes gives p(x | z, c), whose mean over draws is read by
-    the encoder in the next round. A library size that is a total count is divided by the expected share of seen genes.
+    Encoding and filling in alternate: the latent of the seen genes gives p(x | z, c), whose mean is read by the encoder
+    in the next round. A library size that is a total count is divided by the expected share of the seen genes.
 
     Parameters
     ----------
@@ -38,18 +37,13 @@ def complete(module: "ELBOModule", cells: Cells, unseen: Tensor) -> Cells:
     """
     seen, total = dense(cells.seen).clone(), cells.library
     sums_up = module.likelihood.support == "count" and not module.layout.size_factor
-    with torch.random.fork_rng([seen.device] if seen.is_cuda else []):
-        torch.manual_seed(0)
-        for _ in range(N_ROUNDS):
-            z = module.encode(cells).loc
-            px = module.decode(z, cells)
-            if sums_up:
-                share = (px.mean[:, unseen] / cells.library).sum(1, keepdim=True)
-                cells = cells._replace(library=total / (1 - share).clamp(min=1e-3))
-                px = module.decode(z, cells)
-            draws = (module.likelihood.prepare(px.sample())[:, unseen] for _ in range(N_DRAWS))
-            seen[:, unseen] = sum(draws) / N_DRAWS
-            cells = cells._replace(seen=seen)
+    for _ in range(N_ROUNDS):
+        z = module.encode(cells).loc
+        if sums_up:
+            share = (module.decode(z, cells).mean[:, unseen] / cells.library).sum(1, keepdim=True)
+            cells = cells._replace(library=total / (1 - share).clamp(min=1e-3))
+        seen[:, unseen] = module.likelihood.expected_seen(z, cells, unseen)
+        cells = cells._replace(seen=seen)
     return cells
 
 

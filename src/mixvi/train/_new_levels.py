@@ -20,8 +20,8 @@ from mixvi.train._observe import stream
 def fit_new_levels(module: ELBOModule, dataset: CellsDataset, n_cells: int, levels: Levels, seed: int = 0) -> None:
     """Estimate the effect of each new level on x, for the encoders, and its intercept, for the decoder.
 
-    Each new cell is compared with reference cells that are like it, which the decoder draws. The effect of a level is
-    the mean difference over its cells. So a level that has other types of cells than the reference does not have an
+    Each new cell is compared with what the decoder expects of reference cells that are like it. The effect of a level
+    is the mean difference over its cells. So a level that has other types of cells than the reference does not have an
     effect for that reason. There is one round: further ones drift, because nothing else fixes where the new cells lie.
 
     Parameters
@@ -60,12 +60,12 @@ def fit_new_levels(module: ELBOModule, dataset: CellsDataset, n_cells: int, leve
 def _differences(module: ELBOModule, cells: Cells, typical: Tensor, new: list[int]) -> Tensor:
     """Sums over the cells of each new level (m, 3 g + 1): differences, scaled x, its expectation, and their number."""
     known = cells._replace(c=_some_known(cells.c, typical, new))
-    px = module.decode(_latent_of_like(module, cells), known)
-    drawn, discounted = module.likelihood.prepare(px.sample()), module.encoder.discounted
-    # what the encoder reads of a drawn cell under its level, read under the mean of the known levels
-    drawn = discounted(drawn, known.c) - discounted(torch.zeros_like(drawn), cells.c @ typical)
-    scaled = [module.likelihood.scaled(part) for part in (cells, known._replace(x=px.mean))]
-    values = [dense(cells.seen) - drawn, *scaled, torch.ones_like(cells.library)]
+    z, discounted = _latent_of_like(module, cells), module.encoder.discounted
+    expected = module.likelihood.expected_seen(z, known)
+    # what the encoder reads of such a cell under its level, read under the mean of the known levels
+    expected = discounted(expected, known.c) - discounted(torch.zeros_like(expected), cells.c @ typical)
+    scaled = [module.likelihood.scaled(part) for part in (cells, known._replace(x=module.decode(z, known).mean))]
+    values = [dense(cells.seen) - expected, *scaled, torch.ones_like(cells.library)]
     return cells.c[:, new].t() @ torch.cat(values, 1)
 
 
