@@ -163,7 +163,7 @@ def check_levels(obs: pd.DataFrame, levels: Mapping[str, np.ndarray]) -> None:
         if new:
             raise ValueError(
                 f".obs[{key!r}] has {new}, which the model was not trained on; it knows {np.asarray(known).tolist()}. "
-                "Leave these cells out, rename the categories, or train on these cells too."
+                "Call model.map(adata) for a new batch, leave these cells out, rename the categories, or train on them too."
             )
 
 
@@ -254,7 +254,7 @@ def _check_genes(found: pd.Index, expected: np.ndarray) -> None:
     if len(missing):
         raise ValueError(
             f"The cells lack {len(missing):,} of the model's {len(expected):,} genes, such as {list(missing[:3])}; "
-            "add these genes (with zeros if they were not measured), or train on the common genes."
+            "call model.map(adata), which fills them in, or train on the common genes."
         )
     what = "the model's genes in another order" if len(found) == len(expected) else f"{len(found):,} genes"
     raise ValueError(f"The cells have {what}; the model has {len(expected):,}. Pass adata[:, model.get_var_names()].")
