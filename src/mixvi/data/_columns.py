@@ -163,7 +163,7 @@ def check_levels(obs: pd.DataFrame, levels: Mapping[str, np.ndarray]) -> None:
         if new:
             raise ValueError(
                 f".obs[{key!r}] has {new}, which the model was not trained on; it knows {np.asarray(known).tolist()}. "
-                "Call model.map(adata) for a new batch, leave these cells out, rename the categories, or train on them too."
+                "Call model.map(adata) for new batches, leave these cells out, rename the categories, or train on them."
             )
 
 

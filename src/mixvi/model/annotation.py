@@ -37,7 +37,7 @@ def annotate(
     ``.obsm["mixvi_probabilities"]``          GMVAE: probability of each cluster (n, K), rows sum to 1
     ``.obs["mixvi_confidence"]``              GMVAE: the largest of them
     ``.obs["mixvi_entropy"]``                 GMVAE: their entropy, in nats
-    ``.obs["mixvi_outlier_p"]``               GMVAE: p-value of being drawn from the reference (`get_outlier_p`)
+    ``.obs["mixvi_outlier_p"]``               GMVAE: p-value of being drawn from the reference
     ``.varm["PCs_mixvi"]``                    linear AE and VAE: principal axes (g, d)
     ``.uns["mixvi"]``                         model, version, settings, setup, likelihood; GMVAE: clusters,
                                               temperature, ``"tree"`` and ``"markers"``, the best 50 of each cluster

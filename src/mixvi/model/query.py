@@ -14,7 +14,7 @@ from mixvi.model._align import align
 from mixvi.model.registration import register
 from mixvi.model.streaming import check_trained
 from mixvi.module.query import Levels
-from mixvi.train import fit_new_levels
+from mixvi.train import fit_intercepts, nearest_levels
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
@@ -26,8 +26,9 @@ def map_cells(model: "LatentModel", adata: AnnData, gene_key: str | None = None)
     """A model for new cells, the query. The reference model and its latent space do not change.
 
     Genes are matched by name. Genes that the query lacks are *unseen*: the model fills in what it expects of them.
-    Further genes are left out. New batches, and new levels of other categorical covariates, get an effect of their own:
-    the mean difference between their cells and what the decoder expects of these. Nothing is trained.
+    Further genes are left out. A new batch, or a new level of another categorical covariate, is encoded like the known
+    one under which its cells are the most probable. In the decoder it gets an intercept of its own, so that the
+    expected mean of its cells is the observed one. Nothing is trained.
 
     Parameters
     ----------
@@ -41,7 +42,7 @@ def map_cells(model: "LatentModel", adata: AnnData, gene_key: str | None = None)
     Returns
     -------
     A model of the same class. Its ``adata`` has the query cells with the genes of the model; labels in it are replaced
-    by the unlabelled category. `predict` and `annotate` take the query too.
+    by the unlabelled category. Its methods take the query too.
 
     Raises
     ------
@@ -70,12 +71,15 @@ def map_cells(model: "LatentModel", adata: AnnData, gene_key: str | None = None)
             setattr(mapped, name, copy.deepcopy(value))
     mapped.unseen_, mapped.gene_key_ = cells.var_names[unseen].tolist(), gene_key
     levels = Levels.between(model.module.layout, mapped.module.layout)
-    mapped.module.load_state_dict(levels.widen(model.module.state_dict(), mapped.module))
+    state = model.module.state_dict()
+    mapped.module.load_state_dict(levels.widen(state, mapped.module))
     mapped.to_device(model.device)
     prepare(mapped)
     if not levels.known.all():
         dataset = CellsDataset(manager, mapped.device, resident=False)
-        fit_new_levels(mapped.module, dataset, cells.n_obs, levels)
+        levels = nearest_levels(mapped.module, dataset, cells.n_obs, levels)
+        mapped.module.load_state_dict(levels.widen(state, mapped.module))
+        fit_intercepts(mapped.module, dataset, cells.n_obs, levels)
     return mapped
 
 

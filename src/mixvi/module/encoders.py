@@ -93,23 +93,6 @@ class Encoder(nn.Module):
             first.c_mean.copy_(c_mean)
             self.loc.weight[:, self.trunk.n_out - self.trunk.n_conditions :] = 0
 
-    @torch.no_grad()
-    def add_effect(self, column: int, change: Tensor) -> None:
-        """Change the effect of one condition on x, which the encoder subtracts.
-
-        Parameters
-        ----------
-        column
-            Of c.
-        change
-            (g,) what is added to the effect.
-        """
-        if self.trunk.is_linear:
-            x = self.loc.weight[:, : self.trunk.n_in]
-            self.loc.weight[:, self.trunk.n_in + column] -= x @ change
-        elif (effects := self.trunk.layers[0].effects) is not None:
-            effects[column] += change
-
 
 class Delta(Distribution):
     """All mass at ``loc`` (n, d): a normal in the limit of scale 0. The bound does not count its entropy."""
