@@ -123,6 +123,6 @@ def _clusters(
         columns["_outlier_p"] = p_of(model, surprise)
         if new_at is not None and (new := is_new(columns["_outlier_p"], new_at)).any():
             cluster[new] = new_groups(latent[new], settings.seed or 0)
-            names += [name for name in dict.fromkeys(cluster[new]) if name not in names]
+            names += [name for k in range(new.sum()) if (name := f"new {k}") in set(cluster[new]) - set(names)]
     columns = {"": pd.Categorical(cluster, names)} | columns
     return columns, table.set_axis(file_names(table.columns), axis=1)
