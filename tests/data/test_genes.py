@@ -55,3 +55,12 @@ def test_names_that_do_not_match(cells, warned):
     cells.var_names = ["A", "A", "B", "C"]
     with pytest.raises(ValueError, match=r"has 1 genes of the model more than once, such as 'A'"):
         align_genes(cells, NAMES)
+
+
+def test_genes_that_the_model_does_not_have_may_repeat_or_have_no_name(cells):
+    cells.var["symbol"] = ["D", np.nan, np.nan, "B"]
+    found, unseen = align_genes(cells, NAMES, gene_key="symbol")
+    assert unseen.tolist() == [True, False, True, False]
+    np.testing.assert_array_equal(dense(found.X)[:, [1, 3]], dense(cells.X)[:, [3, 0]])
+    with pytest.raises(ValueError, match="There are no cells in the AnnData"):
+        align_genes(cells[:0], NAMES)

@@ -44,12 +44,14 @@ def align_genes(adata: AnnData, names: np.ndarray, layer: str | None = None, gen
     Raises
     ------
     ValueError
-        If no gene matches, or a gene of the model occurs twice.
+        If there are no cells, no gene matches, or a gene of the model occurs twice.
     KeyError
         If there is no such column of ``.var``.
     """
     if gene_key is not None and gene_key not in adata.var:
         raise KeyError(f"There is no column {gene_key!r} in .var; the columns are {list(adata.var.columns)}.")
+    if adata.n_obs == 0:
+        raise ValueError("There are no cells in the AnnData; check your filters.")
     found = pd.Index((adata.var_names if gene_key is None else adata.var[gene_key]).astype(str))
     wanted = pd.Index(np.asarray(names).astype(str))
     where = ".var_names" if gene_key is None else f".var[{gene_key!r}]"
@@ -58,7 +60,8 @@ def align_genes(adata: AnnData, names: np.ndarray, layer: str | None = None, gen
             f"{where} has {len(twice):,} genes of the model more than once, such as {twice[0]!r}. Keep one of each, or "
             "add up their counts."
         )
-    column = found.get_indexer(wanted)  # -1 where unseen
+    first = ~found.duplicated()
+    column = pd.Series(np.flatnonzero(first), found[first]).reindex(wanted, fill_value=-1).to_numpy()  # -1 where unseen
     unseen = column < 0
     if unseen.all():
         raise ValueError(
