@@ -70,6 +70,11 @@ def test_what_a_mapped_model_refuses(reference, blobs):
     for method in ("get_elbo", "get_reconstruction_error", "get_log_evidence", "get_marginal_ll"):
         with pytest.raises(ValueError, match="5 genes of these cells are unseen"):
             getattr(mapped, method)()
+    with pytest.raises(ValueError, match="5 genes of these cells are unseen, and minified cells would lose"):
+        mapped.minify_adata()
+    query.obs["condition"] = 3
+    with pytest.raises(ValueError, match="of the query is integer, and that of the reference string"):
+        reference.map(query)
     with pytest.raises(TypeError, match=r"map\(\) got a str for cells"):
         reference.map("query.h5ad")
     with pytest.raises(RuntimeError, match="is not trained yet"):

@@ -5,6 +5,7 @@ import pytest
 
 from mixvi.model._predict import component_probabilities, log_responsibilities
 from mixvi.model.streaming import collect
+from tests.model.helpers import fitted
 
 
 def test_the_typical_cell_of_the_least_sure_component_comes_first(model):
@@ -29,3 +30,9 @@ def test_of_new_cells_as_many_as_there_are(model, blobs):
     assert set(model.suggest_labels(5, blobs[20:40].copy()).index) <= set(blobs.obs_names[20:40])
     with pytest.raises(ValueError, match="n=21; it must be a whole number between 1 and 20"):
         model.suggest_labels(21, blobs[20:40].copy())
+
+
+def test_one_cluster_needs_no_labels(blobs):
+    one = fitted("GMVAE", blobs, n_clusters=1)
+    with pytest.raises(ValueError, match="This GMVAE has one cluster"):
+        one.suggest_labels(2)

@@ -71,3 +71,14 @@ def test_nothing_known_moves_and_the_draws_are_the_same_each_time(cells):
         first.get_latent_representation(cells.copy()), model.get_latent_representation(), atol=1e-5
     )
     np.testing.assert_allclose(first.predict(cells.copy(), soft=True), model.predict(soft=True), atol=1e-5)
+
+
+def test_cells_that_are_new_in_two_ways_are_not_counted_twice(cells):
+    cells.obs["side"] = np.tile(["a", "b"], 450)
+    setup = {"batch_key": "condition", "categorical_covariate_keys": ["side"]}
+    model = fitted("CVAE", cells, setup, train={"max_epochs": 40})
+    query, _ = later(cells, ["blob 0", "blob 1", "blob 2"])
+    query.obs["side"] = "c"
+    observed = np.log((query.X / query.X.sum(1, keepdims=True)).mean(0))
+    expected = np.log(model.map(query).get_normalized_expression().mean(0).to_numpy())
+    assert abs(expected - observed).mean() < 0.1

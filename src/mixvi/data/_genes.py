@@ -66,7 +66,8 @@ def align_genes(adata: AnnData, names: np.ndarray, layer: str | None = None, gen
     if unseen.all():
         raise ValueError(
             f"None of the model's {len(wanted):,} genes, such as {list(wanted[:3])}, is in {where}, which has "
-            f"{list(found[:3])}. If .var has a column with these names, pass it as gene_key."
+            f"{list(found[:3])}. If .var has {'a' if gene_key is None else 'another'} column "
+            "with these names, pass it as gene_key."
         )
     message = "%d of the model's %d genes are in the new cells. %d are unseen; %d other genes are left out."
     numbers = (~unseen).sum(), len(wanted), unseen.sum(), len(found) - (~unseen).sum()

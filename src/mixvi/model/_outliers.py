@@ -11,6 +11,7 @@ from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from mixvi._checks import check_number
+from mixvi._warnings import warn
 from mixvi.cluster.conformal import thresholds
 from mixvi.cluster.graph import shared_neighbors
 from mixvi.cluster.leiden import leiden
@@ -90,7 +91,8 @@ def get_outlier_p(
 
     Returns
     -------
-    (n,) p-values. Those of cells from the reference are uniform: a share of 0.05 is below 0.05.
+    (n,) p-values, at least 1 / (m + 1) with m validation cells. Those of new cells of the known batches, with the genes
+    of the reference, are uniform: about a share of 0.05 is below 0.05. In other batches it can be more.
 
     Raises
     ------
@@ -208,6 +210,12 @@ def predict_set(
     check_number("coverage", coverage, above=0, below=1)
     check_number("level", level, least=0, below=1 - coverage)
     held_out = check_held_out(model)
+    if 0 < level <= (least := 1 / (len(held_out["surprise"]) + 1)):
+        warn(
+            f"No p-value can be below level={level}: with {round(1 / least) - 1} held-out cells, the least is "
+            f"{least:.3f}. "
+            "So no set is empty for that reason."
+        )
     table = pd.DataFrame(model.predict(adata, indices, soft=True, batch_size=batch_size))
     p = table.to_numpy()
     label = held_out.get("label", np.zeros(0))
@@ -218,6 +226,6 @@ def predict_set(
         order = np.argsort(-p, axis=1)
         before = np.take_along_axis(p, order, 1).cumsum(1) - np.take_along_axis(p, order, 1)
         within = np.empty(p.shape, dtype=bool)
-        np.put_along_axis(within, order, before < coverage, 1)
+        np.put_along_axis(within, order, before < coverage + level, 1)
     within[model.get_outlier_p(adata, indices, batch_size) < level] = False
     return pd.DataFrame(within, table.index, table.columns)

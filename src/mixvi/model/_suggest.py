@@ -41,7 +41,8 @@ def suggest_labels(model: "GMVAE", n: int = 10, adata: AnnData | None = None) ->
     log_r = collect(model, log_responsibilities(model), adata, minified=True)
     names = (model.adata if adata is None else adata).obs_names
     check_whole("n", n, most=len(names))
-    model._clusters()  # or say that there are none
+    if model.n_clusters < 2:
+        raise ValueError("This GMVAE has one cluster, so it is sure of all cells; there is nothing to suggest.")
     r, table = component_probabilities(model, log_r), cluster_table(model, log_r, names, None)
     unsure = r.T @ entr(table.to_numpy()).sum(1)  # (K,)
     rank = np.argsort(np.argsort(-unsure, kind="stable"), kind="stable")  # of each component

@@ -49,6 +49,11 @@ def minify_adata(
     KeyError
         If ``.obsm`` has no such key.
     """
+    if model.unseen_:
+        raise ValueError(
+            f"{len(model.unseen_)} genes of these cells are unseen, and minified cells would lose what was filled in. "
+            "Keep the cells, or minify those of the reference."
+        )
     if minified_data_type not in (known := (WITHOUT_VALUES, WITH_VALUES)):
         raise ValueError(f"minified_data_type={minified_data_type!r} is not known; it is one of {list(known)}.")
     with_values = minified_data_type == WITH_VALUES

@@ -1,6 +1,7 @@
 """Cells that come later: a model for a query, with other genes and new batches; methods of `LatentModel`."""
 
 import copy
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from mixvi.data import CellsDataset
+from mixvi.data import CellsDataset, minified_type
 from mixvi.model._align import align
 from mixvi.model.registration import register
 from mixvi.model.streaming import check_trained
@@ -18,6 +19,8 @@ from mixvi.train import fit_intercepts, nearest_levels
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
+
+logger = logging.getLogger(__name__)
 
 OF_TRAINING = ("registry_", "init_params_", "train_indices_", "validation_indices_", "test_indices_", "history_")
 
@@ -59,7 +62,10 @@ def map_cells(model: "LatentModel", adata: AnnData, gene_key: str | None = None)
     check_trained(model)
     if not isinstance(adata, AnnData):
         raise TypeError(f"map() got a {type(adata).__name__} for cells; pass an AnnData.")
+    if minified_type(adata) is not None:
+        raise ValueError("The cells are minified; pass the AnnData from before minify_adata().")
     cells, unseen = align(model.registry_, adata, gene_key)
+    rows = _rows_with_new_levels(model, cells)
     cls, args = type(model), model.registry_["setup_args"]
     manager = register(cls, cells, args, model.registry_, extend_categories=True)
     cls.register_manager(manager)
@@ -77,9 +83,9 @@ def map_cells(model: "LatentModel", adata: AnnData, gene_key: str | None = None)
     prepare(mapped)
     if not levels.known.all():
         dataset = CellsDataset(manager, mapped.device, resident=False)
-        levels = nearest_levels(mapped.module, dataset, cells.n_obs, levels)
+        levels = nearest_levels(mapped.module, dataset, rows, levels)
         mapped.module.load_state_dict(levels.widen(state, mapped.module))
-        fit_intercepts(mapped.module, dataset, cells.n_obs, levels)
+        fit_intercepts(mapped.module, dataset, rows, levels)
     return mapped
 
 
@@ -122,7 +128,8 @@ def prepare_query_anndata(
 ) -> AnnData | pd.Index | None:
     """Check that a query has genes of the reference, under the name and arguments of scvi-tools.
 
-    `load_query_data` and `map` match genes by themselves, so this need not be called.
+    `load_query_data` and `map` match genes by themselves, so this need not be called. The query is not changed, unlike
+    in scvi-tools.
 
     Parameters
     ----------
@@ -159,6 +166,28 @@ def prepare(model: "LatentModel") -> None:
     model.module.eval()
     if unseen := model.unseen_:
         model.module.unseen = torch.from_numpy(np.isin(model.get_var_names().astype(str), unseen))
+
+
+def _rows_with_new_levels(model: "LatentModel", cells: AnnData) -> np.ndarray:
+    """Row numbers (m,) of cells with a level that the model does not know."""
+    if not model.conditions:
+        logger.info(
+            "The reference has no batch_key, so it knows no batches, and the batch of the query has no influence."
+        )
+    new = np.zeros(cells.n_obs, dtype=bool)
+    for key, known in model.conditions.items():
+        if known is None or key not in cells.obs:
+            continue
+        column = pd.Series(cells.obs[key])
+        there = column[column.notna()]
+        kinds = [pd.api.types.infer_dtype(np.asarray(values, dtype=object)) for values in (known, there)]
+        if len(there) and kinds[0] != kinds[1]:
+            raise ValueError(
+                f".obs[{key!r}] of the query is {kinds[1]}, and that of the reference {kinds[0]}: it knows "
+                f"{known.tolist()}. Convert the column of the query to the same kind."
+            )
+        new |= ~column.isin(known).to_numpy()
+    return np.flatnonzero(new)
 
 
 def _reference(cls: type["LatentModel"], model: "str | os.PathLike | LatentModel", **where) -> "LatentModel":

@@ -16,7 +16,9 @@ MAX_CELLS = 1000  # to compare known levels; differences between them are large
 
 
 @torch.no_grad()
-def nearest_levels(module: ELBOModule, dataset: CellsDataset, n_cells: int, levels: Levels, seed: int = 0) -> Levels:
+def nearest_levels(
+    module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, levels: Levels, seed: int = 0
+) -> Levels:
     """Find the known level under which the cells of each new level are the most probable, by the bound.
 
     Parameters
@@ -25,8 +27,8 @@ def nearest_levels(module: ELBOModule, dataset: CellsDataset, n_cells: int, leve
         Module with the wider layout, in evaluation mode.
     dataset
         The new cells.
-    n_cells
-        Their number.
+    rows
+        (m,) row numbers of those with a new level.
     levels
         Which columns of c are new, and what stands for them now.
     seed
@@ -36,7 +38,7 @@ def nearest_levels(module: ELBOModule, dataset: CellsDataset, n_cells: int, leve
     -------
     The same, where the nearest known level stands for each new one.
     """
-    rows = np.sort(np.random.default_rng(seed).permutation(n_cells)[:MAX_CELLS])
+    rows = np.sort(np.random.default_rng(seed).permutation(rows)[:MAX_CELLS])
     average, typical = levels.average.clone(), levels.typical
     cells = list(stream(module, dataset, rows))
     for column in torch.where(~levels.known)[0].tolist():
@@ -52,7 +54,7 @@ def nearest_levels(module: ELBOModule, dataset: CellsDataset, n_cells: int, leve
 
 
 @torch.no_grad()
-def fit_intercepts(module: ELBOModule, dataset: CellsDataset, n_cells: int, levels: Levels, seed: int = 0) -> None:
+def fit_intercepts(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, levels: Levels, seed: int = 0) -> None:
     """Give each new level its intercept in the decoder, so that the mean of its cells is the expected one.
 
     The encoders treat a new level like the known one that stands for it.
@@ -63,30 +65,29 @@ def fit_intercepts(module: ELBOModule, dataset: CellsDataset, n_cells: int, leve
         Module with the wider layout, in which new levels equal those that stand for them; it is changed.
     dataset
         The new cells.
-    n_cells
-        Their number.
+    rows
+        (m,) row numbers of those with a new level.
     levels
         Which columns of c are new, and what stands for them.
     seed
         Seed of the choice of cells, if there are many.
     """
-    rows = np.sort(np.random.default_rng(seed).permutation(n_cells)[: some_cells(module.layout.n_genes)])
-    new = torch.where(~levels.known)[0].tolist()
-    found = torch.stack([_sums(module, cells, new) for cells in stream(module, dataset, rows)]).sum(0)
-    observed, expected, n = found.split([module.layout.n_genes] * 2 + [1], 1)
-    for i, column in enumerate(new):
-        if n[i] > 0:
-            change = module.likelihood.link(observed[i] / n[i]) - module.likelihood.link(expected[i] / n[i])
+    rows = np.sort(np.random.default_rng(seed).permutation(rows)[: some_cells(module.layout.n_genes)])
+    for column in torch.where(~levels.known)[0].tolist():  # one after the other: cells may be new in several ways
+        sums = torch.stack([_sums(module, cells, column) for cells in stream(module, dataset, rows)]).sum(0)
+        observed, expected, n = sums.split([module.layout.n_genes] * 2 + [1])
+        if n > 0:
+            change = module.likelihood.link(observed / n) - module.likelihood.link(expected / n)
             if module.unseen is not None:
                 change[module.unseen.to(change.device)] = 0
             module.likelihood.add_intercept(column, change)
 
 
-def _sums(module: ELBOModule, cells: Cells, new: list[int]) -> Tensor:
-    """Sums over the cells of each new level (m, 2 g + 1): scaled x, its expectation, and their number."""
+def _sums(module: ELBOModule, cells: Cells, column: int) -> Tensor:
+    """Sums over the cells of a new level (2 g + 1,): scaled x, its expectation, and their number."""
     expected = cells._replace(x=module.decode(module.encode(cells).loc, cells).mean)
     scaled = [module.likelihood.scaled(part) for part in (cells, expected)]
-    return cells.c[:, new].t() @ torch.cat([*scaled, torch.ones_like(cells.library)], 1)
+    return cells.c[:, column] @ torch.cat([*scaled, torch.ones_like(cells.library)], 1)
 
 
 def _bound(module: ELBOModule, cells: Cells, replaced: Tensor, column: int) -> float:
