@@ -52,7 +52,7 @@ def keeping(model: "LatentModel", out: Path) -> Iterator[None]:
 
 def _saved(model: "LatentModel", out: Path) -> str:
     """Save a model beside a file, and say where it is."""
-    folder = out.parent / f"{out.stem}-model-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = out.parent / f"{out.stem}-model-{datetime.now():%Y%m%d-%H%M%S-%f}"
     try:
         model.save(folder)
     except OSError as error:
