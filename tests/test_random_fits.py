@@ -163,7 +163,7 @@ def fit(name, adata, setup, arguments, training):
         p = adata.obsm["mixvi_probabilities"].to_numpy()
         assert ((p >= 0) & (p <= 1 + 1e-5)).all()
         np.testing.assert_allclose(p.sum(1), 1, atol=1e-4)
-        assert np.isfinite(adata.obs[["mixvi_confidence", "mixvi_entropy", "mixvi_outlier_p"]].to_numpy()).all()
+        assert np.isfinite(adata.obs.filter(regex="^mixvi_(confidence|entropy|outlier_p)$").to_numpy()).all()
     with tempfile.TemporaryDirectory() as folder:
         model.save(folder, overwrite=True)
         again = kind.load(folder, adata, accelerator="cpu")

@@ -13,12 +13,19 @@ TUTORIALS = [
 ]
 
 
+def is_log(text):
+    """Whether a text has lines of a log only; rich indents those that go on."""
+    return bool(text) and all(
+        "INFO" in line or line.startswith("   ") or not line.strip() for line in text.splitlines()
+    )
+
+
 def shown(notebook):
-    """Kinds of output of each cell, in their order: printed text, tables, pictures. Warnings are left out."""
+    """Kinds of output of each cell, in their order: printed text, tables, pictures. Warnings and logs are left out."""
     return [
         list(dict.fromkeys(
             " ".join(sorted(output["data"])) if "data" in output else output["name"]
-            for output in cell.get("outputs", []) if output.get("name") != "stderr"
+            for output in cell.get("outputs", []) if output.get("name") != "stderr" and not is_log(output.get("text"))
         ))
         for cell in notebook.cells
     ]  # fmt: skip
