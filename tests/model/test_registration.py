@@ -158,5 +158,5 @@ def test_solo_finds_doublets(rng):
 def test_a_collection_is_no_anndata(counts):
     collection = CollectionAdapter(AnnCollection({"a": counts, "b": counts.copy()}, label="batch"))
     assert isinstance(collection, ad.AnnData)  # as it says of itself
-    with pytest.raises(TypeError, match="got CollectionAdapter, not an AnnData.*join several by anndata.concat or"):
+    with pytest.raises(TypeError, match="got CollectionAdapter, not an AnnData.*join several by anndata.concat, or"):
         mixvi.CVAE.setup_anndata(collection, batch_key="batch")
