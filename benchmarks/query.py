@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 import scvi
+from clustering import calibration_error
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -191,12 +192,6 @@ def transfer(method, reference, new, batch, seed):
     for share, cells in subsets.items():
         scores[f"without {share:.0%} of genes"] = round((predict(cells) == truth).mean(), 4)
     return scores
-
-
-def calibration_error(confidence, right, n_bins=15):
-    """Expected calibration error."""
-    which = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    return sum(abs(right[which == b].mean() - confidence[which == b].mean()) * (which == b).mean() for b in set(which))
 
 
 def main():

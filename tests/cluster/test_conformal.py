@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mixvi.cluster.conformal import thresholds
+from mixvi.cluster.conformal import likeliest, thresholds
 
 
 def drawn(rng, n):
@@ -40,3 +40,10 @@ def test_classes_with_too_few_cells_share_a_threshold(rng):
     right = np.sort(p[few, label[few]])
     assert t[2] == right[int((len(few) + 1) * 0.1) - 1]
     assert thresholds(p[:5], label[:5], 0.9).tolist() == [0, 0, 0]
+
+
+def test_the_likeliest_are_as_few_as_reach_the_coverage():
+    p = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.2, 0.4, 0.4]])
+    assert likeliest(p, 0.7).tolist() == [[True, True, False], [False, False, True], [False, True, True]]
+    assert likeliest(p, 0.95).tolist() == [[True] * 3] * 3
+    assert likeliest(p, 0.3).sum(1).tolist() == [1, 1, 1]

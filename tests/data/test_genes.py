@@ -43,6 +43,12 @@ def test_a_column_can_name_the_genes(cells):
         align_genes(cells, NAMES, gene_key="ids")
 
 
+def test_cells_in_a_file_are_read(cells, tmp_path):
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    found, _ = align_genes(ad.read_h5ad(tmp_path / "cells.h5ad", backed="r"), NAMES)
+    np.testing.assert_array_equal(dense(found.X), dense(align_genes(cells, NAMES).cells.X))
+
+
 def test_the_same_genes_need_no_copy(cells):
     assert align_genes(cells, cells.var_names.to_numpy()).cells.X is cells.X
 

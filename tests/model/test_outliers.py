@@ -7,7 +7,7 @@ import torch
 
 import mixvi
 from mixvi import datasets
-from mixvi.model._outliers import is_new
+from mixvi.model._outliers import is_new, new_groups
 from tests.model.helpers import fitted
 
 
@@ -44,6 +44,15 @@ def test_annotate_writes_p_values_and_names_new_cells(model, four):
     np.testing.assert_array_equal(cells.obs["mixvi"][~called].astype(str), model.predict(cells)[~called])
     model.annotate(cells)
     assert set(cells.obs["mixvi"]) <= {"0", "1", "2"}
+
+
+def test_groups_of_new_cells_have_names_of_their_own(rng):
+    latent = np.concatenate([rng.normal(size=(60, 3)), 20 + rng.normal(size=(40, 3))])
+    groups = new_groups(latent, ["0", "new 0"])
+    assert groups.categories.tolist() == [f"new {k + 1}" for k in range(len(groups.categories))]
+    sizes = groups.value_counts()
+    assert (np.diff(sizes.to_numpy()) <= 0).all()
+    assert not set(groups[:60]) & set(groups[60:])
 
 
 def test_the_false_discovery_rate_is_that_of_benjamini_and_hochberg():

@@ -1,5 +1,8 @@
 """A model for cells that come later."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -49,6 +52,26 @@ def test_a_mapped_model_is_saved_and_loaded(reference, blobs, tmp_path):
         loaded.get_latent_representation(query), mapped.get_latent_representation(query), atol=1e-6
     )
     assert loaded.conditions["condition"].tolist() == ["condition 0", "condition 1", "later"]
+
+
+def test_a_decoder_that_does_not_see_the_batch_gets_no_intercept(blobs):
+    model = fitted("CVAE", blobs, learned_prior=True, decode_condition=False)
+    query = blobs[:50].copy()
+    known = model.get_latent_representation(query)
+    query.obs["condition"] = "later"
+    mapped = model.map(query)
+    likelihood = model.module.likelihood.state_dict()
+    assert all(value.equal(likelihood[name]) for name, value in mapped.module.likelihood.state_dict().items())
+    assert np.isfinite(mapped.get_latent_representation()).all()
+    assert known.shape == mapped.get_latent_representation().shape
+
+
+def test_the_cells_of_a_deleted_mapped_model_are_freed(reference, blobs):
+    mapped = reference.map(blobs[:40, 5:].copy())
+    alive = weakref.ref(mapped.adata)
+    del mapped
+    gc.collect()
+    assert alive() is None
 
 
 def test_labels_of_a_query_are_not_read(blobs):

@@ -19,7 +19,7 @@ def thresholds(probabilities: np.ndarray, label: np.ndarray, coverage: float) ->
 
     Returns
     -------
-    (k,) thresholds. A class that cannot be held to the coverage has 0, so it is in every set.
+    (k,) thresholds. If all cells together are too few, they are 0, so every class is in every set.
 
     References
     ----------
@@ -29,6 +29,27 @@ def thresholds(probabilities: np.ndarray, label: np.ndarray, coverage: float) ->
     shared = np.nan_to_num(_lower_quantile(right, coverage))
     found = [_lower_quantile(right[label == k], coverage) for k in range(probabilities.shape[1])]
     return np.array([shared if np.isnan(value) else value for value in found])
+
+
+def likeliest(probabilities: np.ndarray, coverage: float) -> np.ndarray:
+    """The fewest classes of each cell whose probabilities sum up to at least the coverage.
+
+    Parameters
+    ----------
+    probabilities
+        (n, k) probabilities; rows sum to 1.
+    coverage
+        Above 0 and below 1.
+
+    Returns
+    -------
+    (n, k) whether a class is among them.
+    """
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    p = np.take_along_axis(probabilities, order, 1)
+    within = np.empty(p.shape, dtype=bool)
+    np.put_along_axis(within, order, p.cumsum(1) - p < coverage, 1)
+    return within
 
 
 def _lower_quantile(right: np.ndarray, coverage: float) -> float:

@@ -72,9 +72,10 @@ def align_genes(adata: AnnData, names: np.ndarray, layer: str | None = None, gen
     message = "%d of the model's %d genes are in the new cells. %d are unseen; %d other genes are left out."
     numbers = (~unseen).sum(), len(wanted), unseen.sum(), len(found) - (~unseen).sum()
     (warn(message % numbers) if unseen.mean() > FEW else logger.info(message, *numbers))
-    matrix = adata.X if layer is None else adata.layers[layer]
-    if not np.array_equal(column, np.arange(adata.n_vars)):
-        matrix = _columns(matrix, column)
+    is_same = np.array_equal(column, np.arange(adata.n_vars))
+    cells = adata.to_memory() if adata.isbacked and not is_same else adata
+    matrix = cells.X if layer is None else cells.layers[layer]
+    matrix = matrix if is_same else _columns(matrix, column)
     layers = {} if layer is None else {layer: matrix}
     var = pd.DataFrame(index=pd.Index(np.asarray(names)))
     return Aligned(ad.AnnData(matrix if layer is None else None, adata.obs.copy(), var, layers=layers), unseen)

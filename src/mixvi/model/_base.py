@@ -13,12 +13,12 @@ from scvi.data import AnnDataManager
 from scvi.model.base import BaseMinifiedModeModelClass, UnsupervisedTrainingMixin
 from torch import Tensor
 
-from mixvi._upstream import forget_with_cells, forget_with_model
+from mixvi._upstream import forget_with_model
 from mixvi.data import CellsSplitter
 from mixvi.model import annotation, differential, expression, getters, minification, query, saving, training
 from mixvi.model._arguments import device_of
 from mixvi.model.description import summary
-from mixvi.model.registration import register
+from mixvi.model.registration import adopt, register
 from mixvi.model.registry import conditions_of
 from mixvi.module import Cells, ELBOModule
 from mixvi.train import MixturePhases, MixviPlan
@@ -99,10 +99,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ImplicitModificationWarning)
                 adata.obs = adata.obs  # the first write to a view makes it an AnnData of its own
-        manager = register(cls, adata, setup_args, source_registry)
-        cls.register_manager(manager)
-        manager.hold_weakly()
-        forget_with_cells(cls, manager)
+        adopt(cls, register(cls, adata, setup_args, source_registry))
 
     @classmethod
     def load(

@@ -201,7 +201,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         def all_of(cells: Cells) -> Tensor:
             qz = self.module.encode(cells)
             log_r = self.module.prior.log_responsibilities(qz, cells)
-            return torch.cat([_outliers.surprise(self.module, cells), qz.loc, log_r], 1)
+            return torch.cat([_outliers.surprise(self.module, qz.loc, cells), qz.loc, log_r], 1)
 
         found, cells = collect(self, all_of, adata, minified=True), self.adata if adata is None else adata
         surprise, latent, log_r = np.split(found, [2, found.shape[1] - self.module.prior.n_room], axis=1)

@@ -1,6 +1,7 @@
 """New cells beside held-out cells of the training: p-values, prediction sets; methods of models with a posterior."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,13 +13,14 @@ from torch import Tensor
 
 from mixvi._checks import check_number
 from mixvi._warnings import warn
-from mixvi.cluster.conformal import thresholds
+from mixvi.cluster.conformal import likeliest, thresholds
 from mixvi.cluster.graph import shared_neighbors
 from mixvi.cluster.leiden import leiden
 from mixvi.cluster.outliers import outlier_p
+from mixvi.model._predict import cluster_probabilities, log_responsibilities
 from mixvi.model.streaming import collect
 from mixvi.module import Cells, ELBOModule
-from mixvi.module.mixtures import MixturePrior
+from mixvi.module.priors import Flat
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
@@ -29,28 +31,20 @@ LEAST = 20  # with fewer, no p-value can be below 0.05
 LEVEL = 0.01  # p-value below which a prediction set is empty
 
 
-def surprise(module: ELBOModule, cells: Cells) -> Tensor:
-    """Squared distance of the latent mean to the nearest component, in its standard deviations, and log library size.
+def surprise(module: ELBOModule, z: Tensor, cells: Cells) -> Tensor:
+    """Squared distance to the nearest component of the prior, and log library size (n, 2). Without counts, that is 0.
 
     Parameters
     ----------
     module
-        Trained module with a posterior. A prior without components counts as one.
+        Trained module with a posterior.
+    z
+        (n, d) latent means.
     cells
         n cells.
-
-    Returns
-    -------
-    (n, 2). The distance is the sum over the latent dimensions. Without counts, the log library size is 0.
     """
-    z, prior = module.encode(cells).loc, module.prior
-    pz = prior.given(cells, mean=True)[0] if isinstance(prior, MixturePrior) else prior.components(cells)[1]
-    distance = ((z.unsqueeze(1) - pz.loc) / pz.scale).square().sum(-1)  # (n, K)
-    if isinstance(prior, MixturePrior):
-        distance = distance.masked_fill(~prior.active, torch.inf)
-    counted = module.likelihood.support == "count"
-    depth = cells.library.squeeze(1).log() if counted else torch.zeros_like(z[:, 0])
-    return torch.stack([distance.amin(1), depth], 1)
+    depth = cells.library.squeeze(1).log() if module.likelihood.support == "count" else torch.zeros_like(z[:, 0])
+    return torch.stack([module.prior.distance(z, cells), depth], 1)
 
 
 def remember_held_out(model: "LatentModel") -> None:
@@ -59,17 +53,17 @@ def remember_held_out(model: "LatentModel") -> None:
     Parameters
     ----------
     model
-        Trained model with a posterior; its ``held_out_`` is set.
+        Trained model; its ``held_out_`` is set. It stays ``None`` if there is no posterior, or too few cells.
     """
-    model.held_out_ = None
-    rows = getattr(model, "validation_indices", None)
-    if rows is None or len(rows) < LEAST:
+    model.held_out_, rows = None, model.validation_indices
+    if isinstance(model.module.prior, Flat) or rows is None or len(rows) < LEAST:
         return
     rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST])
-    model.held_out_ = {"surprise": collect(model, lambda cells: surprise(model.module, cells), None, rows)}
+    model.held_out_ = {"surprise": collect(model, _surprise_of(model), None, rows)}
     if model.module.layout.n_labels:
+        log_r = collect(model, log_responsibilities(model), None, rows)
         model.held_out_["label"] = collect(model, lambda cells: cells.label, None, rows)
-        model.held_out_["probabilities"] = pd.DataFrame(model.predict(indices=rows, soft=True)).to_numpy()
+        model.held_out_["probabilities"] = cluster_probabilities(model, log_r, model.n_clusters)
 
 
 def get_outlier_p(
@@ -105,8 +99,7 @@ def get_outlier_p(
     uniform, too.
     """
     check_held_out(model)
-    found = collect(model, lambda cells: surprise(model.module, cells), adata, indices, batch_size, minified=True)
-    return p_of(model, found)
+    return p_of(model, collect(model, _surprise_of(model), adata, indices, batch_size, minified=True))
 
 
 def check_held_out(model: "LatentModel") -> dict[str, np.ndarray]:
@@ -157,21 +150,21 @@ def is_new(p: np.ndarray, fdr: float) -> np.ndarray:
     return false_discovery_control(p) <= fdr
 
 
-def new_groups(latent: np.ndarray, seed: int = 0) -> list[str]:
-    """Names of groups of new cells that are near each other: ``"new 0"``, the largest, ``"new 1"`` and so on.
+def new_groups(latent: np.ndarray, taken: Sequence[str], seed: int = 0) -> pd.Categorical:
+    """Groups of new cells that are near each other: ``"new 0"``, the largest, ``"new 1"`` and so on.
 
     Parameters
     ----------
     latent
         (n, d) latent means of the new cells, at least one.
+    taken
+        Names of clusters, which the groups must not have.
     seed
         Seed of Leiden.
-
-    Returns
-    -------
-    (n,) names.
     """
-    return [f"new {k}" for k in leiden(shared_neighbors(latent), seed=seed)]
+    codes = leiden(shared_neighbors(latent), seed=seed)
+    free = (name for k in count() if (name := f"new {k}") not in taken)
+    return pd.Categorical.from_codes(codes, list(islice(free, codes.max() + 1)))
 
 
 def predict_set(
@@ -186,7 +179,7 @@ def predict_set(
 
     With labels, the sets are calibrated on held-out labelled cells (split conformal prediction), for each class that
     has enough of them. The promise holds for cells like those of the training. Without labels, a set holds the
-    likeliest clusters, whose calibrated probabilities sum up to the coverage.
+    likeliest clusters: as few as have calibrated probabilities that sum up to the coverage.
 
     Parameters
     ----------
@@ -213,8 +206,7 @@ def predict_set(
     if 0 < level <= (least := 1 / (len(held_out["surprise"]) + 1)):
         warn(
             f"No p-value can be below level={level}: with {round(1 / least) - 1} held-out cells, the least is "
-            f"{least:.3f}. "
-            "So no set is empty for that reason."
+            f"{least:.3f}. So no set is empty for that reason."
         )
     table = pd.DataFrame(model.predict(adata, indices, soft=True, batch_size=batch_size))
     p = table.to_numpy()
@@ -223,9 +215,10 @@ def predict_set(
         known = label >= 0
         within = p >= thresholds(held_out["probabilities"][known], label[known], coverage + level)
     else:
-        order = np.argsort(-p, axis=1)
-        before = np.take_along_axis(p, order, 1).cumsum(1) - np.take_along_axis(p, order, 1)
-        within = np.empty(p.shape, dtype=bool)
-        np.put_along_axis(within, order, before < coverage + level, 1)
+        within = likeliest(p, coverage + level)
     within[model.get_outlier_p(adata, indices, batch_size) < level] = False
     return pd.DataFrame(within, table.index, table.columns)
+
+
+def _surprise_of(model: "LatentModel") -> Callable[[Cells], Tensor]:
+    return lambda cells: surprise(model.module, model.module.encode(cells).loc, cells)

@@ -123,16 +123,33 @@ def cluster_table(model: "GMVAE", log_r: np.ndarray, cells: pd.Index, n_clusters
         Where to cut the tree; ``None`` cuts it where the model does.
     """
     check_whole("n_clusters", n_clusters, none="the number of the model")
-    p = component_probabilities(model, log_r)
+    if model.clusters_ is None and n_clusters not in (None, 1):
+        raise ValueError(f"n_clusters={n_clusters}, but this GMVAE has one cluster and no tree.")
+    n_clusters = n_clusters or model.n_clusters
+    p = cluster_probabilities(model, log_r, n_clusters)
     if model.clusters_ is None:
-        if n_clusters not in (None, 1):
-            raise ValueError(f"n_clusters={n_clusters}, but this GMVAE has one cluster and no tree.")
-        return pd.DataFrame(p.sum(1, keepdims=True), cells, ["0"])
-    n_clusters, clusters = n_clusters or model.n_clusters, model._clusters()
-    groups = clusters.groups(n_clusters)
-    if n_noise := (clusters.tree.kind[clusters.tree.n_leaves - n_clusters :] == "noise").sum():
+        return pd.DataFrame(p, cells, ["0"])
+    tree = model._clusters().tree
+    if n_noise := (tree.kind[tree.n_leaves - n_clusters :] == "noise").sum():
         warn(f"{n_noise} of the {n_clusters - 1} splits that make {n_clusters} clusters are noise; see model.tree.")
-    return pd.DataFrame(np.stack([p[:, group].sum(1) for group in groups], 1), cells, model._names(n_clusters))
+    return pd.DataFrame(p, cells, model._names(n_clusters))
+
+
+def cluster_probabilities(model: "GMVAE", log_r: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Probability of each cluster (n, k), labelled classes first.
+
+    Parameters
+    ----------
+    model
+        Trained, with or without clusters.
+    log_r
+        (n, at least K) log responsibilities of the components.
+    n_clusters
+        Where to cut the tree.
+    """
+    p = component_probabilities(model, log_r)
+    groups = [slice(None)] if model.clusters_ is None else model._clusters().groups(n_clusters)
+    return np.stack([p[:, group].sum(1) for group in groups], 1)
 
 
 def log_responsibilities(model: "GMVAE") -> Callable[[Cells], Tensor]:

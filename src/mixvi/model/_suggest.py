@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy.special import entr
 
 from mixvi._checks import check_whole
+from mixvi.cluster.suggest import typical_first
 from mixvi.model._predict import cluster_table, component_probabilities, log_responsibilities
 from mixvi.model.streaming import collect
 
@@ -44,12 +44,9 @@ def suggest_labels(model: "GMVAE", n: int = 10, adata: AnnData | None = None) ->
     if model.n_clusters < 2:
         raise ValueError("This GMVAE has one cluster, so it is sure of all cells; there is nothing to suggest.")
     r, table = component_probabilities(model, log_r), cluster_table(model, log_r, names, None)
-    unsure = r.T @ entr(table.to_numpy()).sum(1)  # (K,)
-    rank = np.argsort(np.argsort(-unsure, kind="stable"), kind="stable")  # of each component
-    own = r.argmax(1)
-    by_component = pd.DataFrame({"component": own, "r": r[np.arange(len(r)), own], "row": np.arange(len(r))})
-    by_component["turn"] = by_component.groupby("component")["r"].rank(method="first", ascending=False)
-    by_component["rank"] = rank[own]
-    rows = by_component.sort_values(["turn", "rank"])["row"].to_numpy()[:n]
-    found = {"cluster": table.columns.to_numpy()[table.to_numpy()[rows].argmax(1)], "cells": r.sum(0)[own[rows]]}
-    return pd.DataFrame(found | {"entropy": unsure[own[rows]]}, names[rows])
+    p = table.to_numpy()
+    unsure = r.T @ entr(p).sum(1)  # (K,)
+    rows = typical_first(r, unsure)[:n]
+    own = r[rows].argmax(1)
+    found = {"cluster": table.columns.to_numpy()[p[rows].argmax(1)], "cells": r.sum(0)[own], "entropy": unsure[own]}
+    return pd.DataFrame(found, names[rows])

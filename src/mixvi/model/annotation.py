@@ -122,7 +122,7 @@ def _clusters(
     if new_at is not None or model.held_out_ is not None:
         columns["_outlier_p"] = p_of(model, surprise)
         if new_at is not None and (new := is_new(columns["_outlier_p"], new_at)).any():
-            cluster[new] = new_groups(latent[new], settings.seed or 0)
-            names += [name for k in range(new.sum()) if (name := f"new {k}") in set(cluster[new]) - set(names)]
+            groups = new_groups(latent[new], names, settings.seed or 0)
+            cluster[new], names = groups, [*names, *groups.categories]
     columns = {"": pd.Categorical(cluster, names)} | columns
     return columns, table.set_axis(file_names(table.columns), axis=1)

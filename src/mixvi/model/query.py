@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 
 from mixvi.data import CellsDataset, minified_type
 from mixvi.model._align import align
-from mixvi.model.registration import register
+from mixvi.model._rebuild import attributes_of, rebuild
+from mixvi.model.registration import adopt, register
 from mixvi.model.streaming import check_trained
 from mixvi.module.query import Levels
 from mixvi.train import fit_intercepts, nearest_levels
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OF_TRAINING = ("registry_", "init_params_", "train_indices_", "validation_indices_", "test_indices_", "history_")
+OF_TRAINING = ("train_indices_", "validation_indices_", "test_indices_", "history_")
 
 
 def map_cells(model: "LatentModel", adata: AnnData, gene_key: str | None = None) -> "LatentModel":
@@ -68,19 +68,13 @@ def map_cells(model: "LatentModel", adata: AnnData, gene_key: str | None = None)
     rows = _rows_with_new_levels(model, cells)
     cls, args = type(model), model.registry_["setup_args"]
     manager = register(cls, cells, args, model.registry_, extend_categories=True)
-    cls.register_manager(manager)
-    groups = model.init_params_["kwargs"].values()
-    kwargs = {name: value for group in groups for name, value in group.items()}
-    mapped = cls(cells, registry=manager.registry, **model.init_params_["non_kwargs"], **kwargs)
-    for name, value in vars(model).items():
-        if name.endswith("_") and not name.startswith("_") and name not in OF_TRAINING:
-            setattr(mapped, name, copy.deepcopy(value))
-    mapped.unseen_, mapped.gene_key_ = cells.var_names[unseen].tolist(), gene_key
-    levels = Levels.between(model.module.layout, mapped.module.layout)
-    state = model.module.state_dict()
+    adopt(cls, manager)
+    attributes = {name: value for name, value in attributes_of(model).items() if name not in OF_TRAINING}
+    attributes = copy.deepcopy(attributes) | {"unseen_": cells.var_names[unseen].tolist(), "gene_key_": gene_key}
+    mapped = rebuild(cls, cells, manager.registry, attributes)
+    levels, state = Levels.between(model.module.layout, mapped.module.layout), model.module.state_dict()
     mapped.module.load_state_dict(levels.widen(state, mapped.module))
     mapped.to_device(model.device)
-    prepare(mapped)
     if not levels.known.all():
         dataset = CellsDataset(manager, mapped.device, resident=False)
         levels = nearest_levels(mapped.module, dataset, rows, levels)
@@ -153,19 +147,6 @@ def prepare_query_anndata(
         return names
     cells = align(reference.registry_, adata, None).cells
     return None if inplace else cells
-
-
-def prepare(model: "LatentModel") -> None:
-    """Tell the module of a mapped model which genes are unseen.
-
-    Parameters
-    ----------
-    model
-        Mapped or not.
-    """
-    model.module.eval()
-    if unseen := model.unseen_:
-        model.module.unseen = torch.from_numpy(np.isin(model.get_var_names().astype(str), unseen))
 
 
 def _rows_with_new_levels(model: "LatentModel", cells: AnnData) -> np.ndarray:

@@ -17,6 +17,7 @@ from scvi.data.fields import (
 )
 
 from mixvi._checks import check_number, check_whole
+from mixvi._upstream import forget_with_cells
 from mixvi._warnings import warn
 from mixvi.data import (
     CellsManager,
@@ -98,6 +99,21 @@ def register(
     manager = CellsManager(fields, cls._get_setup_method_args(cls=cls, adata=adata, **setup_args))
     manager.register_fields(adata, source_registry, **({"extend_categories": True} if extend_categories else {}))
     return manager
+
+
+def adopt(cls: type["LatentModel"], manager: CellsManager) -> None:
+    """Let a class know a manager for as long as its AnnData lives.
+
+    Parameters
+    ----------
+    cls
+        Class of the model.
+    manager
+        From `register`.
+    """
+    cls.register_manager(manager)
+    manager.hold_weakly()
+    forget_with_cells(cls, manager)
 
 
 def _check_cells(adata: AnnData, setup_args: dict[str, Any], is_new: bool) -> None:

@@ -17,7 +17,7 @@ from mixvi._tell import quiet
 from mixvi._version import __version__
 from mixvi._warnings import warn
 from mixvi.data import has_values, minified_type
-from mixvi.model.query import prepare
+from mixvi.model._rebuild import attributes_of, rebuild
 from mixvi.model.values import is_of_training
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def save(
         raise ValueError(f"{folder} exists; pass another folder, or overwrite=True to replace the model in it.")
     if save_anndata and model.adata is None:
         raise ValueError(f"This {type(model).__name__} was loaded without data, so save_anndata=True has none to save.")
-    attributes = {name: value for name, value in vars(model).items() if name.endswith("_") and name[0] != "_"}
-    content = {"version": __version__, "attributes": attributes, "state": model.module.state_dict()}
+    content = {"version": __version__, "attributes": attributes_of(model), "state": model.module.state_dict()}
     folder.mkdir(parents=True, exist_ok=True)
     if save_anndata:
         with replacing(folder / f"{prefix or ''}{CELLS}") as new:
@@ -87,7 +86,7 @@ def load(
     """
     folder = Path(dir_path)
     attributes, state = _read(folder, prefix, backup_url)
-    registry, params = attributes.pop("registry_"), attributes.pop("init_params_")
+    registry = attributes["registry_"]
     if registry["model_name"] != cls.__name__:
         name = registry["model_name"]
         raise ValueError(f"{folder} holds a {name}, not a {cls.__name__}; load it with mixvi.{name}.load().")
@@ -101,13 +100,9 @@ def load(
         _check_genes(cls, folder, registry, adata)
         _check_minified(cls, folder, registry, adata)
         cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
-    kwargs = {name: value for group in params["kwargs"].values() for name, value in group.items()}
-    model = cls(adata, registry=registry, **params["non_kwargs"], **kwargs)
-    for name, value in attributes.items():
-        setattr(model, name, value)
+    model = rebuild(cls, adata, registry, attributes)
     _load_state(model, state, folder)
     model.to_device(device)
-    prepare(model)
     if beside and has_values(model.adata) and not is_of_training(model):
         warn(f"The cells in {cells} are not those that the model was trained on; an earlier model may have saved them.")
     return model

@@ -142,7 +142,7 @@ def _train_minibatches(
         if phases is not None and phases.clusters is not None:  # their components may have been taken back
             model.clusters_ = phases.clusters.to_dict() if model.module.prior.placed else None
         model.trained_on_ = totals_of(model)
-    if hasattr(model, "get_outlier_p") and model.is_trained_ and finite.failed is None:
+    if model.is_trained_ and finite.failed is None:
         remember_held_out(model)
     if isinstance(getattr(model.trainer.logger, "history", None), dict):  # other loggers keep it themselves
         model.history_ = checkpoints.history(model.trainer)

@@ -64,7 +64,7 @@ class Likelihood(nn.Module):
 
     @torch.no_grad()
     def add_intercept(self, column: int, change: Tensor) -> None:
-        """Change the intercept of one condition.
+        """Change the intercept of one condition; a decoder that does not see c has none.
 
         Parameters
         ----------
@@ -73,7 +73,8 @@ class Likelihood(nn.Module):
         change
             (g,) what is added to the output of the head.
         """
-        self.head.weight[:, self.trunk.n_out - self.trunk.n_conditions + column] += change
+        if q := self.trunk.n_conditions:
+            self.head.weight[:, self.trunk.n_out - q + column] += change
 
     @abstractmethod
     def forward(self, z: Tensor, cells: Cells) -> Distribution:

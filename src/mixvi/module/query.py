@@ -79,13 +79,9 @@ class Levels(NamedTuple):
         """
         blocks = list(_blocks(old, new))
         known = torch.cat([torch.arange(n_new) < n_old for n_old, n_new in blocks])
-        average = torch.block_diag(
-            *(
-                torch.cat([torch.eye(n_old), torch.full((n_new - n_old, n_old), 1 / max(n_old, 1))])
-                for n_old, n_new in blocks
-            )
-        )
-        return cls(known, average)
+        means = (torch.full((n_new - n_old, n_old), 1 / max(n_old, 1)) for n_old, n_new in blocks)
+        parts = [torch.cat([torch.eye(n_old), mean]) for (n_old, _), mean in zip(blocks, means, strict=True)]
+        return cls(known, torch.block_diag(*parts))
 
     @property
     def typical(self) -> Tensor:
@@ -93,7 +89,7 @@ class Levels(NamedTuple):
         return self.average @ torch.eye(len(self.known))[self.known]
 
     def widen(self, state: dict[str, Tensor], module: "ELBOModule") -> dict[str, Tensor]:
-        """Weights for the wider layout, in which a new level is the mean of the known ones.
+        """Weights for the wider layout, in which a new level equals what stands for it.
 
         Parameters
         ----------
@@ -109,15 +105,14 @@ class Levels(NamedTuple):
         q, found = self.average.shape[1], {}
         for name, target in module.state_dict().items():
             value = state[name]
-            average = self.average.to(value) if value.is_floating_point() else self.average
             if value.shape == target.shape:
                 found[name] = value
             elif name.endswith("c_mean"):  # 0 for a new level, so that known ones do not move
                 found[name] = torch.zeros_like(target).masked_scatter(self.known.to(value.device), value)
             elif value.shape[0] != target.shape[0]:
-                found[name] = average @ value
+                found[name] = self.average.to(value) @ value
             else:
-                found[name] = torch.cat([value[..., :-q], value[..., -q:] @ average.t()], -1)
+                found[name] = torch.cat([value[..., :-q], value[..., -q:] @ self.average.t().to(value)], -1)
         return found
 
 

@@ -1,0 +1,42 @@
+"""A model made again from its attributes: a saved one, or one for other cells."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+if TYPE_CHECKING:
+    from mixvi.model._base import LatentModel
+
+
+def attributes_of(model: "LatentModel") -> dict[str, Any]:
+    """What a model is, but for its weights: the attributes whose name ends with an underscore, as in scvi-tools."""
+    return {name: value for name, value in vars(model).items() if name.endswith("_") and not name.startswith("_")}
+
+
+def rebuild(
+    cls: type["LatentModel"], adata: AnnData | None, registry: dict[str, Any], attributes: dict[str, Any]
+) -> "LatentModel":
+    """A model with given attributes, and weights that are not yet loaded.
+
+    Parameters
+    ----------
+    cls
+        Its class.
+    adata
+        Its cells, registered; ``None`` for none.
+    registry
+        Registry of the cells, or of the model if there are none.
+    attributes
+        From `attributes_of`.
+    """
+    params = attributes["init_params_"]
+    kwargs = {name: value for group in params["kwargs"].values() for name, value in group.items()}
+    model = cls(adata, registry=registry, **params["non_kwargs"], **kwargs)
+    for name in attributes.keys() - {"registry_", "init_params_"}:
+        setattr(model, name, attributes[name])
+    if model.unseen_:
+        model.module.unseen = torch.from_numpy(np.isin(model.get_var_names().astype(str), model.unseen_))
+    model.module.eval()
+    return model
