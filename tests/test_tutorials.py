@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NEED_DATA = {"perturbation", "integration"}
+NEED_DATA = {"perturbation", "integration", "new-cells"}
 TUTORIALS = [
     pytest.param(path, marks=pytest.mark.data if path.stem in NEED_DATA else [])
     for path in sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
