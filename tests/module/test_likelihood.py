@@ -51,8 +51,8 @@ def test_counts_are_compared_as_shares():
     cells = Cells(
         x=x.to_sparse_csr(), seen=x, library=torch.tensor([[4.0], [10.0]]), c=x[:, :0], y=x[:, :0], stored=x[:, :0]
     )
-    torch.testing.assert_close(LIKELIHOODS["nb"].scaled(cells), torch.tensor([[0.25, 0.75], [0.0, 0.5]]))
-    torch.testing.assert_close(LIKELIHOODS["normal"].scaled(cells), x)
+    for name, expected in (("nb", torch.tensor([[0.25, 0.75], [0.0, 0.5]])), ("normal", x)):
+        torch.testing.assert_close(LIKELIHOODS[name](Layout(2), 1, Hidden(4, 1, 0.0)).scaled(cells), expected)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)

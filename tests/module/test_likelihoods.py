@@ -155,3 +155,39 @@ def test_own_size_factors_leave_the_total_free(z, rng):
     p = part(z, cells(rng.poisson(5, (N, G))))
     assert p.mean.sum(-1).std() > 1e-3
     assert (p.mean > 0).all()
+
+
+def test_a_normal_with_hidden_layers_has_the_unit_and_the_centre_of_its_data(z, rng):
+    x = torch.as_tensor(rng.normal(size=(N, G)))
+    part = Normal(Layout(G), D, Hidden(8, 1, 0.0)).double().eval()
+    part.measure(x)
+    before, seen = part.log_prob(z, cells(x)), part.prepare(x)
+    np.testing.assert_allclose(seen.mean(0), 0, atol=1e-12)
+    assert seen.var(0, correction=0).mean().item() == pytest.approx(1)
+    other = 1000 * x + 7
+    part.unit, part.center = torch.ones(()).double(), torch.zeros(G).double()
+    part.measure(other)
+    np.testing.assert_allclose(part.prepare(other), seen)
+    np.testing.assert_allclose(
+        part.log_prob(z, cells(other)).detach(), before.detach() - G * np.log(1000), rtol=1e-9
+    )  # a density in another unit
+
+
+def test_size_factors_have_the_unit_of_the_total_counts(z, rng):
+    x = torch.as_tensor(rng.poisson(5, (N, G)), dtype=torch.float64)
+    found = []
+    for unit in (1.0, 1e-4):
+        torch.manual_seed(0)
+        part = NegativeBinomial(Layout(G, size_factor=True), D, LINEAR).double()
+        same = cells(x)._replace(library=x.sum(1, keepdim=True) * unit)
+        part.measure(part.scaled(same))
+        assert part.unit.item() == pytest.approx(1 / unit)
+        found.append(part.log_prob(z, same).detach())
+    np.testing.assert_allclose(*found)
+
+
+def test_values_that_are_all_alike_have_the_unit_one():
+    part = Normal(Layout(G), D, Hidden(8, 1, 0.0))
+    part.measure(torch.full((N, G), 3.0))
+    assert part.unit.item() == 1
+    assert (part.center == 3).all()

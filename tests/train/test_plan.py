@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Callback
 from scipy.sparse import csr_matrix
 
+from mixvi import datasets
 from tests.model.helpers import QUICK, build, fitted
 
 TERMS = {"AE": [], "VAE": ["kl_z"], "CVAE": ["kl_z"], "GMVAE": ["kl_z", "kl_y"]}
@@ -138,3 +139,25 @@ def test_steps_can_be_logged_too(counts):
     history = fitted("VAE", counts, train={"plan_kwargs": {"on_step": True}}).history
     assert {"train_loss_step", "train_loss_epoch", "kl_z_train_epoch"} <= set(history)
     assert all(np.isfinite(values.to_numpy(dtype=float)).all() for values in history.values())
+
+
+@pytest.mark.parametrize("name", ["AE", "VAE", "GMVAE"])
+def test_a_fit_does_not_depend_on_the_unit_of_real_values(name):
+    def latents(scale, shift):
+        adata = datasets.blobs(120, 30, n_clusters=3, kind="real")
+        adata.X = adata.X * np.float32(scale) + np.float32(shift)
+        return fitted(name, adata, likelihood="normal").get_latent_representation()
+
+    expected = latents(1, 0)
+    for scale, shift in ((256, 0), (2**-10, 0), (1, 32)):
+        np.testing.assert_allclose(latents(scale, shift), expected, atol=0.02 * expected.std())
+
+
+def test_a_fit_does_not_depend_on_the_unit_of_size_factors(counts):
+    def error(unit):
+        adata = counts.copy()
+        adata.obs["factor"] = np.asarray(adata.X.sum(1)).ravel() * unit
+        model = fitted("VAE", adata, setup={"size_factor_key": "factor"})
+        return model.history["elbo_train"].to_numpy(dtype=float)
+
+    np.testing.assert_allclose(error(2.0**-13), error(1), rtol=1e-4)

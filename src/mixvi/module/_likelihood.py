@@ -23,15 +23,22 @@ class Likelihood(nn.Module):
     def __init__(self, layout: Layout, n_latent: int, hidden: Hidden):
         super().__init__()
         self.trunk = Trunk(n_latent, layout.n_conditions, hidden)
+        self.unit: Tensor | None
+        self.register_buffer("unit", None)  # (), size of the values, where the user may choose their unit
 
     def prepare(self, x: Tensor) -> Tensor:
         """Values (n, g) that the encoders read instead of x (n, g)."""
         return x
 
-    @staticmethod
-    def scaled(cells: Cells) -> Tensor:
+    def scaled(self, cells: Cells) -> Tensor:
         """X (n, g) on the scale of the decoder's output. For counts, this is x / library size."""
         return dense(cells.x)
+
+    def measure(self, scaled: Tensor) -> None:
+        """Set the unit from `scaled` values (n, g) of training cells, so that a fit does not depend on the user's unit.
+
+        The unit must still be 1. A likelihood without a unit has nothing to set.
+        """
 
     @property
     @abstractmethod

@@ -35,14 +35,17 @@ EDGE = 0.05  # keeps the links finite where a mean is 0 or 1
 class Normal(Likelihood):
     """x_g ~ N(mu_g(z, c), sigma^2), with one sigma for all genes.
 
+    With hidden layers, mu - ``center`` and sigma are multiples of the ``unit``. These are the means and the standard
+    deviation of the training values.
+
     If mu is linear in z and q(z | x, c) = N(m, diag s^2), the expected log-likelihood is exact:
     log N(x; mu(m), sigma^2) - sum_j s_j^2 ||W_j||^2 / (2 sigma^2), where W_j are the weights of z_j.
 
     Parameters
     ----------
     sigma
-        Fixed standard deviation, above 0. ``None`` learns it. If it is fixed, -log p is the squared error divided by
-        2 sigma^2, plus a constant.
+        Fixed standard deviation, above 0, in units. ``None`` learns it. If it is fixed, -log p is the squared error
+        divided by 2 sigma^2, plus a constant.
     """
 
     support = "real"
@@ -52,6 +55,25 @@ class Normal(Likelihood):
         self.loc = nn.Linear(self.trunk.n_out, layout.n_genes)
         log_sigma = torch.tensor(1.0 if sigma is None else float(sigma)).log()
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)
+        if not self.is_linear:  # L-BFGS standardises the cells of a linear model
+            self.unit = torch.ones(())
+            self.register_buffer("center", torch.zeros(layout.n_genes))
+
+    @override
+    def prepare(self, x: Tensor) -> Tensor:
+        return x if self.unit is None else (dense(x) - self.center) / self.unit
+
+    @override
+    def scaled(self, cells: Cells) -> Tensor:
+        return self.prepare(dense(cells.x))
+
+    @override
+    @torch.no_grad()
+    def measure(self, scaled: Tensor) -> None:
+        if self.unit is not None:
+            variance, mean = torch.var_mean(scaled, 0, correction=0)
+            self.center.copy_(mean)
+            self.unit.copy_(_positive(variance.mean().sqrt()))
 
     @property
     @override
@@ -64,8 +86,14 @@ class Normal(Likelihood):
 
     @override
     def forward(self, z: Tensor, cells: Cells) -> Distribution:
-        loc = self.loc(self.trunk(z, cells.c))
-        return torch.distributions.Normal(loc, self.log_sigma.exp().expand_as(loc), validate_args=False)
+        loc, sigma = self.loc(self.trunk(z, cells.c)), self.log_sigma.exp()
+        if self.unit is not None:
+            loc, sigma = self.center + self.unit * loc, self.unit * sigma
+        return torch.distributions.Normal(loc, sigma.expand_as(loc), validate_args=False)
+
+    @override
+    def expected_seen(self, z: Tensor, cells: Cells, genes: Tensor | slice = ALL) -> Tensor:
+        return self.prepare(self(z, cells).mean)[:, genes]
 
     @property
     def is_linear(self) -> bool:
@@ -119,7 +147,8 @@ class CountLikelihood(Likelihood):
     """Counts with mean mu = library size * rho(z, c). The shares rho of the genes are positive and sum to 1.
 
     With registered size factors, mu = size factor * rho. Then rho is positive but does not sum to 1, because a size
-    factor need not be the total count. The encoders read log(1 + counts).
+    factor need not be the total count. The decoder's output is a multiple of the ``unit``: the mean of the training
+    cells' total count / size factor. The encoders read log(1 + counts).
     """
 
     support = "count"
@@ -128,15 +157,23 @@ class CountLikelihood(Likelihood):
         super().__init__(layout, n_latent, hidden)
         self.rho = nn.Linear(self.trunk.n_out, layout.n_genes)
         self.free = layout.size_factor
+        if self.free:
+            self.unit = torch.ones(())
 
     @override
     def prepare(self, x: Tensor) -> Tensor:
         return map_entries(torch.log1p, x)
 
-    @staticmethod
     @override
-    def scaled(cells: Cells) -> Tensor:
-        return dense(cells.x) / cells.library
+    def scaled(self, cells: Cells) -> Tensor:
+        shares = dense(cells.x) / cells.library
+        return shares if self.unit is None else shares / self.unit
+
+    @override
+    @torch.no_grad()
+    def measure(self, scaled: Tensor) -> None:
+        if self.unit is not None:
+            self.unit.copy_(_positive(scaled.sum(1).mean()))
 
     @property
     @override
@@ -152,7 +189,7 @@ class CountLikelihood(Likelihood):
     def shares(self, h: Tensor) -> Tensor:
         """Rho (..., n, g) from the output (..., n, h) of the hidden layers."""
         rho = self.rho(h)
-        return softplus(rho) if self.free else rho.softmax(dim=-1)
+        return rho.softmax(dim=-1) if self.unit is None else softplus(rho) * self.unit
 
     @abstractmethod
     def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:
@@ -248,6 +285,11 @@ class ZeroInflatedNegativeBinomial(CountLikelihood):
     @override
     def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:
         return log_zero_inflated(cells.x, cells.library * self.shares(h), self.log_theta.exp(), self.zero_logits(h))
+
+
+def _positive(unit: Tensor) -> Tensor:
+    """The unit, or 1 if all values are alike."""
+    return torch.where(unit > 0, unit, 1.0)
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {

@@ -194,10 +194,10 @@ class MixviPlan(TrainingPlan):
             scheduler.step(self.trainer.callback_metrics[self.lr_scheduler_metric])
 
     def on_train_start(self) -> None:
-        """Estimate condition effects for a new model, and prepare the captured step."""
+        """Start a new model from the training cells, and prepare the captured step."""
         if self.trainer.world_size > 1:  # all processes start with one seed, but need different noise
             torch.manual_seed(torch.initial_seed() + self.global_rank)
-        if self.fresh and self.trainer.global_step == 0 and self.module.layout.n_conditions:
+        if self.fresh and self.trainer.global_step == 0:
             self._start()
         if self.compiled is not None and can_capture(self.trainer, self.optimizers()):
             self.captured = CapturedStep(self._step, self.batch_size, self.optimizers(), self.trainer)
@@ -213,9 +213,16 @@ class MixviPlan(TrainingPlan):
                 buffer.copy_(self.trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))
 
     def _start(self) -> None:
-        """Estimate condition effects from a sample of the training cells."""
+        """Estimate the unit of the values, and condition effects, from a sample of the training cells."""
         module, seed, datamodule = self.module, settings.seed or 0, self.trainer.datamodule
         if module.continuous is not None:
             module.continuous.fit(datamodule.cells().column(REGISTRY_KEYS.CONT_COVS_KEY, datamodule.train_idx))
         rows = datamodule.some_rows(datamodule.train_idx, some_cells(module.layout.n_genes), seed)
-        start_from(module, Looked(*ask(module, datamodule.cells(), rows, partial(Looked.at, module))), seed)
+
+        def look() -> Looked:
+            return Looked(*ask(module, datamodule.cells(), rows, partial(Looked.at, module)))
+
+        if module.likelihood.unit is not None:
+            module.likelihood.measure(look().scaled)
+        if module.layout.n_conditions:
+            start_from(module, look(), seed)
