@@ -49,6 +49,7 @@ class Normal(Likelihood):
     """
 
     support = "real"
+    center: Tensor  # (g,) of a model with hidden layers
 
     def __init__(self, layout: Layout, n_latent: int, hidden: Hidden, sigma: float | None = None):
         super().__init__(layout, n_latent, hidden)
