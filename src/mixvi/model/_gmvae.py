@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from mixvi._checks import check_flag, check_number
 from mixvi._version import __version__
 from mixvi.cluster.agglomerate import MIN_WORTH
-from mixvi.model import _markers, _outliers, _predict, _stability, _suggest
+from mixvi.model import _markers, _outliers, _predict, _stability, _suggest, _update
 from mixvi.model._base import Encoded, LatentModel
 from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
@@ -98,6 +99,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     """
 
     module: GMVAEModule
+    names_: dict[str, str] = {}  # of clusters that the user or `update` named, by the node of the tree
+    changes_: pd.DataFrame | None = None  # what became of the clusters of the model that was updated
 
     # of four rates and up to 400 epochs, the fewest epochs that reach the best held-out bound (docs/choices.md)
     _max_epochs, _learning_rate = 100, 4e-3
@@ -157,12 +160,35 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         """The tree over all components, to print, to read as ``tree.table``, or to draw with `mixvi.pl.tree`."""
         return self._named_tree()
 
+    def rename_clusters(self, names: dict[str, str]) -> None:
+        """Give clusters names of your own, such as those of cell types. They are saved with the model.
+
+        Parameters
+        ----------
+        names
+            New name by present name, of clusters in `cluster_names`. Labelled classes keep their names.
+
+        Raises
+        ------
+        ValueError
+            If there is no such cluster, it is a labelled class, or two clusters would have the same name.
+        """
+        clusters, present, classes = self._clusters(), self.cluster_names, self._classes()
+        if unknown := [name for name in names if name not in present or name in classes]:
+            raise ValueError(f"{unknown} cannot be renamed; there are {[n for n in present if n not in classes]}.")
+        renamed = [str(names.get(name, name)) for name in present]
+        if twice := sorted({name for name in renamed if renamed.count(name) > 1 or not name.strip()}):
+            raise ValueError(f"The names {twice} are empty or would be those of several clusters; pass different ones.")
+        nodes = map(str, clusters.nodes(self.n_clusters))
+        self.names_ = {node: name for node, name in zip(nodes, renamed, strict=True) if name not in classes}
+
     predict = _predict.predict
     predict_set = _outliers.predict_set
     subclusters = _predict.subclusters
     suggest_labels = _suggest.suggest_labels
     markers = _markers.markers
     cluster_stability = _stability.cluster_stability
+    update = _update.update
 
     def _draw_latent(self, cells: Cells, component: list[int] | None) -> Tensor:
         return self.module.prior.sample(cells.c, component)
@@ -194,8 +220,12 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         classes = self._classes()
         if n_clusters < len(classes):
             classes = []
-        others = [str(k) for k in range(n_clusters - len(classes))]
-        return [*classes, *(f"new {name}" if name in classes else name for name in others)]
+        if self.clusters_ is None:
+            return ["0"]
+        given = [self.names_.get(str(node)) for node in self._clusters().nodes(n_clusters)[len(classes) :]]
+        free = (f"new {k}" if str(k) in classes else str(k) for k in count())
+        free = (name for name in free if name not in given)
+        return [*classes, *(next(free) if name is None else name for name in given)]
 
     def _encode(self, adata, n_clusters) -> Encoded:
         def all_of(cells: Cells) -> Tensor:

@@ -23,11 +23,15 @@ class Clusters(NamedTuple):
     seed: int  # seed of count splitting
     smooth: bool  # whether training adds the virtual adversarial term
 
-    def groups(self, n_clusters: int) -> list[list[int]]:
-        """Components of each cluster, at a cut into ``n_clusters``: classes first, then by expected number of cells."""
+    def nodes(self, n_clusters: int) -> list[int]:
+        """Node of each cluster, at a cut into ``n_clusters``: classes first, then by expected number of cells."""
         below = self.tree.leaves()
-        found = [sorted(below[node]) for node in self.tree.nodes(n_clusters)]
-        return sorted(found, key=lambda leaves: self._rank(leaves, n_clusters))
+        return sorted(self.tree.nodes(n_clusters), key=lambda node: self._rank(below[node], n_clusters))
+
+    def groups(self, n_clusters: int) -> list[list[int]]:
+        """Components of each cluster, in the order of `nodes`."""
+        below = self.tree.leaves()
+        return [sorted(below[node]) for node in self.nodes(n_clusters)]
 
     def _rank(self, leaves: list[int], n_clusters: int) -> tuple[int, float]:
         classes = [leaf for leaf in leaves if leaf < self.n_classes]
