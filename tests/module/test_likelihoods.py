@@ -88,6 +88,25 @@ def test_row_18_the_loss_scores_cells_by_that_density(name, size_factor, sparse,
         torch.testing.assert_close(a, b, rtol=10 * rtol, atol=100 * rtol)
 
 
+@pytest.mark.parametrize("likelihood", [NegativeBinomial, ZINB])
+def test_each_batch_has_the_likelihood_of_its_own_dispersion(likelihood, z, rng):
+    layout = Layout(G, batch_levels=2, n_continuous=1)
+    both, one = (likelihood(layout, D, LINEAR, by_batch=by_batch).double() for by_batch in (True, False))
+    torch.nn.init.normal_(both.log_theta)
+    batch = torch.arange(N) % 2
+    c = torch.cat([torch.eye(2)[batch], torch.randn(N, 1)], 1).double()
+    some = cells(rng.poisson(5, (N, G)))._replace(c=c)
+
+    def results(part):
+        yield from (part.log_prob(z, some), part(z, some).log_prob(some.x), part(z, some).variance)
+        yield part.expected_seen(z, some, torch.arange(G) > 1)
+
+    for b in (0, 1):
+        one.load_state_dict(both.state_dict() | {"log_theta": both.log_theta[b].detach()})
+        for found, expected in zip(results(both), results(one), strict=True):
+            torch.testing.assert_close(found[batch == b], expected[batch == b], rtol=1e-6, atol=0)
+
+
 def test_row_18_negative_binomial_tends_to_poisson(z, rng):
     part, x = make(NegativeBinomial), rng.poisson(5, (N, G))
     poisson = stats.poisson.logpmf(x, mean_of_counts(part, z))

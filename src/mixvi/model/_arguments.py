@@ -34,8 +34,8 @@ TRAINER = {
 } - {"self", "kwargs", "trainer_kwargs"} | {"ckpt_path", "data_path", *OF_TRAIN}
 
 NO_DATAMODULE = (  # and why: starts, clusters and calibration look at single cells by their row
-    "mixvi trains on an AnnData only. To train from disk, open the zarr stores with mixvi.data.from_zarr(paths), or make "
-    "one of .h5ad files with mixvi.data.to_zarr. Then call setup_anndata() and train()."
+    "mixvi trains on an AnnData only. To train from disk, open the zarr stores with mixvi.data.from_zarr(paths), or "
+    "make one of .h5ad files with mixvi.data.to_zarr. Then call setup_anndata() and train()."
 )
 
 

@@ -197,37 +197,49 @@ class Poisson(CountLikelihood):
 
 
 class NegativeBinomial(CountLikelihood):
-    """x_g ~ NB(mean mu_g, inverse dispersion theta_g), with variance mu + mu^2 / theta."""
+    """x_g ~ NB(mean mu_g, inverse dispersion theta_g), with variance mu + mu^2 / theta.
 
-    def __init__(self, layout: Layout, n_latent: int, hidden: Hidden):
+    Parameters
+    ----------
+    by_batch
+        Whether each batch has its own theta_g.
+    """
+
+    def __init__(self, layout: Layout, n_latent: int, hidden: Hidden, by_batch: bool = False):
         super().__init__(layout, n_latent, hidden)
-        self.log_theta = nn.Parameter(torch.zeros(layout.n_genes))
+        self.log_theta = _dispersions(layout, by_batch)
 
     @override
     def forward(self, z: Tensor, cells: Cells) -> Distribution:
         rho = self.shares(self.trunk(z, cells.c))
         return scvi_distributions.NegativeBinomial(
-            mu=cells.library * rho, theta=self.log_theta.exp(), scale=rho, validate_args=False
+            mu=cells.library * rho, theta=_theta(self.log_theta, cells), scale=rho, validate_args=False
         )
 
     @override
     def expected_seen(self, z: Tensor, cells: Cells, genes: Tensor | slice = ALL) -> Tensor:
-        return expected_log1p(self(z, cells).mean[:, genes], self.log_theta.exp()[genes])
+        return expected_log1p(self(z, cells).mean[:, genes], _theta(self.log_theta, cells)[..., genes])
 
     @override
     def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:
-        theta = self.log_theta.exp()
+        theta = _theta(self.log_theta, cells)
         if self.free:
             return log_negative_binomial(cells.x, cells.library * self.shares(h), theta)
         return log_negative_binomial_softmax(cells.x, h, self.rho.weight, self.rho.bias, cells.library, theta)
 
 
 class ZeroInflatedNegativeBinomial(CountLikelihood):
-    """x_g = 0 with probability pi_g(z, c). Otherwise x_g ~ NB(mu_g, theta_g)."""
+    """x_g = 0 with probability pi_g(z, c). Otherwise x_g ~ NB(mu_g, theta_g).
 
-    def __init__(self, layout: Layout, n_latent: int, hidden: Hidden):
+    Parameters
+    ----------
+    by_batch
+        Whether each batch has its own theta_g.
+    """
+
+    def __init__(self, layout: Layout, n_latent: int, hidden: Hidden, by_batch: bool = False):
         super().__init__(layout, n_latent, hidden)
-        self.log_theta = nn.Parameter(torch.zeros(layout.n_genes))
+        self.log_theta = _dispersions(layout, by_batch)
         self.zero_logits = nn.Linear(self.trunk.n_out, layout.n_genes)
 
     @override
@@ -235,7 +247,7 @@ class ZeroInflatedNegativeBinomial(CountLikelihood):
         h = self.trunk(z, cells.c)
         rho = self.shares(h)
         return scvi_distributions.ZeroInflatedNegativeBinomial(
-            mu=cells.library * rho, theta=self.log_theta.exp(), zi_logits=self.zero_logits(h), scale=rho,
+            mu=cells.library * rho, theta=_theta(self.log_theta, cells), zi_logits=self.zero_logits(h), scale=rho,
             validate_args=False,
         )  # fmt: skip
 
@@ -243,11 +255,13 @@ class ZeroInflatedNegativeBinomial(CountLikelihood):
     def expected_seen(self, z: Tensor, cells: Cells, genes: Tensor | slice = ALL) -> Tensor:
         px = self(z, cells)
         not_inflated = 1 - px.zi_probs[:, genes]
-        return not_inflated * expected_log1p(px.mu[:, genes], self.log_theta.exp()[genes])
+        return not_inflated * expected_log1p(px.mu[:, genes], _theta(self.log_theta, cells)[..., genes])
 
     @override
     def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:
-        return log_zero_inflated(cells.x, cells.library * self.shares(h), self.log_theta.exp(), self.zero_logits(h))
+        return log_zero_inflated(
+            cells.x, cells.library * self.shares(h), _theta(self.log_theta, cells), self.zero_logits(h)
+        )
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
@@ -257,3 +271,13 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "bernoulli": Bernoulli,
     "normal": Normal,
 }
+
+
+def _dispersions(layout: Layout, by_batch: bool) -> nn.Parameter:
+    """Log theta of the genes (g,), or of each batch and gene (b, g)."""
+    return nn.Parameter(torch.zeros((layout.batch_levels, layout.n_genes) if by_batch else layout.n_genes))
+
+
+def _theta(log_theta: Tensor, cells: Cells) -> Tensor:
+    """Inverse dispersions (g,), or (n, g) if each batch has its own; batches are the first columns of c."""
+    return (log_theta if log_theta.dim() == 1 else cells.c[:, : len(log_theta)] @ log_theta).exp()
