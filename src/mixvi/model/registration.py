@@ -213,7 +213,10 @@ def check_trainable(model: "LatentModel") -> None:
     """
     registered(model, None)
     if model.unseen_ is not None:
-        raise ValueError("A mapped model has the weights of its reference and is not trained. Train a new model.")
+        raise ValueError(
+            "A mapped model has the weights of its reference and needs no training: use it as it is. To learn from its "
+            f"cells, train a new model: {type(model).__name__}(adata)."
+        )
     if minified_type(model.adata) is not None:
         raise ValueError(
             "Minified cells store a posterior, which training would not change. Load the model with the AnnData from "
