@@ -160,8 +160,8 @@ def test_the_way_to_the_loss_is_short():
     ]
     to_likelihood = [
         ("module/_likelihood.py", "expected_log_prob", "log_prob"),
-        ("module/likelihoods.py", "log_prob", "log_prob_at"),
-        ("module/likelihoods.py", "log_prob_at", "log_negative_binomial_softmax"),
+        ("module/count_likelihoods.py", "log_prob", "log_prob_at"),
+        ("module/count_likelihoods.py", "log_prob_at", "log_negative_binomial_softmax"),
     ]
     for file, function, called in to_loss + to_likelihood:
         bodies = [n for n in ast.walk(ast.parse((SOURCE / file).read_text())) if getattr(n, "name", "") == function]

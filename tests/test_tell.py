@@ -25,14 +25,22 @@ for name in sys.argv[1:]:
     model = cls(adata)
     model.train(3, enable_progress_bar=False, accelerator="cpu")
     model.annotate()
+    query = mixvi.datasets.blobs(30, 18, n_clusters=3, kind="count")  # two genes fewer, and another batch
+    query.obs["condition"] = "later"
+    mapped = model.map(query)
+    mapped.annotate(query)
     with tempfile.TemporaryDirectory() as folder:
         model.save(folder + "/model", save_anndata=True)
+        mapped.save(folder + "/mapped", save_anndata=True)
         cls.load(folder + "/model").sample(3)
+        cls.load(folder + "/mapped").annotate(query)
+    model.minify_adata()
+    model.annotate()
 """
 
 
 def shown(*names, setup=""):
-    """The lines that a process shows which fits models, with each warning as an error."""
+    """The lines that a process shows which fits, maps, saves and minifies models, with each warning as an error."""
     command = [sys.executable, "-W", "error", "-W", ALLOWED, "-c", FIT.format(setup=setup), *names]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

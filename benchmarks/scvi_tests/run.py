@@ -16,14 +16,14 @@ FILES = (
     "data/test_anndata.py", "external/solo", "hub",
 )  # fmt: skip
 REASONS = {  # found in the name of a test or in its error, from the first to the last
-    "query mapping (`load_query_data`, `SCANVI.from_scvi_model`)": (
-        "load_query_data", "prepare_query_anndata", "from_scvi_model",
-    ),
+    "`prepare_query_anndata` and `load_query_data` do not change the query": ("test_scarches_data_prep",),
+    "a mapped model is not trained": ("A mapped model", "load_query_data"),
+    "`SCANVI.from_scvi_model`": ("from_scvi_model",),
     "the words of an error for minified data": (
         "test_validate_unsupported_if_minified", "test_scvi_save_then_load_with_minified_adata",
     ),
     "loading a model with cells that have no counts and no total counts": ("adata_having_latent_params",),
-    "batches as an embedding": ("get_batch_representation",),
+    "batches as an embedding": ("get_batch_representation", "get_embedding"),
     "latent library size": ("library_size_update",),
     "the classifier of SCANVI and its metrics": (
         "classifier", "_labeled_indices", "use_posterior_mean", "ig_interpretability", "n_samples_per_label",

@@ -20,6 +20,8 @@ def _arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a model of mixvi for those of SCVI."""
     ours = {name: kwargs.pop(name) for name in SIZES if name in kwargs}
     ours["likelihood"] = kwargs.pop("gene_likelihood", "zinb")
+    if kwargs.get("dispersion") == "gene-batch":
+        ours["dispersion"] = kwargs.pop("dispersion")
     for name, value in kwargs.items():
         if name not in SAME or value != SAME[name]:
             left_out.add(f"{name}={value!r}" if isinstance(value, bool | str) else name)

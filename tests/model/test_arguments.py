@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningDataModule
 
+import mixvi
 from mixvi.model import _arguments
 from tests.model.helpers import build
 
@@ -40,3 +42,14 @@ def test_every_setting_of_the_plan_may_be_given_its_default(counts):
     _arguments.check_plan({"n_epochs_pretrain": -1, "n_epochs_kl_warmup": None, "lr": np.float32(1e-3)})
     _arguments.check_plan({"n_steps_kl_warmup": 1e3, "compile": np.True_, "max_kl_weight": torch.tensor(0.5)})
     _arguments.check_plan({"on_step": None})
+
+
+def test_a_data_module_is_refused_with_what_streams_its_cells(counts):
+    registry = {"setup_method_name": "setup_datamodule", "field_registries": {}, "setup_args": {}}
+    for refused in (
+        lambda: mixvi.CVAE.setup_annbatch("cells.zarr", paths=["cells.h5ad"]),
+        lambda: mixvi.CVAE(registry=registry),
+        lambda: build("VAE", counts).train(datamodule=LightningDataModule()),
+    ):
+        with pytest.raises(ValueError, match=r"mixvi trains on an AnnData only.*mixvi.data.from_zarr\(paths\)"):
+            refused()

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from anndata import AnnData
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
 import mixvi
 from mixvi import diagrams
 from mixvi._warnings import MixviWarning
-from tests.model.helpers import TRAIN, fitted, of
+from tests.model.helpers import TRAIN, build, fitted, of
 
 
 def guess(z, condition):
@@ -54,3 +55,34 @@ def test_without_a_condition_it_is_a_vae_and_says_so(counts):
     np.testing.assert_array_equal(model.get_reconstruction(), expected.get_reconstruction())
     with pytest.raises(ValueError, match="no categorical condition to place"), pytest.warns(MixviWarning):
         fitted("CVAE", counts, {"batch_key": None}, learned_prior=True).condition_prior()
+
+
+def test_each_batch_may_have_its_dispersion(tmp_path, rng):
+    batch, theta = np.repeat(["noisy", "quiet"], 300), np.repeat([[0.5], [50.0]], 300, axis=0)
+    mean = rng.gamma(2, 4, 20) * np.ones((600, 1))
+    adata = AnnData(rng.negative_binomial(theta, theta / (theta + mean)).astype(np.float32), obs={"batch": batch})
+    train = {"max_epochs": 60, "plan_kwargs": {"lr": 1e-2}}
+    settings = {"setup": {"batch_key": "batch"}, "train": train, "likelihood": "nb"}
+    model = fitted("CVAE", adata, **settings, dispersion="gene-batch")
+    found = model.get_likelihood_parameters()["dispersions"]
+    assert (np.unique(found[of(adata, "noisy", "batch")], axis=0) == found[0]).all()
+    assert np.median(found[0]) < 1 < 5 < np.median(found[-1])
+    assert model.get_elbo() > fitted("CVAE", adata, **settings).get_elbo() + 1  # nats a cell
+    model.save(tmp_path / "model")
+    again = mixvi.CVAE.load(tmp_path / "model", adata)
+    np.testing.assert_array_equal(again.get_likelihood_parameters()["dispersions"], found)
+    query = adata[300:].copy()
+    query.obs["batch"] = "later"
+    mapped = model.map(query)  # a new batch has the dispersions of the known batch that it is most like
+    np.testing.assert_allclose(mapped.get_likelihood_parameters()["dispersions"], found[300:], rtol=1e-6)
+
+
+def test_a_dispersion_of_each_batch_needs_batches_and_counts(counts):
+    for wrong, setup, said in (
+        ({"dispersion": "gene-cell"}, {}, "dispersion='gene-cell' is not known; it is 'gene' or 'gene-batch'"),
+        ({"likelihood": "poisson"}, {}, "likelihood='poisson' has no dispersion"),
+        ({"decode_condition": False, "learned_prior": True}, {}, "needs a batch that the decoder sees"),
+        ({}, {"batch_key": None, "categorical_covariate_keys": ["condition"]}, "Name it as batch_key"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            build("CVAE", counts, setup, **{"dispersion": "gene-batch"} | wrong)

@@ -8,12 +8,14 @@ import torch
 import mixvi
 
 
-@pytest.fixture(scope="module", params=["nb", "zinb", "poisson"])
+@pytest.fixture(scope="module", params=["nb gene", "nb gene-batch", "zinb gene", "poisson gene"])
 def pair(request):
     scvi.settings.seed = 0
     adata = mixvi.datasets.blobs(200, 40, kind="count")
     scvi.model.SCVI.setup_anndata(adata)
-    theirs = scvi.model.SCVI(adata, n_latent=4, n_hidden=32, n_layers=2, gene_likelihood=request.param)
+    likelihood, dispersion = request.param.split()
+    settings = {"gene_likelihood": likelihood, "dispersion": dispersion}
+    theirs = scvi.model.SCVI(adata, n_latent=4, n_hidden=32, n_layers=2, **settings)
     theirs.train(15, accelerator="cpu", enable_progress_bar=False)
     return theirs, mixvi.VAE.from_scvi(theirs, adata.copy())
 
@@ -35,7 +37,7 @@ def test_expected_shares(pair):
     cells = ours.module.read({name: torch.tensor(ours.adata.X) for name in ("X",)})
     z = torch.randn(200, 4)
     with torch.inference_mode():
-        expected = theirs.module.generative(z, cells.library.log(), torch.zeros(200, 1))["px"].scale
+        expected = theirs.module.generative(z, cells.library.log(), torch.zeros(200, 1).long())["px"].scale
         torch.testing.assert_close(ours.module.decode(z, cells).scale, expected, rtol=1e-4, atol=1e-6)
 
 

@@ -3,13 +3,17 @@
 import os
 import pickle
 import resource
+import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scvi
 import torch
+from scvi.hub import HubMetadata, HubModel
 
 import mixvi
 from mixvi import datasets
@@ -104,6 +108,31 @@ def test_cells_are_saved_beside_the_model(model, tmp_path, capsys):
     assert "size_factor_key" in capsys.readouterr().out
     with pytest.raises(ValueError, match="exists; pass another folder, or overwrite=True"):
         model.save(tmp_path / "model")
+
+
+@pytest.mark.parametrize("minified", [False, True])
+def test_the_hub_of_scvi_tools_passes_on_a_model(minified, tmp_path, monkeypatch):
+    """A folder that `HubModel` writes and downloads is whole; the network is replaced by another folder."""
+    hub = pytest.importorskip("huggingface_hub")
+    model = fitted("GMVAE", datasets.blobs(n_cells=60, kind="count", seed=0))
+    if minified:
+        model.minify_adata()
+    here, there, card = tmp_path / "here", tmp_path / "there", hub.ModelCard("# Blood")
+    model.save(here, save_anndata=True)
+    metadata = HubMetadata(scvi.__version__, version("anndata"), "GMVAE", model_parent_module="mixvi")
+    HubModel(str(here), metadata=metadata, model_card=card).save()
+
+    def download(repo_id, allow_patterns, **kwargs):
+        there.mkdir()
+        for name in {*allow_patterns} & {path.name for path in here.iterdir()}:
+            shutil.copy(here / name, there)
+        return str(there)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(hub.ModelCard, "load", lambda name: card)
+    for again in (HubModel(str(here)), HubModel.pull_from_huggingface_hub("me/blood", revision="main")):
+        assert isinstance(again.model, mixvi.GMVAE)
+        np.testing.assert_allclose(again.model.predict(soft=True), model.predict(soft=True), rtol=1e-4, atol=1e-6)
 
 
 def test_a_file_of_the_pickled_format_is_converted(model, tmp_path):

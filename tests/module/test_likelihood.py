@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mixvi.module import Cells, Layout
-from mixvi.module.likelihoods import EDGE, LIKELIHOODS
+from mixvi.module._likelihood import EDGE
+from mixvi.module.likelihoods import LIKELIHOODS
 from mixvi.module.nets import Hidden
 from tests.model.helpers import fitted
 

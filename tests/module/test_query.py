@@ -23,7 +23,9 @@ def test_new_levels_stand_for_the_mean_of_the_known():
 
 
 @pytest.mark.parametrize("name", ["CVAE", "GMVAE"])
-@pytest.mark.parametrize("settings", [{}, {"n_layers": 0}, {"n_layers": 2}], ids=["one", "linear", "two"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"n_layers": 0}, {"n_layers": 2, "dispersion": "gene-batch"}], ids=["one", "linear", "two"]
+)
 def test_a_wider_module_gives_known_cells_the_same_and_new_ones_their_mean(name, settings, counts):
     counts.obs["side"] = np.tile(["a", "b", "c"], 40)
     setup = {"batch_key": "condition", "categorical_covariate_keys": ["side"]}
@@ -32,12 +34,15 @@ def test_a_wider_module_gives_known_cells_the_same_and_new_ones_their_mean(name,
         for key, value in old.state_dict().items():
             if key.endswith(buffer):
                 value.uniform_()
+    torch.nn.init.normal_(old.likelihood.log_theta)
     more = counts.copy()
     more.obs["condition"] = more.obs["condition"].cat.add_categories("later")
     more.obs["side"] = np.tile(["a", "b", "c", "d"], 30)
     new = build(name, more, setup, likelihood="nb", **settings).module.eval()
     levels = Levels.between(old.layout, new.layout)
     new.load_state_dict(levels.widen(old.state_dict(), new))
+    theta, known = new.likelihood.log_theta, old.likelihood.log_theta
+    torch.testing.assert_close(theta, torch.cat([known, known.mean(0, True)]) if theta.dim() > 1 else known)
     c = torch.zeros(6, 5)
     c[:, 1] = c[:, 3] = 1
     z, x = torch.randn(6, 3), torch.randn(6, 30).abs()

@@ -11,10 +11,18 @@ from tests.ops.helpers import G, N, as_csr, draw, draw_head, plain, relative
 
 @pytest.mark.parametrize("layout", ["dense", "csr"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("name", "n_parameters"), [("poisson", 1), ("negative_binomial", 2), ("zero_inflated", 3)])
-def test_values_and_gradients_are_those_of_the_plain_formula(name, n_parameters, dtype, layout):
-    x, *parameters = draw(dtype)
-    parameters = parameters[:n_parameters]
+@pytest.mark.parametrize(
+    ("name", "n_parameters", "each"),
+    [
+        ("poisson", 1, False), ("negative_binomial", 2, False), ("negative_binomial", 2, True),
+        ("zero_inflated", 3, False), ("zero_inflated", 3, True),
+    ],
+)  # fmt: skip
+def test_values_and_gradients_are_those_of_the_plain_formula(name, n_parameters, each, dtype, layout):
+    x, mu, theta, logits = draw(dtype)
+    if each:  # cell has a theta of its own
+        theta = (theta.detach() * torch.logspace(-1, 1, N, dtype=dtype).unsqueeze(-1)).requires_grad_()
+    parameters = [mu, theta, logits][:n_parameters]
     double = [p.detach().double().requires_grad_() for p in parameters]
     nothing = [None] * (3 - n_parameters)
     found = getattr(counts, f"log_{name}")(as_csr(x) if layout == "csr" else x, *parameters)
@@ -68,6 +76,14 @@ def test_double_precision_takes_the_formula_in_torch():
     mu = library * (h @ weight.t() + bias).softmax(-1)
     expected = plain("negative_binomial", dense(x), mu, theta, None)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+
+
+def test_a_head_takes_a_theta_for_each_cell():
+    x, *_ = draw(torch.float32)
+    *arrays, theta = draw_head(x)
+    expected = counts.log_negative_binomial_softmax(x, *arrays, theta)  # compiled
+    found = counts.log_negative_binomial_softmax(x, *arrays, theta.repeat(N, 1))
+    assert relative(found, expected.double()) < 1e-5
 
 
 def test_digamma():

@@ -33,6 +33,11 @@ TRAINER = {
     for name in inspect.signature(taker).parameters
 } - {"self", "kwargs", "trainer_kwargs"} | {"ckpt_path", "data_path", *OF_TRAIN}
 
+NO_DATAMODULE = (  # and why: starts, clusters and calibration look at single cells by their row
+    "mixvi trains on an AnnData only. To train from disk, open the zarr stores with mixvi.data.from_zarr(paths), or "
+    "make one of .h5ad files with mixvi.data.to_zarr. Then call setup_anndata() and train()."
+)
+
 
 def check_plan(settings: dict[str, Any]) -> None:
     """Make sure that the plan knows these settings, and that numbers are numbers.
@@ -73,6 +78,8 @@ def check_trainer(settings: dict[str, Any]) -> None:
     ValueError
         With what may be given instead.
     """
+    if settings.get("datamodule") is not None:
+        raise ValueError(f"datamodule={type(settings['datamodule']).__name__}, and {NO_DATAMODULE}")
     if of_plan := sorted((PLAN.keys() - set(OF_BOTH)) & set(settings)):
         raise ValueError(f"{of_plan} are settings of the plan: pass train(plan_kwargs={{...}}).")
     _check_known(settings, TRAINER, "train() got", PLAN)

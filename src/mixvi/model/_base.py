@@ -4,7 +4,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, Self, override
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from torch import Tensor
 from mixvi._upstream import forget_with_model
 from mixvi.data import CellsSplitter
 from mixvi.model import annotation, differential, expression, getters, minification, query, saving, training
-from mixvi.model._arguments import device_of
+from mixvi.model._arguments import NO_DATAMODULE, device_of
 from mixvi.model.description import summary
 from mixvi.model.registration import adopt, register
 from mixvi.model.registry import conditions_of
@@ -44,6 +44,8 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
     gene_key_: str | None = None  # column of .var with their names
 
     def __init__(self, adata: AnnData | None = None, registry: dict | None = None):
+        if adata is None and (registry or {}).get("setup_method_name") == "setup_datamodule":
+            raise ValueError(f"The registry is that of a data module, and {NO_DATAMODULE}")
         super().__init__(adata, registry)
         forget_with_model(self)
 
@@ -100,6 +102,11 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
                 warnings.simplefilter("ignore", ImplicitModificationWarning)
                 adata.obs = adata.obs  # the first write to a view makes it an AnnData of its own
         adopt(cls, register(cls, adata, setup_args, source_registry))
+
+    @classmethod
+    @override
+    def setup_annbatch(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        raise ValueError(f"setup_annbatch() makes a data module, and {NO_DATAMODULE}")
 
     @classmethod
     def load(

@@ -18,10 +18,9 @@ from mixvi.model.conditions import under
 from mixvi.model.registration import hidden_layers
 from mixvi.model.registry import conditions_of, layout_of
 from mixvi.model.streaming import check_trained
-from mixvi.model.values import settle_likelihood
+from mixvi.model.values import likelihood_of, settle_likelihood
 from mixvi.module._cvae import CVAEModule
 from mixvi.module.cells import Cells
-from mixvi.module.likelihoods import LIKELIHOODS
 from mixvi.module.priors import ConditionalNormal
 
 
@@ -39,6 +38,9 @@ class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin, LatentModel):
     likelihood
         ``"nb"``, ``"zinb"``, ``"poisson"`` (counts), ``"bernoulli"`` (values in [0, 1]), ``"normal"`` (any, one learned
         variance), or ``"auto"``: a look at the data.
+    dispersion
+        ``"gene"``: one inverse dispersion for each gene. ``"gene-batch"``: one for each gene and batch (``"nb"`` and
+        ``"zinb"``), for batches that differ in their noise. ``"nb"`` then trains more slowly on a CPU.
     learned_prior
         ``False``: one prior N(0, I) for all conditions, and z forgets them (batch removal). ``True``: a normal for
         each condition, and z keeps them.
@@ -77,6 +79,7 @@ class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin, LatentModel):
         n_layers: int = 1,
         dropout_rate: float = 0.1,
         likelihood: str = "auto",
+        dispersion: str = "gene",
         learned_prior: bool = False,
         decode_condition: bool = True,
         registry: dict | None = None,
@@ -94,7 +97,7 @@ class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin, LatentModel):
             )
         self.likelihood_ = likelihood = settle_likelihood(self, likelihood)
         hidden = hidden_layers(n_latent, n_hidden, n_layers, dropout_rate)
-        part = LIKELIHOODS[likelihood]
+        part = likelihood_of(likelihood, dispersion, layout if decode_condition else layout.without_conditions())
         self.module = CVAEModule(layout, part, n_latent, hidden, learned_prior, decode_condition)
         self.mixvi_version_ = __version__
         self.init_params_ = self._get_init_params(locals())

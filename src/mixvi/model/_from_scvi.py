@@ -26,7 +26,7 @@ def from_scvi(cls: type["VAE"], model: SCVI, adata: AnnData | None = None) -> "V
     state = {name: value.detach().cpu() for name, value in theirs.state_dict().items()}
     first = [f"{part}.fc_layers.Layer 0" for part in ("z_encoder.encoder", "decoder.px_decoder")]
     for name, value, wanted in (
-        ("dispersion", theirs.dispersion, ["gene"]),
+        ("dispersion", theirs.dispersion, ["gene", "gene-batch"]),  # which is the same for one batch
         ("gene_likelihood", theirs.gene_likelihood, ["nb", "zinb", "poisson"]),
         ("latent_distribution", theirs.latent_distribution, ["normal"]),
         ("use_observed_lib_size", theirs.use_observed_lib_size, [True]),
@@ -55,7 +55,7 @@ def from_scvi(cls: type["VAE"], model: SCVI, adata: AnnData | None = None) -> "V
         for part in ("weight", "bias"):
             ours[f"{to}.{part}"] = halved * state[f"{of}.{part}"]
     if theirs.gene_likelihood != "poisson":
-        ours["likelihood.log_theta"] = state["px_r"]
+        ours["likelihood.log_theta"] = state["px_r"].flatten()
     new.module.load_state_dict(ours)
     new.module.eval()
     new.is_trained_, new.history_, new.trained_on_ = True, dict(model.history_ or {}), totals_of(new)

@@ -24,10 +24,9 @@ from mixvi.model._tree import ClusterTree
 from mixvi.model.registration import hidden_layers
 from mixvi.model.registry import layout_of
 from mixvi.model.streaming import check_trained, collect
-from mixvi.model.values import check_cells, is_of_training, settle_likelihood
+from mixvi.model.values import check_cells, is_of_training, likelihood_of, settle_likelihood
 from mixvi.module._gmvae import GMVAEModule
 from mixvi.module.cells import Cells
-from mixvi.module.likelihoods import LIKELIHOODS
 from mixvi.module.mixtures import MAX_COMPONENTS
 from mixvi.train import Clusters, MixturePhases
 
@@ -59,6 +58,9 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     likelihood
         ``"nb"``, ``"zinb"``, ``"poisson"`` (counts), ``"bernoulli"`` (values in [0, 1]), ``"normal"`` (any, one learned
         variance), or ``"auto"``: a look at the data.
+    dispersion
+        ``"gene"``: one inverse dispersion for each gene. ``"gene-batch"``: one for each gene and batch (``"nb"`` and
+        ``"zinb"``), for batches that differ in their noise. ``"nb"`` then trains more slowly on a CPU.
     concentration
         Of the Dirichlet prior of the cluster weights: 1 is flat, more makes clusters more equal in size.
     hierarchical
@@ -115,6 +117,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         n_layers: int = 1,
         dropout_rate: float = 0.1,
         likelihood: str = "auto",
+        dispersion: str = "gene",
         concentration: float = 1.0,
         hierarchical: bool = False,
         init: str | Sequence | Callable[[np.ndarray], np.ndarray] | None = "leiden",
@@ -137,7 +140,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         self.likelihood_ = likelihood = settle_likelihood(self, likelihood)
         hidden = hidden_layers(n_latent, n_hidden, n_layers, dropout_rate)
         room = max(MAX_COMPONENTS, self.n_wanted_ or 0)
-        part = LIKELIHOODS[likelihood]
+        part = likelihood_of(likelihood, dispersion, layout)
         self.module = GMVAEModule(layout, part, room, n_latent, hidden, concentration, hierarchical)
         self.mixvi_version_ = __version__
         self.init_params_ = self._get_init_params(locals())

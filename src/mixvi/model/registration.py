@@ -17,6 +17,7 @@ from scvi.data.fields import (
 )
 
 from mixvi._checks import check_number, check_whole
+from mixvi._tell import quiet
 from mixvi._upstream import forget_with_cells
 from mixvi._warnings import warn
 from mixvi.data import (
@@ -97,7 +98,8 @@ def register(
     _check_cells(adata, setup_args, is_new=source_registry is not None)
     fields = [*_fields(setup_args), *minified_fields(adata)]
     manager = CellsManager(fields, cls._get_setup_method_args(cls=cls, adata=adata, **setup_args))
-    manager.register_fields(adata, source_registry, **({"extend_categories": True} if extend_categories else {}))
+    with quiet("scvi"):  # which announces names of columns for the posterior of minified cells
+        manager.register_fields(adata, source_registry, **({"extend_categories": True} if extend_categories else {}))
     return manager
 
 
@@ -213,7 +215,10 @@ def check_trainable(model: "LatentModel") -> None:
     """
     registered(model, None)
     if model.unseen_ is not None:
-        raise ValueError("A mapped model has the weights of its reference and is not trained. Train a new model.")
+        raise ValueError(
+            "A mapped model has the weights of its reference and needs no training: use it as it is. To learn from its "
+            f"cells, train a new model: {type(model).__name__}(adata)."
+        )
     if minified_type(model.adata) is not None:
         raise ValueError(
             "Minified cells store a posterior, which training would not change. Load the model with the AnnData from "

@@ -103,7 +103,8 @@ def load(
     model = rebuild(cls, adata, registry, attributes)
     _load_state(model, state, folder)
     model.to_device(device)
-    if beside and has_values(model.adata) and not is_of_training(model):
+    is_mapped = model.unseen_ is not None  # and so has other cells
+    if beside and not is_mapped and has_values(model.adata) and not is_of_training(model):
         warn(f"The cells in {cells} are not those that the model was trained on; an earlier model may have saved them.")
     return model
 

@@ -90,9 +90,9 @@ def train(
         :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.
     """
     split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
+    check_trainer(merge_kwargs(kwargs.get("trainer_config"), kwargs, name="trainer"))
     check_trainable(model)  # another model may have registered the same AnnData since
     _check(model, max_epochs, batch_size, n_importance_samples, data_path)
-    check_trainer(merge_kwargs(kwargs.get("trainer_config"), kwargs, name="trainer"))
     plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
     check_plan(plan_kwargs)
     if early_stopping and (split["train_size"] == 1 or split["validation_size"] == 0):

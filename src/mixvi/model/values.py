@@ -1,6 +1,8 @@
 """The values that a model was made with: which likelihood can describe them, and whether they were changed since."""
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +24,8 @@ from mixvi.data import (
     same_values,
 )
 from mixvi.model.registry import layout_of
-from mixvi.module.likelihoods import LIKELIHOODS
+from mixvi.module.cells import Layout
+from mixvi.module.likelihoods import LIKELIHOODS, Likelihood
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
@@ -73,6 +76,41 @@ def settle_likelihood(model: "LatentModel", likelihood: str, linear: bool = Fals
     if layout_of(model.registry_).size_factor and LIKELIHOODS[likelihood].support != "count":
         raise ValueError(f"size_factor_key would be ignored under likelihood={likelihood!r}; leave it out.")
     return likelihood
+
+
+def likelihood_of(likelihood: str, dispersion: str, layout: Layout) -> Callable[..., Likelihood]:
+    """The likelihood of a module, with one dispersion for each gene, or for each gene and batch.
+
+    Parameters
+    ----------
+    likelihood
+        From `settle_likelihood`.
+    dispersion
+        ``"gene"`` or ``"gene-batch"``.
+    layout
+        What the decoder sees of the registered columns.
+
+    Raises
+    ------
+    ValueError
+        If there is no such dispersion, or no batch to have one.
+    """
+    if dispersion not in ("gene", "gene-batch"):
+        raise ValueError(f"dispersion={dispersion!r} is not known; it is 'gene' or 'gene-batch'.")
+    part: Callable[..., Likelihood] = LIKELIHOODS[likelihood]
+    if dispersion == "gene":
+        return part
+    if likelihood not in (dispersed := ("nb", "zinb")):
+        raise ValueError(
+            f"likelihood={likelihood!r} has no dispersion, and dispersion='gene-batch' sets it. Leave dispersion out, "
+            f"or take one of {list(dispersed)}."
+        )
+    if not layout.batch_levels:
+        raise ValueError(
+            "dispersion='gene-batch' needs a batch that the decoder sees. Name it as batch_key in setup_anndata(), or "
+            "leave dispersion out."
+        )
+    return partial(part, by_batch=True)
 
 
 def describe_values(registry: dict[str, Any], manager: CellsManager) -> Support:

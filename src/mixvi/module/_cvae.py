@@ -1,5 +1,7 @@
 """Conditional variational autoencoder."""
 
+from collections.abc import Callable
+
 from mixvi.module._elbo import ELBOModule
 from mixvi.module.cells import Layout
 from mixvi.module.encoders import NormalEncoder
@@ -26,7 +28,7 @@ class CVAEModule(ELBOModule):
     def __init__(
         self,
         layout: Layout,
-        likelihood: type[Likelihood],
+        likelihood: Callable[[Layout, int, Hidden], Likelihood],
         n_latent: int = 10,
         hidden: Hidden = Hidden(),
         learned_prior: bool = False,

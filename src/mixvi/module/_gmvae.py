@@ -1,5 +1,7 @@
 """Gaussian-mixture variational autoencoder."""
 
+from collections.abc import Callable
+
 from mixvi.module._elbo import ELBOModule
 from mixvi.module.cells import Layout
 from mixvi.module.encoders import NormalEncoder
@@ -38,7 +40,7 @@ class GMVAEModule(ELBOModule):
     def __init__(
         self,
         layout: Layout,
-        likelihood: type[Likelihood],
+        likelihood: Callable[[Layout, int, Hidden], Likelihood],
         n_components: int | None,
         n_latent: int = 10,
         hidden: Hidden = Hidden(),

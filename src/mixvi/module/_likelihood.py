@@ -13,6 +13,7 @@ from mixvi.module.nets import Hidden, Trunk
 from mixvi.ops.csr import dense
 
 ALL = slice(None)
+EDGE = 0.05  # keeps the links finite where a mean is 0 or 1
 
 
 class Likelihood(nn.Module):
@@ -150,3 +151,8 @@ class Likelihood(nn.Module):
         (n,) nats.
         """
         return self.log_prob(z, cells)
+
+
+def positive(unit: Tensor) -> Tensor:
+    """The unit (), or 1 if all values are alike."""
+    return torch.where(unit > 0, unit, 1.0)

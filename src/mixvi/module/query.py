@@ -109,8 +109,8 @@ class Levels(NamedTuple):
                 found[name] = value
             elif name.endswith("c_mean"):  # 0 for a new level, so that known ones do not move
                 found[name] = torch.zeros_like(target).masked_scatter(self.known.to(value.device), value)
-            elif value.shape[0] != target.shape[0]:
-                found[name] = self.average.to(value) @ value
+            elif value.shape[0] != target.shape[0]:  # of all conditions, or of the batches, which come first
+                found[name] = self.average[: len(target), : len(value)].to(value) @ value
             else:
                 found[name] = torch.cat([value[..., :-q], value[..., -q:] @ self.average.t().to(value)], -1)
         return found

@@ -49,7 +49,7 @@ def log_negative_binomial(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
     mu
         (n, g) means.
     theta
-        (g,) inverse dispersions.
+        (g,) inverse dispersions, or (n, g) if cells differ.
 
     Returns
     -------
@@ -57,6 +57,9 @@ def log_negative_binomial(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return _log_negative_binomial(x, mu, theta).sum(-1)
+    if theta.dim() > 1:
+        e = _entries(x, mu)
+        return _log_at_zero(mu, theta).sum(-1) + _add_up(_above_zero(e, mu, theta), e.row, len(x))
     return _NegativeBinomial.apply(_entries(x, mu), mu, theta)
 
 
@@ -76,13 +79,13 @@ def log_negative_binomial_softmax(
     library
         (n, 1) library sizes, in counts.
     theta
-        (g,) inverse dispersions.
+        (g,) inverse dispersions, or (n, g) if cells differ.
 
     Returns
     -------
     (n,) log-likelihood of each cell, in nats.
     """
-    eager = h.device.type == "cpu" and not torch.compiler.is_compiling()
+    eager = h.device.type == "cpu" and theta.dim() == 1 and not torch.compiler.is_compiling()
     if eager and h.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
         return negative_binomial_cpu.log_negative_binomial_softmax(x, h, weight, bias, library, theta)
     return log_negative_binomial(x, library * linear(h, weight, bias).softmax(-1), theta)
@@ -98,7 +101,7 @@ def log_zero_inflated(x: Tensor, mu: Tensor, theta: Tensor, zero_logits: Tensor)
     mu
         (n, g) means of the negative binomial.
     theta
-        (g,) inverse dispersions.
+        (g,) inverse dispersions, or (n, g) if cells differ.
     zero_logits
         (n, g) logits of the probabilities pi of an additional zero.
 
@@ -106,22 +109,29 @@ def log_zero_inflated(x: Tensor, mu: Tensor, theta: Tensor, zero_logits: Tensor)
     -------
     (n,) log-likelihood of each cell, in nats.
     """
-    zero = -theta * (mu / (theta + EPS)).log1p()  # theta log(theta / s), (n, g)
+    zero = _log_at_zero(mu, theta)  # (n, g)
     if torch.compiler.is_compiling():
         nb = _log_negative_binomial(x, mu, theta)
         return (torch.where(x == 0, softplus(zero - zero_logits), nb - zero_logits) - softplus(-zero_logits)).sum(-1)
     e = _entries(x, mu)
-    mu_at, theta_at = _at(mu, e.flat), _at(theta, e.gene)
-    nb = (
-        _at(zero, e.flat)
-        + e.value * ((mu_at + EPS) / (mu_at + theta_at + EPS)).log()
-        + (e.value + theta_at).lgamma()
-        - _at(theta.lgamma(), e.gene)
-        - (e.value + 1).lgamma()
-    )
+    nb = _at(zero, e.flat) + _above_zero(e, mu, theta)
     at_zero = softplus(zero - zero_logits)  # log(pi + (1 - pi) NB(0)) - log(pi) - ..., up to log(1 + e^-logits)
     at = nb - _at(zero_logits, e.flat) - _at(at_zero, e.flat)
     return at_zero.sum(-1) + _add_up(at, e.row, len(x)) - softplus(-zero_logits).sum(-1)
+
+
+def _log_at_zero(mu: Tensor, theta: Tensor) -> Tensor:
+    """Log NB(0; mu, theta) = theta log(theta / s), (n, g)."""
+    return -theta * (mu / (theta + EPS)).log1p()
+
+
+def _above_zero(e: Entries, mu: Tensor, theta: Tensor) -> Tensor:
+    """Log NB(x; mu, theta) - log NB(0; mu, theta) of the counts above 0."""
+    each = theta.dim() == 1  # one theta for all cells, so that lgamma(theta) is computed once for each gene
+    mu_at, theta_at = _at(mu, e.flat), _at(theta, e.gene if each else e.flat)
+    lgamma_theta = _at(theta.lgamma(), e.gene) if each else theta_at.lgamma()
+    log_ratio = ((mu_at + EPS) / (mu_at + theta_at + EPS)).log()
+    return e.value * log_ratio + (e.value + theta_at).lgamma() - lgamma_theta - (e.value + 1).lgamma()
 
 
 def _log_negative_binomial(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
