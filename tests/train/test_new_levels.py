@@ -1,7 +1,8 @@
-"""Effects of new levels of a condition."""
+"""New levels of a condition: the known level that is nearest, and the training of weights of their own."""
 
 import numpy as np
 import pytest
+import torch
 
 from mixvi import datasets
 from tests.model.helpers import fitted
@@ -21,9 +22,15 @@ def later(cells, kinds, strength=0.7):
     return query, log_factor
 
 
+@pytest.fixture
+def untrained(monkeypatch):
+    """New levels keep the weights of the known level that stands for them."""
+    monkeypatch.setattr("mixvi.model.query.fit_new_levels", lambda *args: None)
+
+
 @pytest.mark.parametrize("of", [0, 1])
 @pytest.mark.parametrize("name", ["CVAE", "GMVAE"])
-def test_a_new_batch_is_encoded_like_the_one_that_it_is_like(cells, name, of):
+def test_a_new_batch_starts_as_the_one_that_it_is_like(cells, name, of, untrained):
     model = fitted(name, cells, {"batch_key": "condition"}, train={"max_epochs": 60})
     query = cells[(cells.obs["condition"] == f"condition {of}").to_numpy()].copy()
     known = model.get_latent_representation(query)
@@ -31,7 +38,7 @@ def test_a_new_batch_is_encoded_like_the_one_that_it_is_like(cells, name, of):
     np.testing.assert_allclose(model.map(query).get_latent_representation(), known, atol=1e-5)
 
 
-def test_several_new_levels_at_once(cells):
+def test_several_new_levels_at_once(cells, untrained):
     cells.obs["side"] = np.tile(["a", "b"], 450)
     setup = {"batch_key": "condition", "categorical_covariate_keys": ["side"]}
     model = fitted("CVAE", cells, setup, train={"max_epochs": 40})
@@ -42,6 +49,55 @@ def test_several_new_levels_at_once(cells):
     np.testing.assert_allclose(model.map(query).get_latent_representation(), known, atol=1e-5)
     query.obs["side"] = "c"
     assert model.map(query).conditions["side"].tolist() == ["a", "b", "c"]
+
+
+SETTINGS = [
+    ("CVAE", {}),
+    ("CVAE", {"n_layers": 0}),
+    ("CVAE", {"learned_prior": True, "decode_condition": False}),
+    ("GMVAE", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS)
+def test_training_raises_the_bound_of_the_new_batch(cells, name, settings, monkeypatch):
+    model = fitted(name, cells, {"batch_key": "condition"}, {"max_epochs": 40}, **settings)
+    query, _ = later(cells, ["blob 0", "blob 1", "blob 2"])
+    trained = model.map(query).get_elbo()
+    monkeypatch.setattr("mixvi.model.query.fit_new_levels", lambda *args: None)
+    assert trained > model.map(query).get_elbo() + 1
+
+
+def test_cells_of_a_new_batch_lie_where_their_kind_lies(cells, monkeypatch):
+    model = fitted("GMVAE", cells, {"batch_key": "condition"}, train={"max_epochs": 60})
+    query, _ = later(cells, ["blob 0", "blob 1", "blob 2"], strength=1.5)
+    expected = model.get_latent_representation(cells[query.obs_names].copy())
+
+    def distance():
+        return np.linalg.norm(model.map(query).get_latent_representation() - expected, axis=1).mean()
+
+    found = distance()
+    monkeypatch.setattr("mixvi.model.query.fit_new_levels", lambda *args: None)
+    assert found < 0.8 * distance()
+
+
+def test_only_weights_of_new_levels_and_measured_genes_are_trained(cells):
+    model = fitted("GMVAE", cells, {"batch_key": "condition"}, train={"max_epochs": 8})
+    query, _ = later(cells, ["blob 0", "blob 1"])
+    mapped = model.map(query[:, 5:].copy())
+    after, before = mapped.module.state_dict(), model.module.state_dict()
+    changed = {
+        name for name, value in after.items() if value.shape == before[name].shape and not value.equal(before[name])
+    }
+    assert not changed
+    wider = {name for name, value in after.items() if value.shape != before[name].shape}
+    effects = next(name for name in wider if name.endswith("effects"))
+    known = before[effects]
+    assert after[effects][:2].equal(known)
+    new = after[effects][2]
+    assert any(new[:5].equal(row[:5]) for row in known)
+    assert not any(torch.isclose(new[5:], row[5:]).any() for row in known)
+    assert all(p.requires_grad for p in mapped.module.likelihood.parameters())
 
 
 @pytest.mark.parametrize("name", ["CVAE", "GMVAE"])

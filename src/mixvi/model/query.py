@@ -15,7 +15,7 @@ from mixvi.model._rebuild import attributes_of, rebuild
 from mixvi.model.registration import adopt, register
 from mixvi.model.streaming import check_trained
 from mixvi.module.query import Levels
-from mixvi.train import fit_intercepts, nearest_levels
+from mixvi.train import fit_new_levels, nearest_levels
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
@@ -29,9 +29,10 @@ def map_cells(model: "LatentModel", adata: AnnData, gene_key: str | None = None)
     """A model for new cells, the query. The reference model and its latent space do not change.
 
     Genes are matched by name. Genes that the query lacks are *unseen*: the model fills in what it expects of them.
-    Further genes are left out. A new batch, or a new level of another categorical covariate, is encoded like the known
-    one under which its cells are the most probable. In the decoder it gets an intercept of its own, so that the
-    expected mean of its cells is the observed one. Nothing is trained.
+    Further genes are left out. A new batch, or a new level of another categorical covariate, gets weights of its own,
+    which are trained on its cells: for each gene, an effect on what the encoder reads and an intercept in the decoder
+    (Lotfollahi 2022). They start with those of the known level under which the cells are the most probable. Without new
+    levels, nothing is trained.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def map_cells(model: "LatentModel", adata: AnnData, gene_key: str | None = None)
         dataset = CellsDataset(manager, mapped.device, resident=False)
         levels = nearest_levels(mapped.module, dataset, rows, levels)
         mapped.module.load_state_dict(levels.widen(state, mapped.module))
-        fit_intercepts(mapped.module, dataset, rows, levels)
+        fit_new_levels(mapped.module, dataset, rows, levels)
     return mapped
 
 

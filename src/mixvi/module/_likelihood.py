@@ -70,20 +70,6 @@ class Likelihood(nn.Module):
             self.head.bias.add_((weight - linked.t()) @ c_mean)
             weight.copy_(linked.t())
 
-    @torch.no_grad()
-    def add_intercept(self, column: int, change: Tensor) -> None:
-        """Change the intercept of one condition; a decoder that does not see c has none.
-
-        Parameters
-        ----------
-        column
-            Of c.
-        change
-            (g,) what is added to the output of the head.
-        """
-        if q := self.trunk.n_conditions:
-            self.head.weight[:, self.trunk.n_out - q + column] += change
-
     @abstractmethod
     def forward(self, z: Tensor, cells: Cells) -> Distribution:
         """p(x | z, c).

@@ -8,7 +8,7 @@ from mixvi.train._full_batch import fit_full_batch
 from mixvi.train._initialise import NAMES as INITS
 from mixvi.train._interrupt import Interruption
 from mixvi.train._mixture_phases import MixturePhases
-from mixvi.train._new_levels import fit_intercepts, nearest_levels
+from mixvi.train._new_levels import fit_new_levels, nearest_levels
 from mixvi.train._observe import Counts, read_counts
 from mixvi.train._plan import MixviPlan
 from mixvi.train._progress import ProgressLines, StartAndEnd
@@ -27,7 +27,7 @@ __all__ = [
     "ProgressLines",
     "StartAndEnd",
     "fit_full_batch",
-    "fit_intercepts",
+    "fit_new_levels",
     "nearest_levels",
     "read_counts",
     "start_from",

@@ -1,4 +1,6 @@
-"""New levels of the conditions, such as the batch of a query: the known level that is nearest, and an own intercept."""
+"""New levels of the conditions, such as the batch of a query: the nearest known level, and weights of their own."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -7,12 +9,14 @@ from torch import Tensor
 from mixvi.data import CellsDataset
 from mixvi.module._elbo import ELBOModule
 from mixvi.module.cells import Cells
+from mixvi.module.encoders import Encoder
 from mixvi.module.query import Levels
 from mixvi.ops.csr import dense
-from mixvi.train._effects import some_cells
 from mixvi.train._observe import stream
 
 MAX_CELLS = 1000  # to compare known levels; differences between them are large
+N_CELLS = 128  # in a minibatch
+RATE, N_STEPS = 0.01, 400  # a step of Adam moves a weight by 0.01 at most, so that effects reach 4, a factor of 55
 
 
 @torch.no_grad()
@@ -46,23 +50,23 @@ def nearest_levels(
         for old in torch.where(average[column] > 0)[0].tolist():
             other = typical.clone()
             other[column] = torch.eye(len(typical))[levels.known][old]
-            bounds[old] = sum(_bound(module, part, other, column) for part in cells)
+            bounds[old] = sum(_bound_under(module, part, other, column) for part in cells)
         if any(part.c[:, column].any() for part in cells):
             average[column] = torch.eye(average.shape[1])[max(bounds, key=bounds.__getitem__)]
             typical = Levels(levels.known, average).typical
     return Levels(levels.known, average)
 
 
-@torch.no_grad()
-def fit_intercepts(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, levels: Levels, seed: int = 0) -> None:
-    """Give each new level its intercept in the decoder, so that the mean of its cells is the expected one.
+def fit_new_levels(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, levels: Levels, seed: int = 0) -> None:
+    """Train the weights of new levels, and no others, on the bound of their cells (architecture surgery).
 
-    The encoders treat a new level like the known one that stands for it.
+    Each new level has two weights for each gene: its effect on what the encoders read, and its intercept in the
+    decoder. They start with those of the known level that stands for it. A linear encoder has an intercept instead.
 
     Parameters
     ----------
     module
-        Module with the wider layout, in which new levels equal those that stand for them; it is changed.
+        Module with the wider layout, in evaluation mode; the weights of new levels are changed.
     dataset
         The new cells.
     rows
@@ -70,32 +74,65 @@ def fit_intercepts(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, 
     levels
         Which columns of c are new, and what stands for them.
     seed
-        Seed of the choice of cells, if there are many.
+        Seed of the order of cells and of the draws of z.
+
+    References
+    ----------
+    Lotfollahi et al. 2022, Mapping single-cell data to reference atlases by transfer learning.
     """
-    rows = np.sort(np.random.default_rng(seed).permutation(rows)[: some_cells(module.layout.n_genes)])
-    for column in torch.where(~levels.known)[0].tolist():  # one after the other: cells may be new in several ways
-        sums = torch.stack([_sums(module, cells, column) for cells in stream(module, dataset, rows)]).sum(0)
-        observed, expected, n = sums.split([module.layout.n_genes] * 2 + [1])
-        if n > 0:
-            change = module.likelihood.link(observed / n) - module.likelihood.link(expected / n)
-            if module.unseen is not None:
-                change[module.unseen.to(change.device)] = 0
-            module.likelihood.add_intercept(column, change)
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    masks = dict(_weights_of(module, ~levels.known))
+    order, n_batches = np.random.default_rng(seed).permutation(rows), -(-len(rows) // N_CELLS)
+    with torch.random.fork_rng([module.device] if module.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        optimizer = torch.optim.Adam(masks, lr=RATE)
+        for step in range(N_STEPS):
+            some = np.sort(order[step % n_batches :: n_batches])
+            for cells in stream(module, dataset, some):
+                (-_bound(module, cells).sum() / len(some)).backward()
+            for weight, mask in masks.items():
+                assert weight.grad is not None
+                weight.grad.mul_(mask)
+            optimizer.step()
+            optimizer.zero_grad()
+    for weight in masks:
+        weight.requires_grad_(False)
+    for parameter in trainable:
+        parameter.requires_grad_(True)
 
 
-def _sums(module: ELBOModule, cells: Cells, column: int) -> Tensor:
-    """Sums over the cells of a new level (2 g + 1,): scaled x, its expectation, and their number."""
-    expected = cells._replace(x=module.decode(module.encode(cells).loc, cells).mean)
-    scaled = [module.likelihood.scaled(part) for part in (cells, expected)]
-    return cells.c[:, column] @ torch.cat([*scaled, torch.ones_like(cells.library)], 1)
-
-
-def _bound(module: ELBOModule, cells: Cells, replaced: Tensor, column: int) -> float:
-    """Sum of the bound over the cells of a new level, for the measured genes, under replaced conditions."""
+def _bound_under(module: ELBOModule, cells: Cells, replaced: Tensor, column: int) -> float:
+    """Sum of the bound at the posterior means over the cells of a new level, under replaced conditions."""
     known = cells._replace(c=cells.c @ replaced.to(cells.c), y=cells.y[:, :0])
-    qz = module.encode(known)
-    log_px = module.decode(qz.loc, known).log_prob(dense(cells.x))
+    return float(_bound(module, known, module.encode(known).loc)[cells.c[:, column] > 0].sum())
+
+
+def _weights_of(module: ELBOModule, new: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Tensors with weights of the new columns of c, and masks that are 1 at these weights."""
+    seen = torch.ones(module.layout.n_genes) if module.unseen is None else ~module.unseen
+    heads = [module.likelihood.head] if module.likelihood.trunk.n_conditions else []
+    masks = [torch.outer(seen, new) for _ in heads]
+    for encoder in (part for part in module.modules() if isinstance(part, Encoder)):
+        if encoder.trunk.is_linear:
+            heads.append(encoder.loc)
+            masks.append(new.expand(encoder.loc.out_features, -1))
+        else:
+            effects = encoder.trunk.layers[0].effects  # (q, g), as the module has conditions
+            assert effects is not None
+            yield effects.requires_grad_(), torch.outer(new, seen).to(effects)
+    for head, mask in zip(heads, masks, strict=True):
+        whole = torch.zeros_like(head.weight)
+        whole[:, -len(new) :] = mask
+        yield head.weight.requires_grad_(), whole
+
+
+def _bound(module: ELBOModule, cells: Cells, z: Tensor | None = None) -> Tensor:
+    """Bound (n,) of cells for the measured genes; from a draw of z, or at given z (n, d)."""
+    qz = module.encode(cells)
+    z = qz.rsample() if z is None else z
+    log_px = module.decode(z, cells).log_prob(dense(cells.x))
     if module.unseen is not None:
         log_px = log_px[:, ~module.unseen.to(log_px.device)]
-    kl = sum(module.prior.kl(qz, qz.loc, known).annealed.values(), torch.zeros_like(log_px[:, 0]))
-    return float((log_px.sum(1) - kl)[cells.c[:, column] > 0].sum())
+    return log_px.sum(1) - sum(module.prior.kl(qz, z, cells).annealed.values(), torch.zeros_like(log_px[:, 0]))
