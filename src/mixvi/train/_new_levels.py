@@ -12,6 +12,7 @@ from mixvi.module.cells import Cells
 from mixvi.module.encoders import Encoder
 from mixvi.module.query import Levels
 from mixvi.ops.csr import dense
+from mixvi.train._effects import some_cells
 from mixvi.train._observe import stream
 
 MAX_CELLS = 1000  # to compare known levels; differences between them are large
@@ -62,6 +63,7 @@ def fit_new_levels(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, 
 
     Each new level has two weights for each gene: its effect on what the encoders read, and its intercept in the
     decoder. They start with those of the known level that stands for it. A linear encoder has an intercept instead.
+    Unseen genes are filled in once, before the training.
 
     Parameters
     ----------
@@ -84,14 +86,15 @@ def fit_new_levels(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, 
     for parameter in trainable:
         parameter.requires_grad_(False)
     masks = dict(_weights_of(module, ~levels.known))
-    order, n_batches = np.random.default_rng(seed).permutation(rows), -(-len(rows) // N_CELLS)
+    order = np.random.default_rng(seed).permutation(rows)[: some_cells(module.layout.n_genes)]
+    n_batches = -(-len(order) // N_CELLS)
+    batches = [list(stream(module, dataset, np.sort(order[i::n_batches]))) for i in range(n_batches)]
     with torch.random.fork_rng([module.device] if module.device.type == "cuda" else []):
         torch.manual_seed(seed)
         optimizer = torch.optim.Adam(masks, lr=RATE)
         for step in range(N_STEPS):
-            some = np.sort(order[step % n_batches :: n_batches])
-            for cells in stream(module, dataset, some):
-                (-_bound(module, cells).sum() / len(some)).backward()
+            for cells in batches[step % n_batches]:
+                (-_bound(module, cells).sum()).backward()
             for weight, mask in masks.items():
                 assert weight.grad is not None
                 weight.grad.mul_(mask)
