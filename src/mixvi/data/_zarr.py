@@ -28,12 +28,14 @@ class ZarrMatrix(CSRDataset):
     ----------
     matrices
         (n_i, g) each, from :func:`anndata.io.sparse_dataset`.
+    paths
+        The stores that they are in.
     """
 
     backend = "zarr"
 
-    def __init__(self, matrices: Sequence[CSRDataset]):
-        self._matrices = list(matrices)
+    def __init__(self, matrices: Sequence[CSRDataset], paths: Sequence[str | PathLike] = ()):
+        self._matrices, self._paths = list(matrices), list(paths)
         self._sampler = _sampler()
         self._loader: Iterable[dict] | None = None
 
@@ -56,6 +58,11 @@ class ZarrMatrix(CSRDataset):
         found = self._read(np.arange(self.shape[0])[rows].ravel())
         every_gene = isinstance(genes, slice) and genes == slice(None)
         return found if every_gene else found[:, np.arange(self.shape[1])[genes].ravel()]
+
+    def stores(self) -> Iterator[tuple[str | PathLike, np.ndarray]]:
+        """Path of each store, and the rows (m,) that come from it."""
+        ends = np.cumsum([matrix.shape[0] for matrix in self._matrices])
+        yield from zip(self._paths, np.split(np.arange(ends[-1]), ends[:-1]), strict=True)
 
     def to_memory(self) -> csr_matrix:
         """The whole matrix."""
@@ -86,9 +93,9 @@ def from_zarr(
 ) -> AnnData:
     """Open an AnnData in zarr stores without loading its matrix.
 
-    ``.obs`` and ``.var`` are in memory, and ``annotate`` writes there. The stores never change. Models read ``.X``
-    block by block (see ``data_path`` of ``train``). A view of some cells or genes is read into memory when you
-    copy it or use its ``.X``.
+    ``.obs`` and ``.var`` are in memory, and ``annotate`` writes there. Only ``annotate_store`` writes into the stores.
+    Models read ``.X`` block by block (see ``data_path`` of ``train``). A view of some cells or genes is read into
+    memory when you copy it or use its ``.X``.
 
     Parameters
     ----------
@@ -130,7 +137,7 @@ def from_zarr(
         if var is None:
             var = read_table(group["var"])
         check_same_genes(var.index, _index(group["var"]), path, paths[0])
-    obs, x = stack_obs(obs), ZarrMatrix(matrices)
+    obs, x = stack_obs(obs), ZarrMatrix(matrices, paths)
     return AnnData(x, obs=obs, var=var) if obs_names else _numbered(x, obs, var)
 
 
