@@ -70,6 +70,25 @@ def test_the_stores_get_what_annotate_writes(paths, n_clusters):
     assert list(from_zarr(paths).obs["found"]) == list(cells.obs["found"])  # the next model can use them
 
 
+def test_blocks_are_small(paths, monkeypatch):
+    """No table of all cells is made: what is written comes in minibatches."""
+    sizes, write = [], store.write_entries
+
+    def counting(path, key, blocks, *others):
+        def counted():
+            for block in blocks:
+                sizes.append({len(block.obs["mixvi"]), *(values.shape[0] for values in block.obsm.values())})
+                yield block
+
+        write(path, key, counted(), *others)
+
+    monkeypatch.setattr(store, "write_entries", counting)
+    model_of(paths).annotate_store()
+    assert all(len(size) == 1 for size in sizes)
+    assert max(map(max, sizes)) <= streaming.BATCH_SIZE
+    assert sum(map(sum, sizes)) == 120
+
+
 def test_only_the_largest_probabilities_are_kept(paths):
     model = model_of(paths, n_clusters=4, train={"max_epochs": 8})
     model.annotate_store(n_probabilities=2)

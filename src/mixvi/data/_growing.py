@@ -73,7 +73,8 @@ class GrowingCSR:
         """Add rows; the first block gives the size of the chunks."""
         if not self.parts:
             chunk = max(CHUNK_ROWS * block.nnz // max(block.shape[0], 1), 1024)
-            self.parts = [Growing(self.group, *what, chunk) for what in (("data", self.dtype), ("indices", np.int32))]
+            kinds = {"data": self.dtype, "indices": np.int32}
+            self.parts = [Growing(self.group, name, dtype, chunk) for name, dtype in kinds.items()]
         for part, values in zip(self.parts, (block.data, block.indices), strict=True):
             part.append(values)
         self.n_entries.append(np.diff(block.indptr))

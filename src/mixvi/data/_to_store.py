@@ -134,7 +134,8 @@ def _move(path: Path, new: Path, root: zarr.Group, key_added: str, places: list[
     root.update_attributes({})  # writes the metadata of this group alone: consolidated ones would now be wrong
     (path / ".zmetadata").unlink(missing_ok=True)
     old = ["/".join(place) for place in own_keys(_held(root, key_added), key_added)]
-    kept = [key for key in root["obs"].attrs["column-order"] if f"obs/{key}" not in old]
+    there: Any = root["obs"].attrs["column-order"]
+    kept = [key for key in there if f"obs/{key}" not in old]
     root["obs"].attrs["column-order"] = kept
     for room in {place.split("/")[0] for place in [*places, "uns/"]} - set(root):
         ad.io.write_elem(root, room, {})

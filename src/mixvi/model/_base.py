@@ -28,8 +28,8 @@ class Encoded(NamedTuple):
     """Results for n cells."""
 
     latent: np.ndarray  # (n, d) latent means
-    probabilities: np.ndarray | None = None  # (n, K) of the clusters; None without clusters
-    surprise: np.ndarray | None = None  # (n, 2) from `surprise`; None without clusters
+    probabilities: np.ndarray  # (n, K) of the clusters; K = 0 for a model without clusters
+    surprise: np.ndarray  # (n, 2) from `surprise`; (n, 0) for a model without clusters
 
 
 class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):

@@ -30,7 +30,8 @@ class UnclusteredMixin(Mixin):
         def loc(cells: Cells) -> Tensor:
             return self.module.encode(cells).loc
 
-        return map(Encoded, blocks(self, loc, adata, indices, None, minified=True))
+        for z in blocks(self, loc, adata, indices, None, minified=True):
+            yield Encoded(z, z[:, :0], z[:, :0])
 
     def _tables(self, n_clusters) -> dict:
         return {}

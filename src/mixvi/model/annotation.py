@@ -76,18 +76,18 @@ def annotate(
     if target is not None:  # else the next line says that there are no cells
         check_free(target, key_added)
     names = model._cut(n_clusters)
-    found = zip(*model._encode(adata, len(names)), strict=True)
-    latent, p, surprise = (None if values[0] is None else np.concatenate(values) for values in found)
-    obs, obsm = {}, {f"X_{key_added}": latent}
+    parts = zip(*model._encode(adata, len(names)), strict=True)
+    latent, p, surprise = map(np.concatenate, parts)
+    obs, obsm = dict[str, Any](), dict[str, Any]({f"X_{key_added}": latent})
     if clustering == "leiden":
         codes = leiden(shared_neighbors(latent), resolution, settings.seed or 0)
         obs[key_added] = pd.Categorical.from_codes(codes, [str(k) for k in range(codes.max() + 1)])
-    elif p is not None:
-        found = columns(model, names, p, surprise)
+    elif names:
+        by_end = columns(model, names, p, surprise)
         if new_at is not None:
-            found[""] = _with_new(found, latent, new_at)
+            by_end[""] = _with_new(by_end, latent, new_at)
         obsm[f"{key_added}_probabilities"] = pd.DataFrame(p, target.obs_names, file_names(names))
-        obs |= {f"{key_added}{end}": values for end, values in found.items()}
+        obs |= {f"{key_added}{end}": values for end, values in by_end.items()}
     for attribute, key in own_keys(target, key_added):  # of an earlier call
         del getattr(target, attribute)[key]
     for key, values in obs.items():

@@ -74,7 +74,7 @@ def _entries(
 ) -> Iterator[Entries]:
     for latent, p, surprise in model._encode(adata, len(names), rows):
         found = Entries({}, {f"X_{key_added}": latent})
-        if p is not None:
+        if names:
             found.obsm[f"{key_added}_probabilities"] = _largest(p, most)
             for end, values in columns(model, names, p, surprise).items():
                 small = values.astype(np.float32) if isinstance(values, np.ndarray) else values
