@@ -133,7 +133,8 @@ def from_zarr(
     for path in paths:
         group = _open(path)
         matrices.append(_matrix(group, layer, path))
-        obs.append(_obs(group["obs"], obs_columns, obs_names, path))
+        n_numbered = None if obs_names else matrices[-1].shape[0]
+        obs.append(_obs(group["obs"], obs_columns, n_numbered, path))
         if var is None:
             var = read_table(group["var"])
         check_same_genes(var.index, _index(group["var"]), path, paths[0])
@@ -238,12 +239,12 @@ def _matrix(group, layer: str | None, path) -> CSRDataset:
     return ad.io.sparse_dataset(group[where], should_cache_indptr=False)  # type: ignore[return-value]  # it is CSR
 
 
-def _obs(group, columns: Sequence[str] | None, names: bool, path) -> pd.DataFrame:
+def _obs(group, columns: Sequence[str] | None, n_numbered: int | None, path) -> pd.DataFrame:
     there = list(group.attrs["column-order"])
     columns = there if columns is None else columns
     if missing := [key for key in columns if key not in there]:
         raise KeyError(f"{path} has no columns {missing} in .obs; the columns are {there}.")
-    index = _index(group) if names else pd.RangeIndex(group[group.attrs["_index"]].shape[0])
+    index = _index(group) if n_numbered is None else pd.RangeIndex(n_numbered)
     return pd.DataFrame({key: pd.Series(ad.io.read_elem(group[key])).array for key in columns}, index=index)
 
 
