@@ -4,7 +4,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from mixvi.data import _to_zarr, from_zarr, to_zarr
+from mixvi.data import _growing, _to_zarr, from_zarr, to_zarr
 from tests.data.helpers import checksums
 
 pytest.importorskip("annbatch", reason="needs the packages of mixvi[large]")
@@ -13,8 +13,7 @@ pytest.importorskip("annbatch", reason="needs the packages of mixvi[large]")
 @pytest.mark.parametrize("dense_file", [False, True])
 def test_the_converter_writes_a_layer_in_whole_shards(cells, tmp_path, monkeypatch, dense_file):
     monkeypatch.setattr(_to_zarr, "BLOCK", 7)
-    monkeypatch.setattr(_to_zarr, "SHARD_CHUNKS", 1)
-    monkeypatch.setattr(_to_zarr, "CHUNK_ROWS", 64)
+    monkeypatch.setattr(_growing, "SHARD_CHUNKS", 1)
     if dense_file:
         cells.layers["twice"] = cells.layers["twice"].toarray()
     cells.write_h5ad(tmp_path / "cells.h5ad")

@@ -72,6 +72,13 @@ def test_cells_can_be_numbered_instead_of_named(cells, stores, which, tmp_path):
     assert list(ad.read_h5ad(tmp_path / "numbered.h5ad").obs_names) == [str(i) for i in range(120)]
 
 
+def test_cells_are_numbered_where_their_names_were_repeated(stores, tmp_path):
+    to_zarr([tmp_path / "0.h5ad"] * 2, tmp_path / "twice.zarr", progress=False)
+    named = from_zarr(tmp_path / "twice.zarr")
+    assert named.obs_names.is_unique
+    assert list(from_zarr(tmp_path / "twice.zarr", obs_names=False).obs_names) == list(range(len(named)))
+
+
 @pytest.mark.parametrize("which", ["one", "three"])
 def test_a_model_annotates_and_leaves_the_store_alone(cells, stores, which, tmp_path):
     before = checksums(tmp_path)

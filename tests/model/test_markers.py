@@ -38,3 +38,15 @@ def test_markers_are_of_counts():
     real = datasets.blobs(120, 10, n_clusters=3)
     with pytest.raises(ValueError, match="Markers are tested on counts, and the likelihood is 'normal'"):
         fitted("GMVAE", real).markers()
+
+
+def test_a_class_without_training_cells_has_no_markers(counts):
+    """Its one labelled cell is in the validation set, so there is nothing to test."""
+    for cell in range(120):
+        counts.obs["type"] = counts.obs["cluster"].astype(str)
+        counts.obs.iloc[cell, counts.obs.columns.get_loc("type")] = "rare"
+        model = fitted("GMVAE", counts, {"labels_key": "type"}, {"max_epochs": 2, "train_size": 0.5}, n_clusters=None)
+        if cell in model.validation_indices:
+            break
+    model.annotate()
+    assert set(model.markers()["cluster"]) == set(model.cluster_names) - {"rare"}

@@ -29,8 +29,9 @@ from mixvi.data._minified import (
 )
 from mixvi.data._support import Find, Support, check_dtype, check_support, choose_likelihood, describe
 from mixvi.data._to_disk import check_target, write_blocks
+from mixvi.data._to_store import Entries, check_store, write_entries
 from mixvi.data._to_zarr import to_zarr
-from mixvi.data._zarr import from_zarr
+from mixvi.data._zarr import ZarrMatrix, from_zarr
 
 __all__ = [
     "Aligned",
@@ -43,9 +44,11 @@ __all__ = [
     "CellsDataset",
     "CellsManager",
     "CellsSplitter",
+    "Entries",
     "Find",
     "LabelsField",
     "Support",
+    "ZarrMatrix",
     "align_genes",
     "annotation_keys",
     "as_positions",
@@ -56,6 +59,7 @@ __all__ = [
     "check_levels",
     "check_names",
     "check_present",
+    "check_store",
     "check_support",
     "check_target",
     "choose_likelihood",
@@ -74,4 +78,5 @@ __all__ = [
     "stand_in",
     "to_zarr",
     "write_blocks",
+    "write_entries",
 ]

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from itertools import chain
 from os import PathLike
 from pathlib import Path
 from uuid import uuid4
@@ -15,10 +14,10 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 from scvi.utils import track
 
+from mixvi.data._growing import GrowingCSR
 from mixvi.data._zarr import check_same_genes, needs_large, read_table, stack_obs
 
 BLOCK = 4096  # rows read at once
-CHUNK_ROWS, SHARD_CHUNKS = 64, 256  # rows decoded together, and how many such chunks a file holds: 16,384 rows
 
 
 def to_zarr(
@@ -98,23 +97,10 @@ def _matrix(file: h5py.File, layer: str | None, path):
 def _write(group, matrices: Sequence, progress: bool) -> None:
     if "X" in group:  # some versions of anndata write an empty one
         del group["X"]
-    n_genes = matrices[0].shape[1]
-    target = group.create_group("X")
-    n_entries = [np.zeros(1, np.int64)]
-    blocks = _blocks(matrices, progress)
-    first = next(blocks)
-    chunk = max(CHUNK_ROWS * first.nnz // max(first.shape[0], 1), 1024)
-    values = _Growing(target, "data", np.result_type(*(matrix.dtype for matrix in matrices)), chunk)
-    genes = _Growing(target, "indices", np.int32, chunk)
-    for block in chain([first], blocks):
-        values.append(block.data)
-        genes.append(block.indices)
-        n_entries.append(np.diff(block.indptr))
-    values.close()
-    genes.close()
-    target.create_array("indptr", data=np.cumsum(np.concatenate(n_entries), dtype=np.int64))
-    shape = [int(sum(len(part) for part in n_entries[1:])), int(n_genes)]
-    target.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape})
+    target = GrowingCSR(group, "X", np.result_type(*(matrix.dtype for matrix in matrices)))
+    for block in _blocks(matrices, progress):
+        target.append(block)
+    target.close()
 
 
 def _blocks(matrices: Sequence, progress: bool) -> Iterator[csr_matrix]:
@@ -123,28 +109,3 @@ def _blocks(matrices: Sequence, progress: bool) -> Iterator[csr_matrix]:
         block = csr_matrix(matrix[start : start + BLOCK])
         block.sort_indices()
         yield block
-
-
-class _Growing:
-    """A growing zarr array (m,). Values are written in whole shards."""
-
-    def __init__(self, group, name: str, dtype, chunk: int):
-        self.shard = chunk * SHARD_CHUNKS
-        self.array = group.create_array(name, shape=(0,), dtype=dtype, chunks=(chunk,), shards=(self.shard,))
-        self.waiting: list[np.ndarray] = []
-
-    def append(self, values: np.ndarray) -> None:
-        self.waiting.append(values.astype(self.array.dtype, copy=False))
-        if sum(map(len, self.waiting)) >= self.shard:
-            whole = np.concatenate(self.waiting)
-            n = len(whole) - len(whole) % self.shard
-            self._write(whole[:n])
-            self.waiting = [whole[n:].copy()]
-
-    def close(self) -> None:
-        self._write(np.concatenate(self.waiting))
-
-    def _write(self, values: np.ndarray) -> None:
-        start = self.array.shape[0]
-        self.array.resize((start + len(values),))
-        self.array[start:] = values

@@ -28,12 +28,14 @@ class ZarrMatrix(CSRDataset):
     ----------
     matrices
         (n_i, g) each, from :func:`anndata.io.sparse_dataset`.
+    paths
+        The stores that they are in.
     """
 
     backend = "zarr"
 
-    def __init__(self, matrices: Sequence[CSRDataset]):
-        self._matrices = list(matrices)
+    def __init__(self, matrices: Sequence[CSRDataset], paths: Sequence[str | PathLike] = ()):
+        self._matrices, self._paths = list(matrices), list(paths)
         self._sampler = _sampler()
         self._loader: Iterable[dict] | None = None
 
@@ -56,6 +58,11 @@ class ZarrMatrix(CSRDataset):
         found = self._read(np.arange(self.shape[0])[rows].ravel())
         every_gene = isinstance(genes, slice) and genes == slice(None)
         return found if every_gene else found[:, np.arange(self.shape[1])[genes].ravel()]
+
+    def stores(self) -> Iterator[tuple[str | PathLike, np.ndarray]]:
+        """Path of each store, and the rows (m,) that come from it."""
+        ends = np.cumsum([matrix.shape[0] for matrix in self._matrices])
+        yield from zip(self._paths, np.split(np.arange(ends[-1]), ends[:-1]), strict=True)
 
     def to_memory(self) -> csr_matrix:
         """The whole matrix."""
@@ -86,9 +93,9 @@ def from_zarr(
 ) -> AnnData:
     """Open an AnnData in zarr stores without loading its matrix.
 
-    ``.obs`` and ``.var`` are in memory, and ``annotate`` writes there. The stores never change. Models read ``.X``
-    block by block (see ``data_path`` of ``train``). A view of some cells or genes is read into memory when you
-    copy it or use its ``.X``.
+    ``.obs`` and ``.var`` are in memory, and ``annotate`` writes there. Only ``annotate_store`` writes into the stores.
+    Models read ``.X`` block by block (see ``data_path`` of ``train``). A view of some cells or genes is read into
+    memory when you copy it or use its ``.X``.
 
     Parameters
     ----------
@@ -126,11 +133,12 @@ def from_zarr(
     for path in paths:
         group = _open(path)
         matrices.append(_matrix(group, layer, path))
-        obs.append(_obs(group["obs"], obs_columns, obs_names, path))
+        n_numbered = None if obs_names else matrices[-1].shape[0]
+        obs.append(_obs(group["obs"], obs_columns, n_numbered, path))
         if var is None:
             var = read_table(group["var"])
         check_same_genes(var.index, _index(group["var"]), path, paths[0])
-    obs, x = stack_obs(obs), ZarrMatrix(matrices)
+    obs, x = stack_obs(obs), ZarrMatrix(matrices, paths)
     return AnnData(x, obs=obs, var=var) if obs_names else _numbered(x, obs, var)
 
 
@@ -231,12 +239,12 @@ def _matrix(group, layer: str | None, path) -> CSRDataset:
     return ad.io.sparse_dataset(group[where], should_cache_indptr=False)  # type: ignore[return-value]  # it is CSR
 
 
-def _obs(group, columns: Sequence[str] | None, names: bool, path) -> pd.DataFrame:
+def _obs(group, columns: Sequence[str] | None, n_numbered: int | None, path) -> pd.DataFrame:
     there = list(group.attrs["column-order"])
     columns = there if columns is None else columns
     if missing := [key for key in columns if key not in there]:
         raise KeyError(f"{path} has no columns {missing} in .obs; the columns are {there}.")
-    index = _index(group) if names else pd.RangeIndex(group[group.attrs["_index"]].shape[0])
+    index = _index(group) if n_numbered is None else pd.RangeIndex(n_numbered)
     return pd.DataFrame({key: pd.Series(ad.io.read_elem(group[key])).array for key in columns}, index=index)
 
 

@@ -2,7 +2,7 @@
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, Self, override
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mixvi._upstream import forget_with_model
 from mixvi.data import CellsSplitter
-from mixvi.model import annotation, differential, expression, getters, minification, query, saving, training
+from mixvi.model import annotation, differential, expression, getters, minification, query, saving, store, training
 from mixvi.model._arguments import NO_DATAMODULE, device_of
 from mixvi.model.description import summary
 from mixvi.model.registration import adopt, register
@@ -28,8 +28,8 @@ class Encoded(NamedTuple):
     """Results for n cells."""
 
     latent: np.ndarray  # (n, d) latent means
-    table: pd.DataFrame | None = None  # (n, K) probabilities of clusters, with names; None without clusters
-    surprise: np.ndarray | None = None  # (n, 2) from `surprise`; None without clusters
+    probabilities: np.ndarray  # (n, K) of the clusters; K = 0 for a model without clusters
+    surprise: np.ndarray  # (n, 2) from `surprise`; (n, 0) for a model without clusters
 
 
 class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
@@ -217,6 +217,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
     differential_expression = differential.differential_expression
     differential_abundance = differential.differential_abundance
     annotate = annotation.annotate
+    annotate_store = store.annotate_store
     map = query.map_cells
     load_query_data = classmethod(query.load_query_data)
     prepare_query_anndata = classmethod(query.prepare_query_anndata)
@@ -238,8 +239,12 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
         """New z (n, d) for the conditions of the given cells."""
 
     @abstractmethod
-    def _encode(self, adata: AnnData | None, n_clusters: int | None) -> "Encoded":
-        """What ``annotate`` writes of each cell."""
+    def _cut(self, n_clusters: int | None) -> list[str]:
+        """Names of the clusters where the tree is cut; none for a model without clusters."""
+
+    @abstractmethod
+    def _encode(self, adata: AnnData | None, n_clusters: int, indices: np.ndarray | None = None) -> Iterator["Encoded"]:
+        """What ``annotate`` writes of each cell, block by block."""
 
     @abstractmethod
     def _tables(self, n_clusters: int | None) -> dict[str, pd.DataFrame]:

@@ -1,7 +1,7 @@
 """Gaussian-mixture variational autoencoder for AnnData."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -23,7 +23,7 @@ from mixvi.model._init import check_init, check_n_clusters, name_of
 from mixvi.model._tree import ClusterTree
 from mixvi.model.registration import hidden_layers
 from mixvi.model.registry import layout_of
-from mixvi.model.streaming import check_trained, collect
+from mixvi.model.streaming import blocks, check_trained
 from mixvi.model.values import check_cells, is_of_training, likelihood_of, settle_likelihood
 from mixvi.module._gmvae import GMVAEModule
 from mixvi.module.cells import Cells
@@ -230,15 +230,18 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         free = (name for name in free if name not in given)
         return [*classes, *(next(free) if name is None else name for name in given)]
 
-    def _encode(self, adata, n_clusters) -> Encoded:
+    def _cut(self, n_clusters) -> list[str]:
+        return _predict.cut(self, n_clusters)
+
+    def _encode(self, adata, n_clusters, indices=None) -> Iterator[Encoded]:
         def all_of(cells: Cells) -> Tensor:
             qz = self.module.encode(cells)
             log_r = self.module.prior.log_responsibilities(qz, cells)
             return torch.cat([_outliers.surprise(self.module, qz.loc, cells), qz.loc, log_r], 1)
 
-        found, cells = collect(self, all_of, adata, minified=True), self.adata if adata is None else adata
-        surprise, latent, log_r = np.split(found, [2, found.shape[1] - self.module.prior.n_room], axis=1)
-        return Encoded(latent, _predict.cluster_table(self, log_r, cells.obs_names, n_clusters), surprise)
+        for found in blocks(self, all_of, adata, indices, None, minified=True):
+            surprise, latent, log_r = np.split(found, [2, found.shape[1] - self.module.prior.n_room], axis=1)
+            yield Encoded(latent, _predict.cluster_probabilities(self, log_r, n_clusters), surprise)
 
     def _tables(self, n_clusters: int | None) -> dict[str, pd.DataFrame]:
         if self.clusters_ is None:

@@ -8,6 +8,7 @@ import pandas as pd
 from mixvi._checks import check_whole
 from mixvi._warnings import warn
 from mixvi.cluster.count_splitting import split_counts
+from mixvi.cluster.markers import Markers
 from mixvi.cluster.markers import markers as markers_between
 from mixvi.data import CellsDataset
 from mixvi.model.registration import registered
@@ -37,7 +38,8 @@ def markers(model: "GMVAE", n_clusters: int | None = None, versus: str = "both")
     One row for each cluster, comparison and gene. Genes that are higher in the cluster come first, then those that
     are lower, the most significant first: ``cluster``, ``versus``, ``gene``,
     ``log2_fold_change``, ``detection`` and ``detection_other`` (shares of cells with a count), ``p`` and ``q``
-    (false discovery rate over genes).
+    (false discovery rate over genes). A cluster without training cells, such as a class that only validation cells
+    have, has no rows.
 
     Raises
     ------
@@ -67,7 +69,7 @@ def markers(model: "GMVAE", n_clusters: int | None = None, versus: str = "both")
         mine = np.isin(clusters.part, group)
         others = {"rest": ~mine & (clusters.part >= 0), "sibling": np.isin(clusters.part, sisters[sorted_(group)])}
         for kind, other in others.items():
-            if versus not in ("both", kind):
+            if versus not in ("both", kind) or not mine.any() or not other.any():
                 continue
             found = markers_between(halves, np.flatnonzero(mine), np.flatnonzero(other), stratum, detected=counts)
             table = pd.DataFrame(found._asdict())
@@ -77,6 +79,8 @@ def markers(model: "GMVAE", n_clusters: int | None = None, versus: str = "both")
             lower = table["log2_fold_change"] <= 0
             order = np.lexsort([-table["log2_fold_change"], table["p"], lower])
             tables.append(table.iloc[order])
+    if not tables:
+        return pd.DataFrame(columns=["cluster", "versus", "gene", *Markers._fields])
     return pd.concat(tables, ignore_index=True)
 
 

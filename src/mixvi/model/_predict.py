@@ -122,17 +122,30 @@ def cluster_table(model: "GMVAE", log_r: np.ndarray, cells: pd.Index, n_clusters
     n_clusters
         Where to cut the tree; ``None`` cuts it where the model does.
     """
+    names = cut(model, n_clusters)
+    return pd.DataFrame(cluster_probabilities(model, log_r, len(names)), cells, names)
+
+
+def cut(model: "GMVAE", n_clusters: int | None) -> list[str]:
+    """Names of the clusters at a cut of the tree. Splits that are noise are warned of.
+
+    Parameters
+    ----------
+    model
+        Trained, with or without clusters.
+    n_clusters
+        Where to cut the tree; ``None`` cuts it where the model does.
+    """
     check_whole("n_clusters", n_clusters, none="the number of the model")
     if model.clusters_ is None and n_clusters not in (None, 1):
         raise ValueError(f"n_clusters={n_clusters}, but this GMVAE has one cluster and no tree.")
-    n_clusters = n_clusters or model.n_clusters
-    p = cluster_probabilities(model, log_r, n_clusters)
     if model.clusters_ is None:
-        return pd.DataFrame(p, cells, ["0"])
-    tree = model._clusters().tree
+        return ["0"]
+    n_clusters, tree = n_clusters or model.n_clusters, model._clusters().tree
+    names = model._names(n_clusters)
     if n_noise := (tree.kind[tree.n_leaves - n_clusters :] == "noise").sum():
         warn(f"{n_noise} of the {n_clusters - 1} splits that make {n_clusters} clusters are noise; see model.tree.")
-    return pd.DataFrame(p, cells, model._names(n_clusters))
+    return names
 
 
 def cluster_probabilities(model: "GMVAE", log_r: np.ndarray, n_clusters: int) -> np.ndarray:

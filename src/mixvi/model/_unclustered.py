@@ -1,7 +1,13 @@
 """Models without clusters of their own."""
 
+from collections.abc import Iterator
+
+from torch import Tensor
+
 from mixvi.model._base import Encoded
 from mixvi.model._mixin import Mixin
+from mixvi.model.streaming import blocks
+from mixvi.module.cells import Cells
 
 
 class UnclusteredMixin(Mixin):
@@ -13,12 +19,19 @@ class UnclusteredMixin(Mixin):
     def _phases(self, max_epochs, n_epochs_pretrain) -> None:
         return None
 
-    def _encode(self, adata, n_clusters) -> Encoded:
+    def _cut(self, n_clusters) -> list[str]:
         if n_clusters is not None:
             raise ValueError(
                 f"{type(self).__name__} has no clusters, and got n_clusters={n_clusters}; use mixvi.GMVAE."
             )
-        return Encoded(self.get_latent_representation(adata))
+        return []
+
+    def _encode(self, adata, n_clusters, indices=None) -> Iterator[Encoded]:
+        def loc(cells: Cells) -> Tensor:
+            return self.module.encode(cells).loc
+
+        for z in blocks(self, loc, adata, indices, None, minified=True):
+            yield Encoded(z, z[:, :0], z[:, :0])
 
     def _tables(self, n_clusters) -> dict:
         return {}

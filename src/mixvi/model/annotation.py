@@ -13,7 +13,7 @@ from mixvi.cluster.graph import shared_neighbors
 from mixvi.cluster.leiden import leiden
 from mixvi.data import annotation_keys, check_free, file_names, own_keys
 from mixvi.model import description
-from mixvi.model._outliers import is_new, new_groups, p_of
+from mixvi.model._outliers import check_held_out, is_new, new_groups, p_of
 from mixvi.model.streaming import check_trained
 
 if TYPE_CHECKING:
@@ -70,18 +70,24 @@ def annotate(
     """
     _check(model, clustering, resolution, n_clusters, new_at)
     check_trained(model)
+    if new_at is not None:
+        check_held_out(model)
     target = model.adata if adata is None else adata
     if target is not None:  # else the next line says that there are no cells
         check_free(target, key_added)
-    encoded = model._encode(adata, n_clusters)
-    obs, obsm = {}, {f"X_{key_added}": encoded.latent}
+    names = model._cut(n_clusters)
+    parts = zip(*model._encode(adata, len(names)), strict=True)
+    latent, p, surprise = map(np.concatenate, parts)
+    obs, obsm = dict[str, Any](), dict[str, Any]({f"X_{key_added}": latent})
     if clustering == "leiden":
-        codes = leiden(shared_neighbors(encoded.latent), resolution, settings.seed or 0)
+        codes = leiden(shared_neighbors(latent), resolution, settings.seed or 0)
         obs[key_added] = pd.Categorical.from_codes(codes, [str(k) for k in range(codes.max() + 1)])
-    elif encoded.table is not None and encoded.surprise is not None:
-        found, probabilities = _clusters(model, encoded.latent, encoded.table, encoded.surprise, new_at)
-        obsm[f"{key_added}_probabilities"] = probabilities
-        obs |= {f"{key_added}{end}": values for end, values in found.items()}
+    elif names:
+        by_end = columns(model, names, p, surprise)
+        if new_at is not None:
+            by_end[""] = _with_new(by_end, latent, new_at)
+        obsm[f"{key_added}_probabilities"] = pd.DataFrame(p, target.obs_names, file_names(names))
+        obs |= {f"{key_added}{end}": values for end, values in by_end.items()}
     for attribute, key in own_keys(target, key_added):  # of an earlier call
         del getattr(target, attribute)[key]
     for key, values in obs.items():
@@ -112,17 +118,31 @@ def _check(
         raise ValueError(f"new_at={new_at} belongs to the clusters of a GMVAE; leave it out.")
 
 
-def _clusters(
-    model: "LatentModel", latent: np.ndarray, table: pd.DataFrame, surprise: np.ndarray, new_at: float | None
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Columns for ``.obs``, by the end of their name, and the probabilities (n, K)."""
-    p, names = table.to_numpy(), list(table.columns)
-    cluster = table.columns.to_numpy(dtype=object)[p.argmax(1)]
-    columns: dict[str, Any] = {"_confidence": p.max(1), "_entropy": entr(p).sum(1)}
-    if new_at is not None or model.held_out_ is not None:
-        columns["_outlier_p"] = p_of(model, surprise)
-        if new_at is not None and (new := is_new(columns["_outlier_p"], new_at)).any():
-            groups = new_groups(latent[new], names, settings.seed or 0)
-            cluster[new], names = groups, [*names, *groups.categories]
-    columns = {"": pd.Categorical(cluster, names)} | columns
-    return columns, table.set_axis(file_names(table.columns), axis=1)
+def columns(model: "LatentModel", names: list[str], p: np.ndarray, surprise: np.ndarray) -> dict[str, Any]:
+    """Columns for ``.obs``, by the end of their name.
+
+    Parameters
+    ----------
+    model
+        The model.
+    names
+        (K,) names of the clusters.
+    p
+        (n, K) their probabilities.
+    surprise
+        (n, 2) from `surprise`.
+    """
+    cluster = pd.Categorical.from_codes(p.argmax(1), names)
+    found = {"": cluster, "_confidence": p.max(1), "_entropy": entr(p).sum(1)}
+    return found if model.held_out_ is None else found | {"_outlier_p": p_of(model, surprise)}
+
+
+def _with_new(found: dict[str, Any], latent: np.ndarray, new_at: float) -> pd.Categorical:
+    """Clusters (n,), with groups of cells that are like nothing seen."""
+    cluster, new = found[""], is_new(found["_outlier_p"], new_at)
+    if not new.any():
+        return cluster
+    groups = new_groups(latent[new], list(cluster.categories), settings.seed or 0)
+    names, codes = [*cluster.categories, *groups.categories], cluster.codes.astype(int)
+    codes[new] = groups.codes + len(cluster.categories)
+    return pd.Categorical.from_codes(codes, names)
