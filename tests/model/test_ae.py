@@ -26,8 +26,9 @@ def test_new_places_have_the_mean_and_covariance_of_the_latents(counts, n_latent
 def test_the_variance_of_real_values_is_no_part_of_the_fit():
     model = fitted("AE", datasets.blobs(200, 10), likelihood="normal", train={"max_epochs": 20})
     assert model.module.likelihood.log_sigma.item() == 0
+    unit = model.module.likelihood.unit.item()
     error = (model.adata.X - model.get_reconstruction()) ** 2
-    expected = error.sum(1) / 2 + 5 * np.log(2 * np.pi)
+    expected = error.sum(1) / (2 * unit**2) + 5 * np.log(2 * np.pi) + 10 * np.log(unit)
     np.testing.assert_allclose(
         model.get_reconstruction_error(return_mean=False)["reconstruction_loss"], expected, rtol=1e-4
     )

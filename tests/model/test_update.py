@@ -71,16 +71,40 @@ def test_names_and_changes_are_saved(grown, tmp_path):
 
 def test_a_renamed_cluster_keeps_its_name_at_other_cuts(grown):
     model, _ = grown
-    finer = model.predict(soft=True, n_clusters=model.n_clusters)
-    assert "my cells" in finer.columns
     assert "my cells" in str(model.tree)
-    kept = [name for name in model.predict(soft=True, n_clusters=model.n_clusters + 1).columns if name == "my cells"]
-    split = model.tree.node("my cells") in model._clusters().nodes(model.n_clusters + 1)
-    assert len(kept) == split
-    with pytest.raises(ValueError, match="cannot be renamed"):
-        model.rename_clusters({"no such": "x"})
-    with pytest.raises(ValueError, match="several clusters"):
-        model.rename_clusters(dict.fromkeys(model.cluster_names, "x"))
+    assert model.cluster_names == ["my cells", *map(str, range(1, model.n_clusters))]  # others keep their numbers
+    finer = model.predict(soft=True, n_clusters=model.n_clusters + 1).columns
+    kept = model.tree.node("my cells") in model._clusters().nodes(model.n_clusters + 1)
+    assert ("my cells" in finer) == kept
+    assert len(set(finer)) == len(finer)
+    assert len(model.subclusters("my cells")) == (model.predict() == "my cells").sum()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"no such": "x"}, "cannot be renamed"), ({"1": "2"}, "more than once"),
+        ({"1": "my cells.0"}, "more than once"), ({"1": ""}, "pass a dictionary"),
+        ({"1": None}, "pass a dictionary"), (["1"], "pass a dictionary"),
+    ],
+)  # fmt: skip
+def test_names_that_cannot_be(grown, names, message):
+    model, _ = grown
+    before = model.cluster_names
+    with pytest.raises(ValueError, match=message):
+        model.rename_clusters(names)
+    assert model.cluster_names == before
+
+
+def test_a_model_can_grow_twice(grown, parts):
+    _, later = grown
+    again = parts[1][:60].copy()
+    again.obs_names = [f"again {name}" for name in again.obs_names]
+    last = later.update(again, max_epochs=60, enable_progress_bar=False)
+    assert len(set(last.tree.names)) == len(last.tree.names)
+    stays = last.changes_.query("kind == 'stays'")
+    assert (stays["before"] == stays["after"]).all()
+    assert "my cells" in set(stays["after"])
 
 
 def test_cells_that_cannot_be_taken_in(grown, parts):
@@ -89,6 +113,9 @@ def test_cells_that_cannot_be_taken_in(grown, parts):
         model.update(parts[0][:30].copy())
     with pytest.raises(ValueError, match="Train a new model on the common genes"):
         model.update(parts[1][:, :50].copy())
+    given = fitted("GMVAE", parts[0].copy(), n_clusters=None, init=np.arange(parts[0].n_obs) % 2)
+    with pytest.raises(ValueError, match="took its clusters from init"):
+        given.update(parts[1].copy())
 
 
 def test_labelled_classes_and_new_batches(cells):

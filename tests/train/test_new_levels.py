@@ -81,6 +81,17 @@ def test_cells_of_a_new_batch_lie_where_their_kind_lies(cells, monkeypatch):
     assert found < 0.8 * distance()
 
 
+def test_mapping_leaves_the_random_numbers_alone_and_needs_no_gradients(cells):
+    model = fitted("CVAE", cells, {"batch_key": "condition"}, train={"max_epochs": 4})
+    query, _ = later(cells, ["blob 0"])
+    before = torch.get_rng_state()
+    expected = model.map(query).get_latent_representation()
+    assert torch.get_rng_state().equal(before)
+    with torch.no_grad():
+        found = model.map(query).get_latent_representation()
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_only_weights_of_new_levels_and_measured_genes_are_trained(cells):
     model = fitted("GMVAE", cells, {"batch_key": "condition"}, train={"max_epochs": 8})
     query, _ = later(cells, ["blob 0", "blob 1"])

@@ -153,6 +153,18 @@ def test_a_fit_does_not_depend_on_the_unit_of_real_values(name):
         np.testing.assert_allclose(latents(scale, shift), expected, atol=0.02 * expected.std())
 
 
+def test_a_fit_after_one_that_failed_has_the_right_unit():
+    adata = datasets.blobs(120, 30, n_clusters=3, kind="real")
+    adata.X = adata.X * 1000
+    model = build("VAE", adata, likelihood="normal")
+    with pytest.raises(ValueError, match="not finite"):
+        model.train(**QUICK, plan_kwargs={"lr": 1e30})
+    model.train(**QUICK | {"max_epochs": 30})
+    assert model.module.likelihood.unit.item() == pytest.approx(adata.X.std(0).mean(), rel=0.2)
+    fresh = fitted("VAE", adata, likelihood="normal", train={"max_epochs": 30})
+    assert model.get_elbo() == pytest.approx(fresh.get_elbo(), rel=0.05)
+
+
 def test_a_fit_does_not_depend_on_the_unit_of_size_factors(counts):
     def error(unit):
         adata = counts.copy()

@@ -15,11 +15,12 @@ class Change(NamedTuple):
     after: list[int]  # clusters of the later partition, rising
 
 
-def correspondence(before: np.ndarray, after: np.ndarray) -> list[Change]:
+def correspondence(before: np.ndarray, after: np.ndarray, n_before: int, n_after: int) -> list[Change]:
     """Compare two partitions of the same cells.
 
-    An earlier and a later cluster are linked if one has most cells of the other. Clusters that are linked, also over
-    others, are one change.
+    A later cluster is new if most of its cells were in no earlier one. Any other is linked to an earlier cluster if one
+    of them has most cells of the other. Clusters that are linked, also over others, are one change. A cluster stays if
+    it is linked in both directions to one other, and to no further one.
 
     Parameters
     ----------
@@ -27,25 +28,38 @@ def correspondence(before: np.ndarray, after: np.ndarray) -> list[Change]:
         (n,) earlier cluster of each cell, numbered from 0; -1 for a cell that was in none.
     after
         (n,) later cluster of each cell, numbered from 0.
+    n_before, n_after
+        Numbers of clusters, of which some may have no cells.
 
     Returns
     -------
     The changes. Each cluster is in one of them.
     """
-    n_before, n_after = before.max(initial=-1) + 1, after.max(initial=-1) + 1
-    counts = np.zeros((n_before + 1, n_after), int)  # the last row is of cells that were in none
+    counts = np.zeros((n_before + 1, n_after))  # the last row is of cells that were in none
     np.add.at(counts, (before, after), 1)
-    pairs = [(a, row.argmax()) for a, row in enumerate(counts[:-1]) if row.any()]
-    pairs += [(column.argmax(), b) for b, column in enumerate(counts.T) if column[:-1].any()]
-    a, b = np.array([pair for pair in pairs if pair[0] < n_before], dtype=int).reshape(-1, 2).T
+    is_new = (2 * counts[-1] > counts.sum(0)) | ~counts.any(0)
+    has_most = 2 * counts[:-1] > counts[:-1].sum(1, keepdims=True)  # b of the cells of a
+    is_most = 2 * counts[:-1] > counts.sum(0)  # a among the cells of b
+    a, b = np.nonzero((has_most | is_most) & ~is_new)
     n = n_before + n_after
     _, group = connected_components(coo_matrix((np.ones(len(a)), (a, n_before + b)), (n, n)), directed=False)
-    members = [np.flatnonzero(group == k) for k in range(group.max(initial=-1) + 1)]
-    return [
-        _change(nodes[nodes < n_before].tolist(), (nodes[nodes >= n_before] - n_before).tolist()) for nodes in members
-    ]
+    found = []
+    for k in range(group.max(initial=-1) + 1):
+        nodes = np.flatnonzero(group == k)
+        earlier, later = nodes[nodes < n_before].tolist(), (nodes[nodes >= n_before] - n_before).tolist()
+        mutual = len(earlier) == len(later) == 1 and (has_most & is_most)[earlier[0], later[0]]
+        found.append(Change(_kind(len(earlier), len(later), mutual, bool(is_new[later].all())), earlier, later))
+    return found
 
 
-def _change(before: list[int], after: list[int]) -> Change:
-    kinds = {(1, 1): "stays", (1, 2): "split", (2, 1): "merged", (0, 1): "new", (1, 0): "gone"}
-    return Change(kinds.get((min(len(before), 2), min(len(after), 2)), "rearranged"), before, after)
+def _kind(n_before: int, n_after: int, mutual: bool, is_new: bool) -> str:
+    """Kind of a change of so many clusters."""
+    if mutual:
+        return "stays"
+    if n_after == 0:
+        return "gone"
+    if n_before == 0:
+        return "new" if is_new else "rearranged"
+    if n_before == 1 and n_after > 1:
+        return "split"
+    return "merged" if n_before > 1 and n_after == 1 else "rearranged"

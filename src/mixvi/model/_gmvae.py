@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -155,7 +155,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
 
     @property
     def cluster_names(self) -> list[str]:
-        """Names of the clusters, labelled classes first, then ``"0"``, ``"1"``, ... from the largest down."""
+        """Names of the clusters, labelled classes first. Others are numbered by size, or have names of your own."""
         return self._names(self.n_clusters)
 
     @property
@@ -177,13 +177,20 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
             If there is no such cluster, it is a labelled class, or two clusters would have the same name.
         """
         clusters, present, classes = self._clusters(), self.cluster_names, self._classes()
+        if not isinstance(names, dict) or not all(isinstance(name, str) and name.strip() for name in names.values()):
+            raise ValueError(f"names={names!r}; pass a dictionary of new names, such as {{'0': 'B cells'}}.")
         if unknown := [name for name in names if name not in present or name in classes]:
             raise ValueError(f"{unknown} cannot be renamed; there are {[n for n in present if n not in classes]}.")
-        renamed = [str(names.get(name, name)) for name in present]
-        if twice := sorted({name for name in renamed if renamed.count(name) > 1 or not name.strip()}):
-            raise ValueError(f"The names {twice} are empty or would be those of several clusters; pass different ones.")
-        nodes = map(str, clusters.nodes(self.n_clusters))
-        self.names_ = {node: name for node, name in zip(nodes, renamed, strict=True) if name not in classes}
+        nodes = [str(node) for node in clusters.nodes(self.n_clusters)]
+        given = self.names_ | {nodes[present.index(name)]: new for name, new in names.items()}
+        renamed = [given.get(node, name) for node, name in zip(nodes, present, strict=True)]
+        everywhere = ClusterTree(clusters, renamed).names
+        if twice := sorted({name for name in everywhere if everywhere.count(name) > 1}):
+            raise ValueError(
+                f"The tree would have the names {twice} more than once. Pass others: the parts of a cluster '0' are "
+                "called '0.0' and '0.1', and the node above clusters '0' and '1' is called '0+1'."
+            )
+        self.names_ = given
 
     predict = _predict.predict
     predict_set = _outliers.predict_set
@@ -226,9 +233,11 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         if self.clusters_ is None:
             return ["0"]
         given = [self.names_.get(str(node)) for node in self._clusters().nodes(n_clusters)[len(classes) :]]
-        free = (f"new {k}" if str(k) in classes else str(k) for k in count())
-        free = (name for name in free if name not in given)
-        return [*classes, *(next(free) if name is None else name for name in given)]
+        numbers = (f"new {k}" if str(k) in classes else str(k) for k in count())
+        own = list(islice(numbers, len(given)))
+        free = (name for name in numbers if name not in given)
+        others = (next(free) if name in given else name for name in own)
+        return [*classes, *(other if name is None else name for name, other in zip(given, others, strict=True))]
 
     def _cut(self, n_clusters) -> list[str]:
         return _predict.cut(self, n_clusters)

@@ -33,7 +33,8 @@ def rebuild(
     """
     params = attributes["init_params_"]
     kwargs = {name: value for group in params["kwargs"].values() for name, value in group.items()}
-    model = cls(adata, registry=registry, **params["non_kwargs"], **kwargs)
+    with torch.random.fork_rng(devices=[]):  # for the random weights that are replaced
+        model = cls(adata, registry=registry, **params["non_kwargs"], **kwargs)
     for name in attributes.keys() - {"registry_", "init_params_"}:
         setattr(model, name, attributes[name])
     if model.unseen_:

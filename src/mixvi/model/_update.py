@@ -25,9 +25,8 @@ logger = logging.getLogger(__name__)
 def update(model: "GMVAE", adata: AnnData, gene_key: str | None = None, new_at: float = 0.1, **train: Any) -> "GMVAE":
     """Train a new model on the cells of this one and on new cells. This model does not change.
 
-    Clusters that stay keep their names. The parts of a cluster "3" that was split are "3.0", "3.1" and so on. Clusters
-    "1" and "2" that were merged are "1+2". Others get free numbers. A cluster is the same if it has most cells of the
-    earlier one, and the other way round.
+    Clusters that stay keep their names, others get new numbers. A cluster stays if most of its cells are together
+    again, and most cells there are its own. The model finds clusters anew, so it needs a named ``init``.
 
     Parameters
     ----------
@@ -45,14 +44,15 @@ def update(model: "GMVAE", adata: AnnData, gene_key: str | None = None, new_at: 
     Returns
     -------
     A model with the settings of this one. Its ``adata`` has the cells of both. Its ``changes_`` is a table with one row
-    for each change: ``"kind"`` (``"stays"``, ``"split"``, ``"merged"``, ``"rearranged"``, ``"new"`` or ``"gone"``),
-    ``"before"`` and ``"after"``, names joined by ", ", and ``"cells"``, the number of cells after it.
+    for each change: ``"kind"``, ``"before"`` and ``"after"``, names joined by ", ", and ``"cells"``, the number of
+    cells after it. Kinds are ``"stays"``, ``"split"``, ``"merged"``, ``"rearranged"`` (several into several),
+    ``"new"`` and ``"gone"``.
 
     Raises
     ------
     ValueError
-        If genes of the model are missing, a cell has the name of a cell that the model knows, or the model has no
-        cells or was mapped.
+        If genes of the model are missing, a cell has the name of a cell that the model knows, the model has no cells or
+        was mapped, or its ``init`` was a partition.
 
     Examples
     --------
@@ -61,6 +61,11 @@ def update(model: "GMVAE", adata: AnnData, gene_key: str | None = None, new_at: 
     """
     check_trained(model)
     check_trainable(model)
+    if isinstance(model._init, np.ndarray):
+        raise ValueError(
+            "This model took its clusters from init, a partition of its own cells, and update() finds clusters anew. "
+            "Train a model with init='leiden', the default, and update that."
+        )
     assert model.adata is not None
     mapped = model.map(adata, gene_key)
     assert mapped.adata is not None
@@ -80,8 +85,9 @@ def update(model: "GMVAE", adata: AnnData, gene_key: str | None = None, new_at: 
         before[model.adata.n_obs :][is_new(mapped.get_outlier_p(), new_at)] = -1
     grown = _on_both(model, mapped.adata)
     grown.train(**train)
-    after = pd.Index(grown.cluster_names).get_indexer(pd.Index(grown.predict().astype(str)))
-    _name(grown, names, correspondence(before, after), after)
+    later = grown.cluster_names
+    after = pd.Index(later).get_indexer(pd.Index(grown.predict().astype(str)))
+    _name(grown, names, correspondence(before, after, len(names), len(later)), after)
     return grown
 
 
@@ -112,19 +118,13 @@ def _name(grown: "GMVAE", names: list[str], changes: list[Change], after: np.nda
     after
         (n,) later cluster of each cell.
     """
-    classes, later, size = grown._classes(), {}, np.bincount(after, minlength=len(grown.cluster_names))
-    for change in changes:
-        if len(change.after) == 1 and change.before:
-            later[change.after[0]] = "+".join(names[k] for k in change.before)
-        elif change.kind == "split":
-            by_size = sorted(change.after, key=lambda k: -size[k])
-            later |= {k: f"{names[change.before[0]]}.{i}" for i, k in enumerate(by_size)}
+    size = np.bincount(after, minlength=len(grown.cluster_names))
+    stays = {change.after[0]: names[change.before[0]] for change in changes if change.kind == "stays"}
+    numbers = [int(name) for name in names if name.isdecimal()]
+    free = map(str, count(max(numbers, default=-1) + 1))
     if grown.clusters_ is not None:
-        present = grown.cluster_names
-        free = (str(k) for k in count() if str(k) not in names)
-        grown.rename_clusters(
-            {name: later.get(k) or next(free) for k, name in enumerate(present) if name not in classes}
-        )
+        classes, later = grown._classes(), list(enumerate(grown.cluster_names))
+        grown.rename_clusters({name: stays.get(k) or next(free) for k, name in later if name not in classes})
     found = [
         {
             "kind": change.kind,

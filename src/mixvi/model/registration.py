@@ -217,7 +217,7 @@ def check_trainable(model: "LatentModel") -> None:
     if model.unseen_ is not None:
         raise ValueError(
             "A mapped model has the weights of its reference and needs no training: use it as it is. To learn from its "
-            f"cells, train a new model: {type(model).__name__}(adata)."
+            f"cells, call update() of the reference, if that is a GMVAE, or train a new {type(model).__name__}."
         )
     if minified_type(model.adata) is not None:
         raise ValueError(

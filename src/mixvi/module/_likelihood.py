@@ -38,7 +38,7 @@ class Likelihood(nn.Module):
     def measure(self, scaled: Tensor) -> None:
         """Set the unit from `scaled` values (n, g) of training cells, so that a fit does not depend on the user's unit.
 
-        The unit must still be 1. A likelihood without a unit has nothing to set.
+        A likelihood without a unit has nothing to set.
         """
 
     @property

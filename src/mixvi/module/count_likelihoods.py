@@ -52,7 +52,7 @@ class CountLikelihood(Likelihood):
     @torch.no_grad()
     def measure(self, scaled: Tensor) -> None:
         if self.unit is not None:
-            self.unit.copy_(positive(scaled.sum(1).mean()))
+            self.unit.mul_(positive(scaled.sum(1).mean()))
 
     @property
     @override

@@ -56,7 +56,7 @@ class Normal(Likelihood):
         self.loc = nn.Linear(self.trunk.n_out, layout.n_genes)
         log_sigma = torch.tensor(1.0 if sigma is None else float(sigma)).log()
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)
-        if not self.is_linear:  # L-BFGS standardises the cells of a linear model
+        if not self.is_linear:  # whose exact formulas are in the user's unit; L-BFGS standardises its cells
             self.unit = torch.ones(())
             self.register_buffer("center", torch.zeros(layout.n_genes))
 
@@ -73,8 +73,8 @@ class Normal(Likelihood):
     def measure(self, scaled: Tensor) -> None:
         if self.unit is not None:
             variance, mean = torch.var_mean(scaled, 0, correction=0)
-            self.center.copy_(mean)
-            self.unit.copy_(positive(variance.mean().sqrt()))
+            self.center.add_(self.unit * mean)
+            self.unit.mul_(positive(variance.mean().sqrt()))
 
     @property
     @override

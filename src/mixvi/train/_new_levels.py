@@ -18,6 +18,7 @@ from mixvi.train._observe import stream
 MAX_CELLS = 1000  # to compare known levels; differences between them are large
 N_CELLS = 128  # in a minibatch
 RATE, N_STEPS = 0.01, 400  # a step of Adam moves a weight by 0.01 at most, so that effects reach 4, a factor of 55
+REFILL = 100  # steps after which unseen genes are filled in anew
 
 
 @torch.no_grad()
@@ -63,7 +64,7 @@ def fit_new_levels(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, 
 
     Each new level has two weights for each gene: its effect on what the encoders read, and its intercept in the
     decoder. They start with those of the known level that stands for it. A linear encoder has an intercept instead.
-    Unseen genes are filled in once, before the training.
+    Unseen genes are filled in anew a few times, because the expected values change with the weights.
 
     Parameters
     ----------
@@ -88,11 +89,14 @@ def fit_new_levels(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, 
     masks = dict(_weights_of(module, ~levels.known))
     order = np.random.default_rng(seed).permutation(rows)[: some_cells(module.layout.n_genes)]
     n_batches = -(-len(order) // N_CELLS)
-    batches = [list(stream(module, dataset, np.sort(order[i::n_batches]))) for i in range(n_batches)]
-    with torch.random.fork_rng([module.device] if module.device.type == "cuda" else []):
+    batches: list[list[Cells]] = []
+    devices = [module.device] if module.device.type == "cuda" else []
+    with torch.enable_grad(), torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         optimizer = torch.optim.Adam(masks, lr=RATE)
         for step in range(N_STEPS):
+            if not batches or (module.unseen is not None and step % REFILL == 0):
+                batches = [list(stream(module, dataset, np.sort(order[i::n_batches]))) for i in range(n_batches)]
             for cells in batches[step % n_batches]:
                 (-_bound(module, cells).sum()).backward()
             for weight, mask in masks.items():
