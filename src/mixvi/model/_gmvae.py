@@ -230,9 +230,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         classes = self._classes()
         if n_clusters < len(classes):
             classes = []
-        if self.clusters_ is None:
-            return ["0"]
-        given = [self.names_.get(str(node)) for node in self._clusters().nodes(n_clusters)[len(classes) :]]
+        nodes = range(n_clusters) if self.clusters_ is None else self._clusters().nodes(n_clusters)
+        given = [self.names_.get(str(node)) for node in nodes[len(classes) :]]
         numbers = (f"new {k}" if str(k) in classes else str(k) for k in count())
         own = list(islice(numbers, len(given)))
         free = (name for name in numbers if name not in given)
