@@ -14,7 +14,8 @@ from mixvi.cluster import imsat, vat
 from mixvi.data import CellsDataset
 from mixvi.module.query import Levels
 from mixvi.perturb import fit_shift
-from mixvi.train._new_levels import fit_intercepts, nearest_levels
+from mixvi.train._new_levels import _bound, _weights_of, nearest_levels
+from mixvi.train._observe import stream
 from tests.fake_gpu import fake_gpu, train_on
 from tests.model.helpers import build, fitted
 
@@ -145,7 +146,10 @@ def test_query_with_other_genes_and_a_new_batch(counts, name):
         dataset = CellsDataset(mapped.adata_manager, gpu, resident=False)
         widened = levels.widen(model.module.to(gpu).state_dict(), module)
         assert {value.device for value in widened.values()} == {gpu}
-        fit_intercepts(module, dataset, rows, nearest_levels(module, dataset, rows, levels))
+        levels = nearest_levels(module, dataset, rows, levels)
+        weights = dict(_weights_of(module, ~levels.known))
+        assert {part.device for pair in weights.items() for part in pair} == {gpu}
+        assert {_bound(module, cells).device for cells in stream(module, dataset, rows)} == {gpu}
         mapped.annotate(query)
         mapped.get_reconstruction(query)
     assert query.obsm["X_mixvi"].shape == (120, 3)
