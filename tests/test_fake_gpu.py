@@ -95,6 +95,13 @@ def test_loss_and_draws_of_each_likelihood(name, likelihood):
         assert module.sample(cells, module.encode(cells).loc).device == gpu
 
 
+def test_the_unit_of_real_values_is_measured_on_the_device():
+    model = build("VAE", cells_of("normal"), likelihood="normal")
+    with fake_gpu() as gpu:
+        train_on(gpu, model)
+        assert model.module.likelihood.center.device == gpu
+
+
 QUESTIONS = {
     "get_latent_representation": {"return_dist": True},
     "get_elbo": {},

@@ -72,7 +72,7 @@ class Normal(Likelihood):
     @torch.no_grad()
     def measure(self, scaled: Tensor) -> None:
         if self.unit is not None:
-            variance, mean = torch.var_mean(scaled, 0, correction=0)
+            variance, mean = torch.var_mean(scaled.to(self.unit), 0, correction=0)
             self.center.add_(self.unit * mean)
             self.unit.mul_(positive(variance.mean().sqrt()))
 
