@@ -28,7 +28,7 @@ def test_a_cluster_is_as_probable_as_all_its_components(model, recwarn, warned):
         noise = (model.tree.table["kind"].head(n_clusters - 1) == "noise").sum()
         recwarn.clear()
         table = model.predict(soft=True, n_clusters=n_clusters)
-        assert (f"{noise} of the {n_clusters - 1} splits" in warned()) == (noise > 0)
+        assert (f"{noise} split{'s are' if noise > 1 else ' is'} noise" in warned()) == (noise > 0)
         assert table.shape == (300, n_clusters)
         np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-5)
         sums = np.stack([p[:, sorted(leaves[node])].sum(1) for node in model.tree.clusters.tree.nodes(n_clusters)], 1)
@@ -70,6 +70,17 @@ def test_subclusters_look_inside_a_cluster(model, blobs):
         model.subclusters("zzz")
     with pytest.raises(ValueError, match="n_clusters=1"):
         model.subclusters("0", 1)
+
+
+def test_noise_inside_a_cluster_gives_a_warning(model, recwarn, warned):
+    tree = model._clusters().tree
+    leaves, cluster = tree.leaves(), model._clusters().nodes(model.n_clusters)[0]
+    inside = [j for j in range(len(tree.pairs)) if set(leaves[tree.n_leaves + j]) <= set(leaves[cluster])]
+    noise = (tree.kind[inside] == "noise").sum()
+    assert noise > 0
+    recwarn.clear()
+    model.subclusters("0", len(inside) + 1)
+    assert f"{noise} split{'s are' if noise > 1 else ' is'} noise" in warned()
 
 
 def test_one_cluster_cannot_be_cut(counts):

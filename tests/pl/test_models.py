@@ -18,8 +18,10 @@ def test_training_draws_the_history(model, tmp_path):
     axes = pl.training(model, show=False)
     assert [ax.get_title().strip() for ax in axes] == TITLES
     for ax, term in zip(axes, ("elbo", "reconstruction_loss", "kl_z", "kl_y"), strict=False):
-        for line, split in zip(ax.lines, ("train", "validation"), strict=True):
+        *lines, placed = ax.lines
+        for line, split in zip(lines, ("train", "validation"), strict=True):
             np.testing.assert_allclose(line.get_ydata(), model.history[f"{term}_{split}"].to_numpy(dtype=float).ravel())
+        assert placed.get_xdata()[0] == model.history["guide_train"].index[0]
     pl.training(model, save=tmp_path / "training.png")
     assert (tmp_path / "training.png").exists()
 

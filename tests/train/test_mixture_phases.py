@@ -7,6 +7,7 @@ from lightning.pytorch import Callback
 
 from mixvi import GMVAE
 from mixvi.train import MixturePhases
+from mixvi.train._mixture_phases import _has_settled
 from tests.model.helpers import QUICK, fitted
 
 
@@ -34,6 +35,36 @@ def test_phases_follow_each_other(counts):
     assert (watch.loc[5][:k] != watch.loc[3][:k]).any(-1).all()  # every component learns
     assert model.module.prior.active.sum() == k
     assert all(parameter.requires_grad for parameter in model.module.prior.parameters())
+
+
+def test_pretraining_ends_when_the_held_out_bound_settles(counts, monkeypatch):
+    """Joint training is then as long, its learning rate falls to zero, and a given number of epochs is kept."""
+    monkeypatch.setattr(GMVAE, "_max_epochs", 40)
+    rates = []
+
+    class Rates(Callback):
+        def on_train_epoch_end(self, trainer, plan):
+            rates.append(plan.optimizers().param_groups[0]["lr"])
+
+    watch = Watch()
+    monkeypatch.setattr("mixvi.train._mixture_phases._has_settled", lambda bounds: len(bounds) == 5)
+    model = fitted("GMVAE", counts, train={"max_epochs": None, "callbacks": [watch, Rates()]})
+    assert watch.placed == [False] * 5 + [True] * 5
+    assert len(model.history["elbo_train"]) == 10
+    np.testing.assert_allclose(rates, 4e-3 * np.r_[np.ones(5), 1, 0.8, 0.6, 0.4, 0.2])
+    assert len(fitted("GMVAE", counts, train={"max_epochs": 14}).history["elbo_train"]) == 14
+    monkeypatch.setattr("mixvi.train._mixture_phases._has_settled", lambda bounds: False)
+    assert len(fitted("GMVAE", counts, train={"max_epochs": None}).history["elbo_train"]) == 40
+
+
+def test_settled_is_a_small_gain_of_the_second_half():
+    assert not _has_settled([10, 6, 4])  # too few
+    assert not _has_settled([10, 6, 4, 3])
+    assert not _has_settled([110, 60, 20, 15.3, 12, 10])  # 5.3 of 100
+    assert _has_settled([110, 60, 14.9, 14, 12, 10])
+    assert _has_settled([110, 60, 14.9, 10, 12, 30])  # the least counts
+    assert _has_settled([10, 11, 12, 13])  # nothing was gained
+    assert not _has_settled([np.nan] * 9)  # no cells are held out
 
 
 def test_until_then_it_is_the_vae_that_it_contains(counts):
@@ -126,7 +157,7 @@ def test_confidence_is_the_share_by_two_halves_of_the_counts(counts, monkeypatch
         assert model.module.prior.temperature == 1
     else:
         assert confidence == pytest.approx(share, abs=1e-3)
-    assert f"about {100 * share:.0f} % of cells are in their right cluster, by two halves" in caplog.text
+    assert f"two halves of the counts suggest that {100 * share:.0f} % of the assignments are correct" in caplog.text
 
 
 def test_held_out_labels_say_how_many_are_right(counts, monkeypatch, caplog):
@@ -137,7 +168,7 @@ def test_held_out_labels_say_how_many_are_right(counts, monkeypatch, caplog):
     model = fitted("GMVAE", counts, setup, train, n_clusters=None)
     unknown = (counts.obs["label"] == "?").to_numpy()
     assert model.predict(soft=True)[unknown].to_numpy().max(1).mean() == pytest.approx(0.6, abs=1e-3)
-    assert "by held-out labels" in caplog.text
+    assert "held-out labels suggest" in caplog.text
 
 
 def test_labelled_validation_cells_say_more(counts, rng):

@@ -1,4 +1,4 @@
-"""Calibration: the mean confidence of cluster probabilities equals the share of cells in their right cluster."""
+"""Calibration: the mean confidence of cluster probabilities equals the share of correct assignments."""
 
 import numpy as np
 from scipy.optimize import brentq
@@ -78,7 +78,7 @@ def calibrated(log_r: np.ndarray, group: np.ndarray, temperature: float) -> np.n
 
 
 def share_right(first: np.ndarray, second: np.ndarray) -> float:
-    """Share of cells in their right cluster, estimated from two independent assignments.
+    """Share of correct assignments, estimated from two independent assignments.
 
     Two assignments that are right with probability p, and otherwise differ, agree with probability p^2.
 

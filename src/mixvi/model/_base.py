@@ -227,7 +227,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
 
     # For the final classes.
     @abstractmethod
-    def _phases(self, max_epochs: int, n_epochs_pretrain: int | None) -> MixturePhases | None:
+    def _phases(self, max_epochs: int, n_epochs_pretrain: int | None, by_default: bool) -> MixturePhases | None:
         """The phases of a mixture; ``None`` for a model without one."""
 
     @abstractmethod

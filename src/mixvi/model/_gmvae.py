@@ -203,15 +203,16 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     def _draw_latent(self, cells: Cells, component: list[int] | None) -> Tensor:
         return self.module.prior.sample(cells.c, component)
 
-    def _phases(self, max_epochs: int, n_epochs_pretrain: int | None) -> MixturePhases:
+    def _phases(self, max_epochs: int, n_epochs_pretrain: int | None, by_default: bool) -> MixturePhases:
         clusters = None if self.clusters_ is None else self._clusters()
         if clusters is not None:
             check_cells(self, "Further training")
+        until_settled = by_default and n_epochs_pretrain is None and clusters is None
         if n_epochs_pretrain is None:
             n_epochs_pretrain = -1 if clusters is not None else max_epochs // 2
         return MixturePhases(
             n_epochs_pretrain, init=self._init, guidance=self._guidance, n_clusters=self.n_wanted_,
-            min_worth=self._min_worth, clusters=clusters,
+            min_worth=self._min_worth, clusters=clusters, until_settled=until_settled,
         )  # fmt: skip
 
     def _named_tree(self) -> ClusterTree:

@@ -9,8 +9,8 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi._checks import check_whole
-from mixvi._warnings import warn
 from mixvi.cluster.calibration import calibrated
+from mixvi.model._tree import warn_of_noise
 from mixvi.model.streaming import collect
 from mixvi.module.cells import Cells
 
@@ -143,8 +143,7 @@ def cut(model: "GMVAE", n_clusters: int | None) -> list[str]:
         return ["0"]
     n_clusters, tree = n_clusters or model.n_clusters, model._clusters().tree
     names = model._names(n_clusters)
-    if n_noise := (tree.kind[tree.n_leaves - n_clusters :] == "noise").sum():
-        warn(f"{n_noise} of the {n_clusters - 1} splits that make {n_clusters} clusters are noise; see model.tree.")
+    warn_of_noise(tree, range(tree.n_leaves - n_clusters, tree.n_leaves - 1))
     return names
 
 

@@ -1,11 +1,21 @@
 """The tree over the clusters of a GMVAE, with names: printed, as a table, and cut at any number."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from mixvi._warnings import warn
+from mixvi.cluster import Tree
 from mixvi.train import Clusters
+
+
+def warn_of_noise(tree: Tree, splits: Sequence[int]) -> None:
+    """Warn if some of the splits with these numbers are noise."""
+    if n_noise := int((tree.kind[list(splits)] == "noise").sum()):
+        what = "1 split is" if n_noise == 1 else f"{n_noise} splits are"
+        warn(f"{what} noise: held-out counts do not support {'it' if n_noise == 1 else 'them'}. See model.tree.table.")
 
 
 class Split(NamedTuple):
@@ -127,8 +137,9 @@ class ClusterTree:
             raise ValueError(
                 f"Cluster {name!r} can be split into 2 to {len(inside) + 1} parts; n_clusters={n_clusters}."
             )
-        live = [node]
-        for j in inside[::-1][: n_clusters - 1]:
+        live, joins = [node], inside[::-1][: n_clusters - 1]
+        warn_of_noise(tree, joins)
+        for j in joins:
             live.remove(tree.n_leaves + j)
             live += self._children(tree.n_leaves + j)
         return {self.names[part]: leaves[part] for part in live}

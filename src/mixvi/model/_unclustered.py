@@ -16,7 +16,7 @@ class UnclusteredMixin(Mixin):
     def _found(self) -> dict:
         return {}
 
-    def _phases(self, max_epochs, n_epochs_pretrain) -> None:
+    def _phases(self, max_epochs, n_epochs_pretrain, by_default) -> None:
         return None
 
     def _cut(self, n_clusters) -> list[str]:

@@ -61,8 +61,10 @@ def train(
     Parameters
     ----------
     max_epochs
-        Passes over the training cells. ``None`` takes 400, and 100 for a GMVAE, whose learning rate is higher.
-        Above 20,000 cells it is fewer, so that as many cells are visited in all.
+        Passes over the training cells. ``None`` takes 400. A GMVAE has a higher learning rate and takes at most 100.
+        It takes fewer if the bound on the validation cells settles earlier: its clusters are placed when the second
+        half of pretraining brought at most 5 % of the whole gain, and as many epochs follow. Above 20,000 cells both
+        numbers are lower, so that as many cells are visited in all.
     accelerator, devices
         Where to run, as in Lightning; ``"auto"`` takes a CUDA GPU if there is one, and never MPS by itself.
     train_size, validation_size, shuffle_set_split
@@ -120,13 +122,13 @@ def _train_minibatches(
     kwargs: dict,
 ) -> None:  # fmt: skip
     checkpoints = checkpoints_of(model, kwargs.get("ckpt_path"), checkpoint_minutes)
-    if max_epochs is None:
+    if by_default := max_epochs is None:
         max_epochs = get_max_epochs_heuristic(model.adata.n_obs, model._max_epochs, MAX_CELLS)
     n_epochs_pretrain = plan_kwargs.pop("n_epochs_pretrain", None)
     plan_kwargs |= {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("gradient_clip_")}
     callbacks = list(kwargs.pop("callbacks", None) or [])
     phases = next((callback for callback in callbacks if isinstance(callback, MixturePhases)), None)
-    if phases is None and (phases := model._phases(max_epochs, n_epochs_pretrain)) is not None:
+    if phases is None and (phases := model._phases(max_epochs, n_epochs_pretrain, by_default)) is not None:
         callbacks.append(phases)
     _set_defaults(model, plan_kwargs, kwargs, split, max_epochs, phases)
     finite, was_trained = FiniteWeights(), model.is_trained_

@@ -32,7 +32,8 @@ TERMS = {  # of the loss: title and explanation
 def training(model: "LatentModel", show: bool | None = None, save: Path | None = None) -> list[Axes]:
     """Negative ELBO and its terms by epoch, in nats per cell, of training (solid) and validation (dashed) cells.
 
-    Each panel is one term. Its title names the term and says what it measures.
+    Each panel is one term. Its title names the term and says what it measures. A dotted line marks the epoch in which a
+    GMVAE places its clusters.
 
     Parameters
     ----------
@@ -65,6 +66,8 @@ def training(model: "LatentModel", show: bool | None = None, save: Path | None =
             if f"{term}_{split}" in history:
                 values = history[f"{term}_{split}"].astype(float)
                 ax.plot(values.index, values.to_numpy().ravel(), style, label=name)
+        if "guide_train" in history:
+            ax.axvline(history["guide_train"].index[0], color="0.6", linestyle=":", zorder=0, label="clusters placed")
         title, explanation = TERMS.get(term, (term.replace("_", " "), ""))
         ax.set_title(f"{title}\n", fontsize="medium")
         ax.annotate(explanation, (0.5, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", ha="center",

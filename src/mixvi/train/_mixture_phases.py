@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 GUIDANCE = 5.0  # nats; the weight of -log r against the reconstruction loss
 MAX_CELLS = 100_000  # partitioned cells; a cluster with a share of 0.001 then has 100 cells
 MAX_VALUES = 200_000_000  # of their dense counts: 0.8 GB, as for 100,000 cells of 2,000 genes
+SETTLED = 0.05  # share of the gain on held-out cells that the second half of pretraining brings, when it is long enough
 
 
 class MixturePhases(Callback):
@@ -38,10 +39,10 @@ class MixturePhases(Callback):
     1. *Pretrain.* All components are N(0, I) and frozen, so the model is a VAE.
     2. *Initialise.* The training cells are partitioned (``init``). Each leaf of the partition sets the mean, standard
        deviation and weight of one component.
-    3. *Guide.* All parameters are trained jointly. The loss of a cell with shares s in the leaves adds ``guidance``
-       times -sum_k s_k log r_k. So components keep their leaves.
+    3. *Guide.* All parameters are trained jointly, while the learning rate falls linearly to 0. The loss of a cell with
+       shares s in the leaves adds ``guidance`` times -sum_k s_k log r_k. So components keep their leaves.
     4. *Calibrate.* At the end of training, a temperature makes the mean confidence equal to the estimated share of
-       cells in their right cluster.
+       correct assignments.
 
     Parameters
     ----------
@@ -58,6 +59,9 @@ class MixturePhases(Callback):
         Nats by which clusters must differ; see `mixvi.cluster.agglomerate`.
     clusters
         Result of an earlier run, whose guide continues.
+    until_settled
+        Whether pretraining ends earlier if the bound on held-out cells has settled: its second half brought at most 5 %
+        of the whole gain since the first epoch. Joint training then takes as many epochs as pretraining.
     """
 
     def __init__(
@@ -69,19 +73,25 @@ class MixturePhases(Callback):
         n_clusters: int | None = None,
         min_worth: float = MIN_WORTH,
         clusters: Clusters | None = None,
+        until_settled: bool = False,
     ):
-        self.n_epochs_pretrain, self.guidance = n_epochs_pretrain, guidance
+        self.n_epochs_pretrain, self.guidance, self.until_settled = n_epochs_pretrain, guidance, until_settled
+        self.bounds: list[float] = []  # negative, of held-out cells, after each epoch of pretraining
         self.wanted = Wanted(init, n_clusters, min_worth)
         self.clusters = clusters
         self.seed = settings.seed or 0
 
     def state_dict(self) -> dict[str, Any]:
         """State for checkpoints."""
-        return {"seed": self.seed, "clusters": None if self.clusters is None else self.clusters.to_dict()}
+        clusters = None if self.clusters is None else self.clusters.to_dict()
+        return {
+            "seed": self.seed, "clusters": clusters, "bounds": self.bounds, "n_epochs_pretrain": self.n_epochs_pretrain
+        }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of a checkpoint."""
-        self.seed = state_dict["seed"]
+        self.seed, self.bounds = state_dict["seed"], list(state_dict.get("bounds", []))
+        self.n_epochs_pretrain = state_dict.get("n_epochs_pretrain", self.n_epochs_pretrain)
         self.clusters = None if state_dict["clusters"] is None else Clusters.from_dict(state_dict["clusters"])
 
     # Lightning's hooks take any plan; `MixviPlan` is the one that runs with this callback.
@@ -114,7 +124,7 @@ class MixturePhases(Callback):
         self._guide(plan)
 
     def on_train_epoch_start(self, trainer: Trainer, plan: MixviPlan) -> None:  # type: ignore[override]
-        """Initialise the components after the last epoch of pretraining.
+        """Initialise the components after the last epoch of pretraining. After that, lower the learning rate.
 
         Parameters
         ----------
@@ -123,10 +133,28 @@ class MixturePhases(Callback):
         plan
             The training plan.
         """
-        if trainer.current_epoch == self.n_epochs_pretrain and self.wanted.init is not None:
+        now = trainer.current_epoch
+        if self.until_settled and now < self.n_epochs_pretrain and _has_settled(self.bounds):
+            self.n_epochs_pretrain = now
+        if now == self.n_epochs_pretrain and self.wanted.init is not None:
             self._initialise(trainer, plan)
-        if plan.guide is not None and plan.guide.smooth and plan.lr_schedulers() is None:
-            _slow_down(trainer, plan)
+        if self.clusters is not None and plan.lr_schedulers() is None:
+            _slow_down(plan, now, self._end(trainer))
+
+    def on_train_epoch_end(self, trainer: Trainer, plan: MixviPlan) -> None:  # type: ignore[override]
+        """Note the bound on held-out cells, and end training that is as long as twice its pretraining.
+
+        Parameters
+        ----------
+        trainer
+            The trainer.
+        plan
+            The training plan.
+        """
+        if self.clusters is None:
+            self.bounds.append(float(trainer.callback_metrics.get("elbo_validation", np.nan)))
+        elif self.until_settled and trainer.current_epoch + 1 == self._end(trainer):
+            trainer.should_stop = True
 
     def on_fit_end(self, trainer: Trainer, plan: MixviPlan) -> None:  # type: ignore[override]
         """Compute the expected number of cells of each component, and calibrate.
@@ -159,10 +187,15 @@ class MixturePhases(Callback):
         prior.temperature.fill_(temperature(log_p, accuracy))
         before, after = (softmax(log_p / t, axis=1).max(1).mean() for t in (1.0, prior.temperature.item()))
         logger.info(
-            "Calibration: about %.0f %% of cells are in their right cluster%s; mean confidence %.2f -> %.2f.",
-            100 * accuracy, " by held-out labels" if module.layout.n_labels else ", by two halves of their counts",
-            before, after,
+            "Calibration: %s suggest that %.0f %% of the assignments are correct. Mean confidence: %.2f%s.",
+            "held-out labels" if module.layout.n_labels else "assignments of two halves of the counts",
+            100 * accuracy, after, "" if round(before, 2) == round(after, 2) else f", before {before:.2f}",
         )  # fmt: skip
+
+    def _end(self, trainer: Trainer) -> int:
+        """Number of epochs of the whole training; -1 for no limit."""
+        most = -1 if trainer.max_epochs is None else trainer.max_epochs
+        return min(most, 2 * self.n_epochs_pretrain) if self.until_settled else most
 
     def _waits(self, trainer: Trainer, plan: MixviPlan) -> bool:
         early = trainer.current_epoch - self.n_epochs_pretrain
@@ -206,7 +239,7 @@ class MixturePhases(Callback):
         labels: np.ndarray,
         group: np.ndarray,
     ) -> tuple[float, np.ndarray]:
-        """Share of cells in their right cluster (nan if unknown), and log responsibilities of such cells."""
+        """Share of correct assignments (nan if unknown), and log responsibilities of such cells."""
         if module.layout.n_labels:
             held_out = data.some_rows(data.val_idx, SAMPLE, clusters.seed)
             if len(held_out) >= MIN_ASKED:
@@ -248,11 +281,14 @@ def _hold(plan: MixviPlan, still: bool) -> None:
         parameter.requires_grad_(not still)
 
 
-def _slow_down(trainer: Trainer, plan: MixviPlan) -> None:
-    """Lower the learning rate linearly to 0, once in each epoch, as in the training of the net for the classes."""
-    now, end = trainer.current_epoch, trainer.max_epochs
-    if end is None:
-        return
-    for group in plan.optimizers().param_groups:  # checkpoints save these values
+def _slow_down(plan: MixviPlan, now: int, end: int) -> None:
+    """Lower the learning rate linearly to 0, once in each epoch, from epoch ``now`` of the first call on."""
+    for group in plan.optimizers().param_groups if end > now else ():  # checkpoints save these values
         first = group.setdefault("first_epoch", now)
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * (end - now) / (end - first)
+
+
+def _has_settled(bounds: list[float]) -> bool:
+    """Whether the second half of the epochs brought at most 5 % of the whole gain since the first epoch."""
+    least = np.minimum.accumulate(bounds)
+    return len(least) >= 4 and bool(least[len(least) // 2 - 1] - least[-1] <= SETTLED * (least[0] - least[-1]))
