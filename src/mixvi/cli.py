@@ -56,7 +56,8 @@ def main(
 
 Seed = Annotated[int, typer.Option(help="Seed of all random draws.")]
 Epochs = Annotated[
-    int | None, typer.Option(help="Passes over the cells.", show_default="400, gmvae at most 100, fewer above 20,000 cells")
+    int | None,
+    typer.Option(help="Passes over the cells.", show_default="400, gmvae at most 100, fewer above 20,000 cells"),
 ]
 Figures = Annotated[Path | None, typer.Option(help="Folder for a UMAP and the training curve as PNG.")]
 

@@ -183,6 +183,23 @@ class Evidence:
         variance = sum(values.var(ddof=1) * len(values) for values in gains if len(values) > 1)
         return Gain(sum(values.sum() for values in gains) / n_pairs, variance**0.5 / n_pairs)
 
+    def over(self, group: Group, profile: np.ndarray) -> Gain:
+        """Gain in held-out log-likelihood of a group's own profile over another profile.
+
+        Parameters
+        ----------
+        group
+            The group.
+        profile
+            (s, g) the other profile, in each stratum; rows sum to 1.
+
+        Returns
+        -------
+        Mean over cells and its standard error, in nats a cell. Below 0 if the other profile fits as well.
+        """
+        gains = self._against(group, profile, self.weight(group.seen, group.size))
+        return Gain(float(gains.mean()), float(gains.std() / max(len(gains), 1) ** 0.5))
+
     def information(self, groups: list[Group]) -> float:
         """Held-out gain of the groups' profiles over that of all cells, in nats over the number of all cells."""
         common, weight = self.profile(self.all.seen), self.weight(self.all.seen, self.all.size)

@@ -15,7 +15,7 @@ from torch import Tensor
 from mixvi._checks import check_flag, check_number
 from mixvi._version import __version__
 from mixvi.cluster.agglomerate import MIN_WORTH
-from mixvi.model import _markers, _outliers, _predict, _stability, _suggest, _update
+from mixvi.model import _markers, _outliers, _predict, _qc, _report, _stability, _suggest, _update
 from mixvi.model._base import Encoded, LatentModel
 from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
@@ -197,6 +197,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     subclusters = _predict.subclusters
     suggest_labels = _suggest.suggest_labels
     markers = _markers.markers
+    cluster_qc = _qc.cluster_qc
+    report = _report.report
     cluster_stability = _stability.cluster_stability
     update = _update.update
 

@@ -7,13 +7,9 @@ import pandas as pd
 
 from mixvi._checks import check_whole
 from mixvi._warnings import warn
-from mixvi.cluster.count_splitting import split_counts
 from mixvi.cluster.markers import Markers
 from mixvi.cluster.markers import markers as markers_between
-from mixvi.data import CellsDataset
-from mixvi.model.registration import registered
-from mixvi.model.values import check_cells
-from mixvi.train import read_counts
+from mixvi.model._held_out import held_out_counts
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
@@ -57,11 +53,7 @@ def markers(model: "GMVAE", n_clusters: int | None = None, versus: str = "both")
         raise ValueError("There is one cluster, and so nothing to compare it with; ask for more by n_clusters.")
     if clusters.n_classes or clusters.init in ("array", "function"):
         warn("p and q hold only if labels or init were made without these counts; else they are too small.")
-    manager = registered(model, None)
-    check_cells(model, "markers()")
-    dataset = CellsDataset(manager, model.device, resident=False)
-    counts, stratum = read_counts(model.module, dataset, clusters.rows)
-    halves = split_counts(counts, clusters.overdispersion, seed=clusters.seed)
+    counts, stratum, halves = held_out_counts(model, "markers()")
     tree, below, tables = clusters.tree, clusters.tree.leaves(), []
     groups, names = clusters.groups(n_clusters), model._names(n_clusters)
     sisters = {sorted_(below[a]): below[b] for pair in tree.pairs for a, b in (pair, pair[::-1])}
@@ -82,6 +74,33 @@ def markers(model: "GMVAE", n_clusters: int | None = None, versus: str = "both")
     if not tables:
         return pd.DataFrame(columns=["cluster", "versus", "gene", *Markers._fields])
     return pd.concat(tables, ignore_index=True)
+
+
+def best_markers(model: "GMVAE", n_clusters: int, n_markers: int) -> dict[str, list[str]]:
+    """Genes of each cluster that are higher in it than in the rest and than in its sibling, the best first.
+
+    Parameters
+    ----------
+    model
+        Trained GMVAE.
+    n_clusters
+        Where to cut the tree.
+    n_markers
+        Number of genes of each cluster, at most.
+
+    Returns
+    -------
+    Genes by name of the cluster. Empty without counts, with one cluster, or without the cells of the training.
+    """
+    clusters = model.clusters_
+    has_counts = clusters is not None and len(clusters["overdispersion"])
+    if n_markers == 0 or n_clusters < 2 or not has_counts or model.adata is None:
+        return {}
+    table = model.markers(n_clusters)
+    table = table[table["log2_fold_change"] > 0]
+    both = table.groupby(["cluster", "gene"], sort=False)["p"].agg(["size", "max"])
+    both = both[both["size"] == 2].reset_index().sort_values("max", kind="stable")
+    return {name: rows["gene"].head(n_markers).tolist() for name, rows in both.groupby("cluster", sort=False)}
 
 
 def sorted_(leaves: list[int]) -> tuple[int, ...]:

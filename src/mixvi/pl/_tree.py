@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from mixvi.model._markers import best_markers
 from mixvi.pl._figure import check_given, finish
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def tree(
     drawn = whole if n_clusters == model.n_clusters else type(whole)(whole.clusters, names)
     splits = [split for split in drawn.splits if split.kept]
     rows = _order(splits) or names
-    labels = _labels(rows, splits, _markers(model, n_clusters, n_markers))
+    labels = _labels(rows, splits, best_markers(model, n_clusters, n_markers))
     if ax is None:
         width = 5.5 + 0.075 * max(map(len, labels))
         _, ax = plt.subplots(figsize=(width, 1.2 + 0.32 * len(rows)), layout="constrained")
@@ -150,16 +151,3 @@ def _order(splits: "list[Split]") -> list[str]:
         return [leaf for side in sides[name] for leaf in below(side)] if name in sides else [name]
 
     return below(splits[0].node) if splits else []
-
-
-def _markers(model: "GMVAE", n_clusters: int, n_markers: int) -> dict[str, list[str]]:
-    """By name of a cluster: genes that are higher in it than in the rest and than in its sibling."""
-    clusters = model.clusters_
-    has_counts = clusters is not None and len(clusters["overdispersion"])
-    if n_markers == 0 or n_clusters < 2 or not has_counts or model.adata is None:
-        return {}
-    table = model.markers(n_clusters)
-    table = table[table["log2_fold_change"] > 0]
-    both = table.groupby(["cluster", "gene"], sort=False)["p"].agg(["size", "max"])
-    both = both[both["size"] == 2].reset_index().sort_values("max", kind="stable")
-    return {name: rows["gene"].head(n_markers).tolist() for name, rows in both.groupby("cluster", sort=False)}

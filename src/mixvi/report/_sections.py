@@ -1,0 +1,164 @@
+"""The sections of the report."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import scvi
+import torch
+
+from mixvi.report import _figures
+from mixvi.report._methods import REFERENCES, methods
+from mixvi.report._page import Section, html, table
+
+if TYPE_CHECKING:
+    from mixvi.model._gmvae import GMVAE
+
+
+def page(model: "GMVAE", batch_key: str | None, n_clusters: int) -> str:
+    """The report as HTML.
+
+    Parameters
+    ----------
+    model
+        Trained GMVAE with clusters and cells.
+    batch_key
+        Column of ``.obs`` with batches; ``None`` leaves them out.
+    n_clusters
+        Where to cut the tree.
+    """
+    return _Page(model, batch_key, n_clusters).html()
+
+
+class _Page:
+    """What the sections share."""
+
+    def __init__(self, model: "GMVAE", batch_key: str | None, n_clusters: int):
+        self.model, self.batch_key, self.n_clusters = model, batch_key, n_clusters
+        self.table = model.predict(soft=True, n_clusters=n_clusters)
+        self.confidence = self.table.to_numpy().max(1)
+        self.qc = model.cluster_qc(batch_key, n_clusters)
+        self.cells = _figures.some_cells(model, self.table, batch_key)
+        self.has_counts = bool(len(model._clusters().overdispersion))
+
+    def html(self) -> str:
+        """The whole page."""
+        parts = (self.clusters(), self.faults(), self.tree(), self.markers(), self.probabilities(), self.batches())
+        sections = [part for part in (*parts, self.fit(), self.settings(), self.paper()) if part is not None]
+        facts = [
+            (f"{self.model.adata.n_obs:,}", "cells"),
+            (f"{self.model.adata.n_vars:,}", "genes or features"),
+            (str(self.n_clusters), "clusters"),
+            (f"{self.confidence.mean():.2f}", "mean confidence"),
+            (f"{(self.confidence < 0.5).mean():.1%}", "of cells with confidence below 0.5"),
+            (str(int((self.qc["faults"].str.len() > 0).sum())), "clusters to look at with care"),
+        ]
+        return html("Clusters found by mixvi", facts, sections)
+
+    def clusters(self) -> Section:
+        """Map and table of clusters."""
+        frame = pd.DataFrame({"cluster": self.qc.index, "cells": self.qc["cells"].to_numpy()})
+        frame["share"] = [f"{n / self.qc['cells'].sum():.1%}" for n in self.qc["cells"]]
+        frame["mean confidence"] = self.qc["confidence"].to_numpy()
+        if self.has_counts:
+            genes = _figures.best_markers(self.model, self.n_clusters, 5)
+            frame["median library size"] = self.qc["library"].to_numpy()
+            frame["marker genes"] = [", ".join(genes.get(name, [])) for name in self.qc.index]
+        n = len(self.cells)
+        some = f" It shows {n:,} random cells." if n < self.model.adata.n_obs else ""
+        texts = [
+            "The map is a UMAP of the latent space. Distances on it are not exact: neighbours are near each other, but "
+            f"the space between groups means little.{some}"
+        ]
+        return Section("clusters", "Clusters", texts, [_figures.umap(self.cells)], table(frame))
+
+    def faults(self) -> Section:
+        """What not to trust."""
+        found = [f"Cluster {name} {text}" for name, row in self.qc.iterrows() for text in row["faults"]]
+        text = "These are reasons to look at a cluster again. They do not prove a fault."
+        if not found:
+            text = "No cluster looks like doublets, like cells of low quality, or like the effect of a batch."
+            if not self.has_counts:
+                text = "Doublets and cells of low quality can be looked for in counts only."
+        return Section("care", "What not to trust", [text], warnings=found)
+
+    def tree(self) -> Section | None:
+        """The tree and the evidence of its splits."""
+        if self.n_clusters < 2:
+            return None
+        texts = [
+            "Each split has a worth: the nats by which the counts of a cell tell the two sides apart. It was measured "
+            "on 20 % of the counts, which did not take part in finding the clusters. A gap has few cells between both "
+            "sides. A grade is a gradient, so its border is arbitrary. Noise is a split that the test does not support."
+        ]
+        if not self.has_counts:
+            texts = ["These values are not counts, so the splits have no evidence. The tree shows connectivity only."]
+        splits = [split for split in self.model.tree.splits if split.kept]
+        frame = pd.DataFrame(splits)[["node", "left", "right", "cells_left", "cells_right", "worth", "error", "kind"]]
+        frame.columns = ["cluster", "side 1", "side 2", "cells 1", "cells 2", "worth", "standard error", "kind"]
+        shown = table(frame) if self.has_counts and self.n_clusters == self.model.n_clusters else None
+        return Section("tree", "Evidence of each split", texts, [_figures.tree(self.model, self.n_clusters)], shown)
+
+    def markers(self) -> Section | None:
+        """Dot plot of marker genes."""
+        drawn = _figures.dots(self.model, self.cells, self.n_clusters)
+        if drawn is None:
+            return None
+        texts = [
+            "Genes that are higher in a cluster than in all other cells and than in its sibling in the tree. They were "
+            "ranked on the held-out counts. The colour is the mean log-normalised count, scaled from 0 to 1. "
+            "model.markers() gives all genes with p and q."
+        ]
+        return Section("markers", "Marker genes", texts, [drawn])
+
+    def probabilities(self) -> Section:
+        """What the confidence means."""
+        temperature = self.model.module.prior.temperature.item()
+        texts = [
+            "The confidence of a cell is the probability of its likeliest cluster. It says how sure the assignment is, "
+            "given these clusters. It does not say that a cluster is real, or that it is a cell type.",
+            f"The calibration has temperature {temperature:.2f}: "
+            + (
+                "the mean confidence was too high and was lowered."
+                if temperature > 1
+                else "the mean confidence did not exceed the estimated share of correct assignments, and was kept."
+            ),
+        ]
+        return Section("confidence", "Probabilities", texts, [_figures.confidence(self.table)])
+
+    def batches(self) -> Section | None:
+        """Batches in each cluster."""
+        if self.batch_key is None:
+            return None
+        texts = [f"Share of each level of {self.batch_key!r} in each cluster. Look at clusters of one colour."]
+        return Section("batches", "Batches", texts, [_figures.batches(self.cells)])
+
+    def fit(self) -> Section:
+        """How training went."""
+        history = self.model.history
+        name = "elbo_validation" if "elbo_validation" in history else "elbo_train"
+        bound = history[name].astype(float).to_numpy().ravel()
+        before = bound[max(len(bound) * 9 // 10 - 1, 0)]
+        cells = "held-out cells" if name == "elbo_validation" else "training cells"
+        texts = [
+            f"Training took {len(bound)} epochs. The negative evidence bound of {cells} is {bound[-1]:,.1f} nats a cell"
+            f" at the end. In the last tenth of the epochs it changed by {bound[-1] - before:+.1f}. If it still falls "
+            "clearly, train for more epochs."
+        ]
+        return Section("training", "Training", texts, [_figures.training(self.model)])
+
+    def settings(self) -> Section:
+        """Arguments, seed and versions."""
+        params = self.model.init_params_["non_kwargs"]
+        rows = {"model": type(self.model).__name__, "likelihood found": self.model.likelihood_}
+        rows |= {key: "none" if value is None else value for key, value in params.items()}
+        rows |= {f"setup: {key}": value for key, value in self.model.registry_["setup_args"].items() if value}
+        rows |= {"seed": scvi.settings.seed if scvi.settings.seed is not None else "not set"}
+        rows |= {"scvi-tools": scvi.__version__, "torch": torch.__version__, "numpy": np.__version__}
+        frame = pd.DataFrame({"setting": list(rows), "value": [str(value) for value in rows.values()]})
+        return Section("settings", "Settings and versions", [], table=table(frame))
+
+    def paper(self) -> Section:
+        """Methods paragraph and references."""
+        texts = ["For the methods section of a paper:", methods(self.model, self.n_clusters), *REFERENCES]
+        return Section("methods", "Methods", texts)
