@@ -175,7 +175,7 @@ def test_labelled_validation_cells_say_more(counts, rng):
     """Three tenths of the labels are wrong, which no one can foresee."""
     shuffled = np.where(rng.random(120) < 0.3, rng.permutation(counts.obs["cluster"]), counts.obs["cluster"])
     counts.obs["label"] = shuffled.astype(str)
-    train = {"max_epochs": 40, "train_size": 0.5}
+    train = {"max_epochs": 150, "train_size": 0.5}
     model = fitted("GMVAE", counts, {"labels_key": "label"}, train, n_clusters=None)
     rows = model.validation_indices
     table = model.predict(indices=rows, soft=True)

@@ -1,11 +1,15 @@
-"""Clusters whose cells look like pairs of cells of two other clusters."""
+"""Doublets: droplets with two cells, whose counts are the sum of two profiles."""
 
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from mixvi.cluster.evidence import Evidence, Gain, Group
+from mixvi.cluster.graph import sample
+
+CLEAR = 10.0  # nats by which the sum of two clusters must explain a cell better than any single cluster
 
 
 class Doublet(NamedTuple):
@@ -47,6 +51,59 @@ def doublets(evidence: Evidence, groups: list[Group], library: np.ndarray) -> li
         gain = evidence.over(group, _sum(profiles, (a, b)))
         found.append(Doublet((a, b), gain, bool(library[k] >= max(library[a], library[b]))))
     return found
+
+
+def doublet_share(
+    evidence: Evidence, counts: csr_matrix, part: np.ndarray, groups: list[Group], library: np.ndarray, seed: int = 0
+) -> float:
+    """Share of cells that are doublets of two clusters, estimated from expression and library size.
+
+    A cell counts if the sum of two clusters explains its counts better than any single cluster, by 10 nats, and if its
+    library is larger than the sum of both median libraries. Half of the doublets are so large. A singlet between two
+    clusters, such as one in transition, is so large by chance: this number is estimated from the libraries of its own
+    cluster and subtracted. Doublets of one cluster with itself are not found.
+
+    Parameters
+    ----------
+    evidence
+        Evidence from the same cells.
+    counts
+        (n, g) counts of the cells.
+    part
+        (n,) cluster of each cell, numbered from 0; -1 for cells in none.
+    groups
+        K groups, in the order of the numbers.
+    library
+        (K,) median library size of each group.
+    seed
+        Seed of the sample of 10,000 cells, if there are more.
+
+    Returns
+    -------
+    The share, at least 0. 0 if there are fewer than two groups.
+    """
+    if len(groups) < 2:
+        return 0.0
+    rows = np.flatnonzero(part >= 0)
+    rows = rows[sample(len(rows), seed)]
+    total = np.asarray(counts.sum(1), dtype=float).ravel()
+    profiles = np.stack([evidence.profile(group.seen.sum(0)[None])[0] for group in groups])
+    pairs = np.array(list(combinations(range(len(groups)), 2)))
+    sums = library[pairs[:, 0], None] * profiles[pairs[:, 0]] + library[pairs[:, 1], None] * profiles[pairs[:, 1]]
+    sums /= sums.sum(1, keepdims=True)
+    weight = evidence.weight(evidence.all.seen.sum(0), evidence.all.size.sum(keepdims=True))[0]
+    single, double = (
+        counts[rows] @ (weight * np.log(p)).T - np.outer(total[rows], p @ weight) for p in (profiles, sums)
+    )
+    needed = library[pairs].sum(1)[double.argmax(1)]
+    between = double.max(1) - single.max(1) > CLEAR
+    by_chance = 0.0
+    for k in np.unique(part[rows]):
+        own = np.sort(total[part == k])
+        at = np.searchsorted(own, needed[between & (part[rows] == k)], "right")
+        by_chance += (1 - at / len(own)).sum()
+    n_large = (between & (total[rows] > needed)).sum()
+    return float(max(2 * (n_large - by_chance) / len(rows), 0.0))
 
 
 def _sum(profiles: np.ndarray, pair: tuple[int, int]) -> np.ndarray:

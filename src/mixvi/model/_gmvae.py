@@ -197,7 +197,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     subclusters = _predict.subclusters
     suggest_labels = _suggest.suggest_labels
     markers = _markers.markers
-    cluster_qc = _qc.cluster_qc
+    quality_control = _qc.quality_control
     report = _report.report
     cluster_stability = _stability.cluster_stability
     update = _update.update

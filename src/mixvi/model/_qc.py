@@ -1,12 +1,13 @@
 """Quality control of clusters: a method of a GMVAE, which takes it from here."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from mixvi._checks import check_whole
-from mixvi.cluster.doublets import doublets
+from mixvi.cluster.ambient import ambient_share
+from mixvi.cluster.doublets import doublet_share, doublets
 from mixvi.cluster.evidence import Evidence
 from mixvi.data import check_present
 from mixvi.model._held_out import held_out_counts
@@ -15,15 +16,25 @@ if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
 
 ONE_BATCH = 0.95  # share of a cluster's cells in one batch
-SHALLOW = 0.1  # quantile of all library sizes, below which the median of a shallow cluster lies
-UNSURE = 0.5  # mean confidence, below which most cells could as well be in another cluster
+SHALLOW = 0.1  # quantile of all library sizes; the median of a shallow cluster lies below it
+UNSURE = 0.5  # mean confidence; below it, most cells could as well be in another cluster
+DOUBLETS, AMBIENT = 0.02, 0.05  # shares from which a warning is given; benchmarks/faults.py has what they find
 
 
-def cluster_qc(model: "GMVAE", batch_key: str | None = None, n_clusters: int | None = None) -> pd.DataFrame:
-    """Quality control of each cluster: what could explain it other than a cell type.
+class QualityControl(NamedTuple):
+    """What could explain clusters other than cell types."""
 
-    Doublets, shallow cells, one batch, and several types in one cluster are named. A name is a reason to look, not a
-    verdict.
+    clusters: pd.DataFrame  # one row for each cluster
+    doublets: float  # estimated share of cells that are doublets of two clusters; nan without counts
+    ambient: float  # upper bound of the share of ambient RNA; nan without counts
+    faults: list[str]  # sentences on what was found; empty if nothing was
+
+
+def quality_control(model: "GMVAE", batch_key: str | None = None, n_clusters: int | None = None) -> QualityControl:
+    """Look for what could explain clusters other than cell types.
+
+    Named are doublets, ambient RNA, clusters of shallow cells or of one batch, and several types in one cluster. Each
+    is a reason to look again, not a proof.
 
     Parameters
     ----------
@@ -34,18 +45,19 @@ def cluster_qc(model: "GMVAE", batch_key: str | None = None, n_clusters: int | N
 
     Returns
     -------
-    One row for each cluster:
+    `faults` has the sentences, and `clusters` a row for each cluster:
 
     ===================  ===========================================================================================
     ``cells``            number of cells
     ``confidence``       mean probability of the cluster, of its cells
     ``library``          median library size; nan without counts
     ``batch``            the most frequent batch
-    ``batch_share``      its share of the cells
+    ``batch_share``      its share of the cluster's cells
+    ``batch_expected``   its share of all cells
     ``doublet_of``       the two clusters whose sum is most like this one
     ``doublet_worth``    nats a cell by which held-out counts tell the cluster from this sum
+    ``is_larger``        whether its library is at least as large as those of both clusters
     ``inside``           the largest worth of a significant split inside the cluster, in nats a cell
-    ``faults``           list of sentences; empty if nothing was found
     ===================  ===========================================================================================
 
     Raises
@@ -55,30 +67,26 @@ def cluster_qc(model: "GMVAE", batch_key: str | None = None, n_clusters: int | N
     KeyError
         If there is no such column.
     """
-    clusters = model._clusters()
+    tree = model._clusters().tree
     check_whole("n_clusters", n_clusters, none="that of the model")
     n_clusters = n_clusters or model.n_clusters
     batch_key = batch_key or model.registry_["setup_args"]["batch_key"]
     table = model.predict(soft=True, n_clusters=n_clusters)
     if batch_key is not None:
         check_present(model.adata.obs, [batch_key])
-    names, p = list(table), table.to_numpy()
-    own = p.argmax(1)
-    found = pd.DataFrame(index=pd.Index(names, name="cluster"))
-    found["cells"] = np.bincount(own, minlength=len(names))
-    found["confidence"] = [p[own == k, k].mean() if (own == k).any() else np.nan for k in range(len(names))]
-    found["library"] = np.nan
+    own = table.to_numpy().argmax(1)
+    confidence = pd.Series(table.to_numpy().max(1)).groupby(own).mean()
+    found = pd.DataFrame(index=pd.Index(list(table), name="cluster"))
+    found["cells"] = np.bincount(own, minlength=len(found))
+    found["confidence"] = confidence.reindex(range(len(found))).to_numpy()
     _add_batches(found, own, None if batch_key is None else model.adata.obs[batch_key].astype(str).to_numpy())
-    _add_doublets(found, model, n_clusters)
-    leaves, tree = clusters.tree.leaves(), clusters.tree
-    found["inside"] = np.nan
-    for name, group in zip(names, clusters.groups(n_clusters), strict=True):
-        inside = [j for j in range(len(tree.pairs)) if set(leaves[tree.n_leaves + j]) <= set(group)]
-        worth = [tree.worth[j] for j in inside if tree.supported[j]]
-        found.loc[name, "inside"] = max(worth, default=np.nan)
-    least = clusters.tree.min_worth if clusters.tree.min_worth > 0 else model._min_worth
-    found["faults"] = [_faults(row, least, batch_key, found.attrs) for _, row in found.iterrows()]
-    return found
+    shares = _add_counts(found, model, n_clusters)
+    found["inside"] = _inside(model, n_clusters)
+    least = tree.min_worth if tree.min_worth > 0 else model._min_worth
+    faults = _faults_of_all(*shares)
+    for name, row in found.drop(columns="shallow").iterrows():
+        faults += [f"Cluster {name} {text}" for text in _faults(row, found["shallow"].iloc[0], least, batch_key)]
+    return QualityControl(found.drop(columns="shallow"), *shares, faults)
 
 
 def _add_batches(found: pd.DataFrame, own: np.ndarray, batch: np.ndarray | None) -> None:
@@ -89,34 +97,65 @@ def _add_batches(found: pd.DataFrame, own: np.ndarray, batch: np.ndarray | None)
     counts = pd.crosstab(own, batch).reindex(range(len(found)), fill_value=0)
     share = counts.div(np.maximum(counts.sum(axis=1), 1), axis=0)
     most = share.idxmax(axis=1)
-    found["batch"] = most.to_numpy()
-    found["batch_share"] = share.max(axis=1).to_numpy()
+    found["batch"], found["batch_share"] = most.to_numpy(), share.max(axis=1).to_numpy()
     found["batch_expected"] = (counts.sum() / counts.to_numpy().sum())[most].to_numpy()
 
 
-def _add_doublets(found: pd.DataFrame, model: "GMVAE", n_clusters: int) -> None:
-    """Library size of each cluster, and the two clusters whose sum it could be."""
+def _add_counts(found: pd.DataFrame, model: "GMVAE", n_clusters: int) -> tuple[float, float]:
+    """Libraries and possible parents of each cluster; the shares of doublets and of ambient RNA of all cells."""
     clusters = model._clusters()
-    found["doublet_of"], found["doublet_worth"], found["is_larger"] = "", np.nan, False
+    found["library"], found["doublet_of"], found["doublet_worth"], found["is_larger"] = np.nan, "", np.nan, False
+    found["shallow"] = -np.inf
     if not len(clusters.overdispersion):
-        return
-    counts, stratum, halves = held_out_counts(model, "cluster_qc()")
+        return np.nan, np.nan
+    counts, stratum, halves = held_out_counts(model, "quality_control()")
     evidence = Evidence(halves, clusters.overdispersion, stratum)
     library = np.asarray(counts.sum(1)).ravel()
-    found.attrs["shallow"] = float(np.quantile(library, SHALLOW))
+    found["shallow"] = np.quantile(library, SHALLOW)
     cells = [np.flatnonzero(np.isin(clusters.part, group)) for group in clusters.groups(n_clusters)]
     some = [k for k, rows in enumerate(cells) if len(rows)]  # a class may have no training cell
+    names, groups = found.index[some], [evidence.group(cells[k]) for k in some]
     median = np.array([np.median(library[cells[k]]) for k in some])
-    found.loc[found.index[some], "library"] = median
-    for k, pair in zip(some, doublets(evidence, [evidence.group(cells[k]) for k in some], median), strict=True):
+    found.loc[names, "library"] = median
+    for name, pair in zip(names, doublets(evidence, groups, median), strict=True):
         if pair is not None:
-            name, parents = found.index[k], [found.index[some[parent]] for parent in pair.parents]
-            found.loc[name, "doublet_of"] = " and ".join(parents)
-            found.loc[name, ["doublet_worth", "is_larger"]] = pair.gain.worth, pair.is_larger
+            found.loc[name, "doublet_of"] = " and ".join(names[parent] for parent in pair.parents)
+            found.loc[name, "doublet_worth"] = pair.gain.worth
+            found.loc[name, "is_larger"] = pair.is_larger
+    part = np.full(len(library), -1)
+    for number, k in enumerate(some):
+        part[cells[k]] = number
+    share = doublet_share(evidence, counts, part, groups, median, clusters.seed)
+    return share, ambient_share(np.stack([group.seen.sum(0) for group in groups]))
 
 
-def _faults(row: pd.Series, least: float, batch_key: str | None, facts: dict) -> list[str]:
-    """Sentences on what could explain a cluster other than a cell type."""
+def _inside(model: "GMVAE", n_clusters: int) -> list[float]:
+    """The largest worth of a significant split inside each cluster; nan if there is none."""
+    tree, found = model._clusters().tree, []
+    below = tree.leaves()[tree.n_leaves :]
+    for group in model._clusters().groups(n_clusters):
+        inside = [j for j, leaves in enumerate(below) if set(leaves) <= set(group)]
+        found.append(max((tree.worth[j] for j in inside if tree.supported[j]), default=np.nan))
+    return found
+
+
+def _faults_of_all(doublet: float, ambient: float) -> list[str]:
+    found = []
+    if doublet >= DOUBLETS:
+        found.append(
+            f"About {doublet:.1%} of the cells look like doublets of two clusters: they have the sum of two profiles, "
+            "and a large library. Remove doublets before clustering."
+        )
+    if ambient >= AMBIENT:
+        found.append(
+            f"Up to {ambient:.0%} of the counts may be ambient RNA: genes of some clusters are found at this rate in "
+            "all others. Remove it before you compare expression."
+        )
+    return found
+
+
+def _faults(row: pd.Series, shallow: float, least: float, batch_key: str | None) -> list[str]:
+    """What could explain a cluster other than a cell type."""
     found = []
     if row["doublet_worth"] < least and row["is_larger"]:
         found.append(
@@ -128,7 +167,7 @@ def _faults(row: pd.Series, least: float, batch_key: str | None, facts: dict) ->
             f"may be an effect of {batch_key}: {row['batch_share']:.0%} of its cells are from {row['batch']!r}, which "
             f"has {row['batch_expected']:.0%} of all cells."
         )
-    if row["library"] < facts.get("shallow", 0):
+    if row["library"] < shallow:
         found.append(f"may be cells of low quality: their median library size is {row['library']:,.0f} counts.")
     if row["inside"] >= least:
         found.append(f"may hold several types: a split inside is worth {row['inside']:.0f} nats a cell.")

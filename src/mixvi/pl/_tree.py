@@ -90,7 +90,7 @@ def _decorate(ax: Axes, labels: list[str], splits: "list[Split]") -> None:
     ax.set_ylim(len(labels) - 0.5, -0.5)
     with_counts = bool(splits) and not np.isnan(splits[0].worth)
     quantity = "worth of the split, nats per cell" if with_counts else "1 / connectivity of the split"
-    ax.set_xlabel(f"{quantity} (a split may stand to the right of its number)")
+    ax.set_xlabel(f"{quantity} (read the numbers; positions are approximate)")
     ax.spines[["left", "top", "right"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
     kinds = [kind for kind in KINDS if any(split.kind == kind for split in splits)]

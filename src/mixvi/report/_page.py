@@ -1,6 +1,7 @@
 """Parts of the page, and how they become HTML."""
 
 import base64
+import re
 from datetime import date
 from importlib.resources import files
 from io import BytesIO
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from mixvi._version import __version__
 
 DPI = 110
+NUMBER = re.compile(r"[-+]?[\d,.]*%?")
 
 
 class Picture(NamedTuple):
@@ -44,7 +46,7 @@ class Section(NamedTuple):
 def picture(ax: Axes, alt: str) -> Picture:
     """The figure of the axes as a picture. The figure is closed."""
     file, figure = BytesIO(), ax.figure.figure
-    figure.savefig(file, format="png", dpi=DPI, facecolor="white")
+    figure.savefig(file, format="png", dpi=DPI, facecolor="white", bbox_inches="tight")
     plt.close(figure)
     return Picture(alt, "data:image/png;base64," + base64.b64encode(file.getvalue()).decode())
 
@@ -55,14 +57,14 @@ def table(frame: pd.DataFrame) -> Table:
     Parameters
     ----------
     frame
-        Columns with the names to show. Floats are shown with three digits.
+        Columns with the names to show. Floats are shown with three digits. Columns of numbers are aligned right.
 
     Returns
     -------
     The table, without the index.
     """
-    numbers = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
     rows = [[_text(value) for value in row] for row in frame.itertuples(index=False)]
+    numbers = [all(NUMBER.fullmatch(text) for text in column) for column in zip(*rows, strict=True)]
     return Table(list(zip(map(str, frame.columns), numbers, strict=True)), rows)
 
 

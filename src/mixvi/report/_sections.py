@@ -37,7 +37,8 @@ class _Page:
         self.model, self.batch_key, self.n_clusters = model, batch_key, n_clusters
         self.table = model.predict(soft=True, n_clusters=n_clusters)
         self.confidence = self.table.to_numpy().max(1)
-        self.qc = model.cluster_qc(batch_key, n_clusters)
+        self.quality = model.quality_control(batch_key, n_clusters)
+        self.qc = self.quality.clusters
         self.cells = _figures.some_cells(model, self.table, batch_key)
         self.has_counts = bool(len(model._clusters().overdispersion))
 
@@ -51,7 +52,7 @@ class _Page:
             (str(self.n_clusters), "clusters"),
             (f"{self.confidence.mean():.2f}", "mean confidence"),
             (f"{(self.confidence < 0.5).mean():.1%}", "of cells with confidence below 0.5"),
-            (str(int((self.qc["faults"].str.len() > 0).sum())), "clusters to look at with care"),
+            (str(len(self.quality.faults)), "warnings"),
         ]
         return html("Clusters found by mixvi", facts, sections)
 
@@ -59,7 +60,7 @@ class _Page:
         """Map and table of clusters."""
         frame = pd.DataFrame({"cluster": self.qc.index, "cells": self.qc["cells"].to_numpy()})
         frame["share"] = [f"{n / self.qc['cells'].sum():.1%}" for n in self.qc["cells"]]
-        frame["mean confidence"] = self.qc["confidence"].to_numpy()
+        frame["mean confidence"] = [f"{value:.2f}" for value in self.qc["confidence"]]
         if self.has_counts:
             genes = _figures.best_markers(self.model, self.n_clusters, 5)
             frame["median library size"] = self.qc["library"].to_numpy()
@@ -74,13 +75,19 @@ class _Page:
 
     def faults(self) -> Section:
         """What not to trust."""
-        found = [f"Cluster {name} {text}" for name, row in self.qc.iterrows() for text in row["faults"]]
-        text = "These are reasons to look at a cluster again. They do not prove a fault."
-        if not found:
-            text = "No cluster looks like doublets, like cells of low quality, or like the effect of a batch."
-            if not self.has_counts:
-                text = "Doublets and cells of low quality can be looked for in counts only."
-        return Section("care", "What not to trust", [text], warnings=found)
+        found, texts = self.quality.faults, []
+        if found:
+            texts.append("These are reasons to look again. They do not prove a fault.")
+        elif self.has_counts:
+            texts.append("No cluster looks like doublets, like cells of low quality, or like the effect of a batch.")
+        if self.has_counts:
+            texts.append(
+                f"About {self.quality.doublets:.1%} of the cells look like doublets of two clusters. Ambient RNA is at "
+                f"most about {self.quality.ambient:.0%} of the counts."
+            )
+        else:
+            texts.append("Doublets, ambient RNA and cells of low quality can be looked for in counts only.")
+        return Section("care", "What not to trust", texts, warnings=found)
 
     def tree(self) -> Section | None:
         """The tree and the evidence of its splits."""
