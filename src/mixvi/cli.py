@@ -1,10 +1,6 @@
-"""The command line: `mixvi demo` and `mixvi fit`. Commands import heavy packages themselves, so --help is fast."""
+"""The command line. Commands import heavy packages themselves, so --help is fast."""
 
-import os
-import signal
 import sys
-import threading
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixvi._cells_file import carry_results, check_files, most_variable, read_cells
 from mixvi._keep import keeping, naming_checkpoints, write
+from mixvi._terminal import errors_as_lines, terminal
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from pandas import Series
 
     from mixvi.model._base import LatentModel
 
@@ -28,6 +27,7 @@ app = typer.Typer(
 
 FIGURES = ("umap.png", "training.png")
 CHECKPOINT_MINUTES = 10
+N_MARKERS = 5  # genes of each cluster in the summary
 
 
 class Model(StrEnum):
@@ -59,6 +59,12 @@ Epochs = Annotated[
     int | None,
     typer.Option(help="Passes over the cells.", show_default="400, gmvae at most 100, fewer above 20,000 cells"),
 ]
+Cells = Annotated[
+    Path, typer.Argument(metavar="IN", help="Cells: an .h5ad file, or an .h5 file or folder of Cell Ranger.")
+]
+Out = Annotated[Path, typer.Option(help="File for the annotated cells.", metavar="OUT.h5ad")]
+Key = Annotated[str, typer.Option(help="Name of the results in the AnnData.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 Figures = Annotated[Path | None, typer.Option(help="Folder for a UMAP and the training curve as PNG.")]
 
 
@@ -69,10 +75,10 @@ def _demo(
     seed: Seed = 0,
 ) -> None:
     """Cluster 700 real blood cells, which the package contains, and draw figures of the result."""
-    with _errors_as_lines():
+    with errors_as_lines():
         if out.exists() and not out.is_dir():
             raise ValueError(f"{out} is a file; --out must name a folder, new or existing.")
-    with _errors_as_lines(), _terminal():
+    with errors_as_lines(), terminal():
         from mixvi import GMVAE, datasets
 
         adata = datasets.pbmc68k_reduced()
@@ -83,13 +89,14 @@ def _demo(
         out.mkdir(parents=True, exist_ok=True)
         write(adata, out / "pbmc68k_reduced.h5ad")
         _report(adata, model, labels="cell_type", figures=out)
-        typer.echo(f"Wrote {out}/: pbmc68k_reduced.h5ad, {', '.join(FIGURES)}")
+        model.report(out / "report.html", overwrite=True)  # type: ignore[attr-defined]  # it is a GMVAE
+        typer.echo(f"Wrote {out}/: pbmc68k_reduced.h5ad, {', '.join(FIGURES)}, report.html")
 
 
 @app.command("fit")
 def _fit(
-    path: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="AnnData of cells x genes.")],
-    out: Annotated[Path, typer.Option(help="File for the annotated cells.", metavar="OUT.h5ad")],
+    path: Cells,
+    out: Out,
     model: Annotated[Model, typer.Option(help="The model.")] = Model.gmvae,
     layer: Annotated[str | None, typer.Option(help="Layer with the values to model.", show_default=".X")] = None,
     batch_key: Annotated[str | None, typer.Option(help="Column of .obs with batch or condition.")] = None,
@@ -98,23 +105,35 @@ def _fit(
     n_clusters: Annotated[int | None, typer.Option(help="Number of clusters (gmvae).", show_default="found")] = None,
     n_latent: Annotated[int, typer.Option(help="Dimensions of the latent space.")] = 10,
     likelihood: Annotated[str, typer.Option(help="auto, nb, zinb, poisson, bernoulli or normal.")] = "auto",
-    key_added: Annotated[str, typer.Option(help="Name of the results in the AnnData.")] = "mixvi",
+    n_top_genes: Annotated[
+        int | None, typer.Option(help="Fit the most variable genes only.", show_default="all genes")
+    ] = None,
+    key_added: Key = "mixvi",
     figures: Figures = None,
+    report: Annotated[Path | None, typer.Option(help="HTML page on the result (gmvae).", metavar="FILE.html")] = None,
+    save_model: Annotated[Path | None, typer.Option(help="New folder for the trained model.")] = None,
     max_epochs: Epochs = None,
     seed: Seed = 0,
     resume: Annotated[Path | None, typer.Option(help="Checkpoint that an interrupted run left.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.h5ad if it exists.")] = False,
+    force: Force = False,
 ) -> None:
     """Fit a model to the cells of a file, and write cells, latent means and clusters to another file."""
-    with _errors_as_lines():
-        _check_files(path, out, figures, resume, force)
-        if n_clusters is not None and model is not Model.gmvae:
-            raise ValueError(f"--n-clusters is for gmvae only; leave it out, and {model} takes Leiden clusters.")
-    with _errors_as_lines(), _terminal():
+    with errors_as_lines():
+        drawn = [] if figures is None else [figures / name for name in FIGURES]
+        check_files(path, out, drawn + [target for target in (report, save_model) if target is not None], force)
+        if figures is not None and figures.exists() and not figures.is_dir():
+            raise ValueError(f"{figures} is a file; --figures must name a folder, new or existing.")
+        if resume is not None and not resume.is_file():
+            raise ValueError(f"{resume} does not exist; pass the checkpoint that the interrupted run named.")
+        for option, value in (("--n-clusters", n_clusters), ("--report", report)):
+            if value is not None and model is not Model.gmvae:
+                raise ValueError(f"{option} is for gmvae only; leave it out, and {model} takes Leiden clusters.")
+    with errors_as_lines(), terminal():
         import mixvi
 
-        adata = _read(path)
+        whole = read_cells(path)
         typer.echo(f"Read {path}.")
+        adata = most_variable(whole, n_top_genes, layer, batch_key)
         setup = {"layer": layer, "batch_key": batch_key, "labels_key": labels_key}
         setup["unlabeled_category"] = unlabeled_category
         settings = {"n_latent": n_latent, "likelihood": likelihood}
@@ -125,38 +144,55 @@ def _fit(
             fitted = _train(cls, adata, setup, settings, max_epochs, seed, out.parent, key_added, resume)
         with keeping(fitted, out):
             _annotate(adata, fitted, key_added)
-            write(adata, out)
+            carry_results(adata, whole, key_added)
+            write(whole, out)
         typer.echo(f"Wrote {out}")
+        if save_model is not None:
+            fitted.save(save_model, overwrite=force)
+            typer.echo(f"Wrote {save_model}/")
         _report(adata, fitted, labels=None, figures=figures, key=key_added)
         if figures is not None:
             typer.echo(f"Wrote {figures}/: {', '.join(FIGURES)}")
+        if report is not None:
+            fitted.report(report, overwrite=force)  # type: ignore[attr-defined]  # a GMVAE, as was checked
+            typer.echo(f"Wrote {report}")
 
 
-def _check_files(path: Path, out: Path, figures: Path | None, resume: Path | None, force: bool) -> None:
-    """Raise a ValueError if a file to read does not exist, or one to write does or has no folder."""
-    if figures is not None and figures.exists() and not figures.is_dir():
-        raise ValueError(f"{figures} is a file; --figures must name a folder, new or existing.")
-    drawn = [] if figures is None else [figures / name for name in FIGURES]
-    for target in (out, *drawn):
-        if target.is_dir() or (target.exists() and not force):
-            raise ValueError(f"{target} exists already; choose another name or pass --force to overwrite a file.")
-    if not out.parent.is_dir():
-        raise ValueError(f"{out.parent} is not a folder; create it first.")
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist.")
-    if resume is not None and not resume.is_file():
-        raise ValueError(f"{resume} does not exist; pass the checkpoint that the interrupted run named.")
-    if out.exists() and out.samefile(path):
-        raise ValueError(f"{path} would be overwritten by its own result; choose another name for --out.")
+@app.command("predict")
+def _predict(
+    folder: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a saved model.")],
+    path: Cells,
+    out: Out,
+    gene_key: Annotated[str | None, typer.Option(help="Column of .var with the model's gene names.")] = None,
+    new_at: Annotated[
+        float | None, typer.Option(help="False discovery rate at which cells are called new (gmvae).")
+    ] = None,
+    key_added: Key = "mixvi",
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Map new cells on a saved model, and write cells, latent means, clusters and p-values to another file."""
+    with errors_as_lines():
+        check_files(path, out, [], force)
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder; pass one that model.save() or --save-model wrote.")
+    with errors_as_lines(), terminal():
+        import scvi
 
+        import mixvi
+        from mixvi.data import check_free
 
-def _read(path: Path) -> "AnnData":
-    import anndata as ad
-
-    try:
-        return ad.read_h5ad(path)
-    except Exception as error:  # anndata and h5py raise many types of errors
-        raise ValueError(f"{path} cannot be read as an .h5ad file: {error}") from error
+        scvi.settings.seed = seed
+        name = mixvi.VAE.load_registry(str(folder))["model_name"]
+        model = getattr(mixvi, name).load(str(folder), adata=False)
+        cells = read_cells(path)
+        check_free(cells, key_added)
+        mapped = model.map(cells, gene_key)
+        mapped.annotate(cells, key_added, **({} if new_at is None else {"new_at": new_at}))
+        write(cells, out)
+        if key_added in cells.obs:
+            typer.echo(cells.obs[key_added].value_counts().to_string())
+        typer.echo(f"Wrote {out}")
 
 
 def _train(
@@ -194,11 +230,24 @@ def _annotate(adata: "AnnData", model: "LatentModel", key: str = "mixvi") -> Non
     """Annotate the cells, and print what was found."""
     clusters = getattr(model, "clusters_", None)
     model.annotate(key_added=key, clustering=None if hasattr(model, "clusters_") else "leiden")
+    sizes = adata.obs[key].value_counts(sort=False)
+    sizes = sizes[sizes > 0]
     if clusters is not None:
         typer.echo(model.tree)
-    sizes = adata.obs[key].value_counts()
-    sizes = sizes[sizes > 0]
+        _summarise(model, adata, sizes, key)
     typer.echo(f"Found {len(sizes)} clusters of {sizes.min():,} to {sizes.max():,} cells.")
+
+
+def _summarise(model: "LatentModel", adata: "AnnData", sizes: "Series", key: str) -> None:
+    """Print a line for each cluster: cells, mean confidence and marker genes."""
+    from mixvi.model._markers import best_markers
+
+    genes = best_markers(model, len(model.cluster_names), N_MARKERS)  # type: ignore[attr-defined, arg-type]
+    confidence = adata.obs.groupby(key, observed=True)[f"{key}_confidence"].mean()
+    width = max(len("cluster"), *map(len, map(str, sizes.index)))
+    typer.echo(f"{'cluster':<{width}}  {'cells':>9}  confidence  marker genes")
+    for name, n in sizes.items():
+        typer.echo(f"{name:<{width}}  {n:>9,}  {confidence[name]:>10.2f}  {', '.join(genes.get(str(name), []))}")
 
 
 def _report(
@@ -217,55 +266,3 @@ def _report(
         figures.mkdir(parents=True, exist_ok=True)
         pl.umap(adata, key, labels, save=figures / "umap.png")
         pl.training(model, save=figures / "training.png")
-
-
-@contextmanager
-def _terminal():
-    """Show only the progress bar and messages of mixvi."""
-    import logging
-    import warnings
-
-    from mixvi._tell import quiet
-    from mixvi._warnings import MixviWarning
-
-    os.environ.setdefault("MPLBACKEND", "Agg")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads make torch ten times slower on busy cores
-    import lightning.pytorch  # noqa: F401  (it sets its own log level when imported)
-
-    mixvi, handler = logging.getLogger("mixvi"), logging.StreamHandler()
-    mixvi.addHandler(handler)
-    level = mixvi.level
-    mixvi.setLevel(logging.INFO)
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _stop) if in_main_thread else None
-    try:
-        with quiet("lightning.pytorch", "lightning.fabric"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("default", MixviWarning)
-            warnings.filterwarnings("ignore", "Stopped by", MixviWarning)  # it tells how to continue in Python
-            warnings.showwarning = lambda message, *_: typer.echo(f"mixvi: {message}", err=True)
-            yield
-    finally:
-        mixvi.removeHandler(handler)
-        mixvi.setLevel(level)
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _stop(number: int, frame: object) -> None:
-    """SIGTERM, which batch systems send at the end of the time, ends the command as Ctrl-C does."""
-    raise SystemExit(128 + number)
-
-
-@contextmanager
-def _errors_as_lines():
-    """Report a wrong input as one line on standard error and exit code 1, without a traceback."""
-    try:
-        yield
-    except (ValueError, KeyError, OSError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        typer.echo(f"mixvi: {message}", err=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as interruption:
-        typer.echo("mixvi: stopped; an .h5ad is written whole or not at all.", err=True)
-        raise typer.Exit(130) from interruption

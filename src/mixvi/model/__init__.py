@@ -7,6 +7,7 @@ from mixvi.model._cvae import CVAE
 from mixvi.model._evidence import LogEvidence
 from mixvi.model._gmvae import GMVAE
 from mixvi.model._linear import PrincipalComponents
+from mixvi.model._qc import QualityControl
 from mixvi.model._tree import ClusterTree, Split
 from mixvi.model._vae import VAE
 
@@ -20,5 +21,6 @@ __all__ = [
     "LatentModel",
     "LogEvidence",
     "PrincipalComponents",
+    "QualityControl",
     "Split",
 ]

@@ -60,8 +60,9 @@ class MixturePhases(Callback):
     clusters
         Result of an earlier run, whose guide continues.
     until_settled
-        Whether pretraining ends earlier if the bound on held-out cells has settled: its second half brought at most 5 %
-        of the whole gain since the first epoch. Joint training then takes as many epochs as pretraining.
+        Whether pretraining ends earlier if the bound on held-out cells has settled: its second half brought at most
+        ``min_worth`` nats a cell, and at most 5 % of the whole gain since the first epoch. Joint training then takes as
+        many epochs as pretraining.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class MixturePhases(Callback):
             The training plan.
         """
         now = trainer.current_epoch
-        if self.until_settled and now < self.n_epochs_pretrain and _has_settled(self.bounds):
+        if self.until_settled and now < self.n_epochs_pretrain and _has_settled(self.bounds, self.wanted.min_worth):
             self.n_epochs_pretrain = now
         if now == self.n_epochs_pretrain and self.wanted.init is not None:
             self._initialise(trainer, plan)
@@ -288,7 +289,12 @@ def _slow_down(plan: MixviPlan, now: int, end: int) -> None:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * (end - now) / (end - first)
 
 
-def _has_settled(bounds: list[float]) -> bool:
-    """Whether the second half of the epochs brought at most 5 % of the whole gain since the first epoch."""
-    least = np.minimum.accumulate(bounds)
-    return len(least) >= 4 and bool(least[len(least) // 2 - 1] - least[-1] <= SETTLED * (least[0] - least[-1]))
+def _has_settled(bounds: list[float], nats: float) -> bool:
+    """Whether the second half of the epochs brought at most so many nats, and 5 % of the gain since the first epoch.
+
+    A bound that has risen by more than these nats is not settled: training is unstable at first.
+    """
+    least, n = np.minimum.accumulate(bounds), len(bounds)
+    if n < 4 or bounds[-1] - least[-1] > nats:
+        return False
+    return bool(least[n // 2 - 1] - least[-1] <= min(nats, SETTLED * (least[0] - least[-1])))
