@@ -2,24 +2,27 @@
 
 import numpy as np
 
-ENOUGH = 50.0  # counts of a gene that ambient RNA alone would give; the Poisson error of the share is then at most 14 %
+GENES = 100  # with so many genes of enough counts, some are specific to other clusters
+ENOUGH = 50.0  # counts of a gene in a cluster, if its expression were the mean of all cells
+LOWEST = 5  # genes whose counts are pooled
 
 
-def ambient_share(seen: np.ndarray) -> float:
+def ambient_share(seen: np.ndarray, held_out: np.ndarray) -> float:
     """Largest share of ambient RNA that the counts of the clusters allow.
 
     Ambient RNA has the mean profile of all cells. A gene that the cells of a cluster do not express is then found in
-    them as often as the ambient share says. So the lowest ratio of observed to mean expression, over the genes of a
-    cluster, is an upper bound. The second lowest is taken, against chance, and the median over clusters.
+    them at the ambient share of its mean. So the lowest ratio of a gene's counts to its mean, over the genes of a
+    cluster, is an upper bound. One part of the counts finds the five lowest genes, the other part measures them, so
+    chance does not make the bound too low. The median over clusters is returned.
 
     Parameters
     ----------
-    seen
-        (K, g) pooled counts of each cluster.
+    seen, held_out
+        (K, g) pooled counts of each cluster, in two independent parts.
 
     Returns
     -------
-    The share, from 0 to about 1; nan with fewer than two clusters, or too few counts.
+    The share, from 0 to about 1; nan with fewer than two clusters, counts or genes than that needs.
 
     References
     ----------
@@ -27,11 +30,10 @@ def ambient_share(seen: np.ndarray) -> float:
     """
     if len(seen) < 2:
         return float("nan")
-    mean = seen.sum(0) / max(seen.sum(), 1)
-    found = []
-    for counts in seen:
-        expected = counts.sum() * mean
-        ratio = counts[expected >= ENOUGH] / expected[expected >= ENOUGH]
-        if len(ratio) > 1:
-            found.append(np.partition(ratio, 1)[1])
+    mean, found = seen.sum(0) / max(seen.sum(), 1), []
+    for counts, others in zip(seen, held_out, strict=True):
+        genes = np.flatnonzero(counts.sum() * mean >= ENOUGH)
+        if len(genes) >= GENES:
+            lowest = genes[np.argsort(counts[genes] / mean[genes], kind="stable")[:LOWEST]]
+            found.append(others[lowest].sum() / max(others.sum() * mean[lowest].sum(), 1e-12))
     return float(np.median(found)) if found else float("nan")

@@ -80,7 +80,7 @@ def doublet_share(
 
     Returns
     -------
-    The share, at least 0. 0 if there are fewer than two groups.
+    The share, at least 0; it tends to be too low. 0 if there are fewer than two groups.
     """
     if len(groups) < 2:
         return 0.0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ONE_BATCH = 0.95  # share of a cluster's cells in one batch
 SHALLOW = 0.1  # quantile of all library sizes; the median of a shallow cluster lies below it
 UNSURE = 0.5  # mean confidence; below it, most cells could as well be in another cluster
-DOUBLETS, AMBIENT = 0.02, 0.05  # shares from which a warning is given; benchmarks/faults.py has what they find
+DOUBLETS, AMBIENT = 0.02, 0.1  # shares from which a warning is given; benchmarks/faults.py has what they find
 
 
 class QualityControl(NamedTuple):
@@ -126,7 +126,8 @@ def _add_counts(found: pd.DataFrame, model: "GMVAE", n_clusters: int) -> tuple[f
     for number, k in enumerate(some):
         part[cells[k]] = number
     share = doublet_share(evidence, counts, part, groups, median, clusters.seed)
-    return share, ambient_share(np.stack([group.seen.sum(0) for group in groups]))
+    held_out = np.stack([sum(np.asarray(x.sum(0)).ravel() for x in group.held_out) for group in groups])
+    return share, ambient_share(np.stack([group.seen.sum(0) for group in groups]), held_out)
 
 
 def _inside(model: "GMVAE", n_clusters: int) -> list[float]:

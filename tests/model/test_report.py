@@ -1,0 +1,77 @@
+"""One file that needs no other, and nothing lost on the way."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from mixvi import datasets
+from tests.model.helpers import fitted
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    cells = datasets.blobs(300, 30, n_clusters=3, n_conditions=2, kind="count")
+    model = fitted("GMVAE", cells, train={"max_epochs": 20})
+    columns = list(cells.obs), list(cells.obsm), list(cells.uns)
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    model.report(path, batch_key="condition")
+    assert (list(cells.obs), list(cells.obsm), list(cells.uns)) == columns
+    return model, path
+
+
+def test_the_page_needs_no_other_file(written):
+    model, path = written
+    text = path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 5e6
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
+    assert not re.findall(r"https?://(?!www.w3.org)", text)
+    for name in ("Clusters", "What not to trust", "Evidence of each split", "Marker genes", "Batches", "Methods"):
+        assert f"<h2>{name}</h2>" in text
+    assert text.count("<img ") == text.count("alt=")
+    assert all(f">{name}</td>" in text for name in model.cluster_names)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_old_file_is_kept(written):
+    model, path = written
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="exists already"):
+        model.report(path)
+    assert path.read_bytes() == before
+    with pytest.raises(ValueError, match="is not a folder"):
+        model.report(path.parent / "nowhere" / "report.html")
+    with pytest.raises(KeyError, match="no column 'donor'"):
+        model.report(path, batch_key="donor", overwrite=True)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+@pytest.mark.parametrize("scheme", [0, 1])  # dark and light
+def test_a_browser_shows_the_page(written, tmp_path, scheme):
+    _, path = written
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    options += [f"--blink-settings=preferredColorScheme={scheme}", "--virtual-time-budget=5000"]
+    run = {"capture_output": True, "check": True, "timeout": 120}
+    found = subprocess.run([BROWSER, *options, "--dump-dom", path.as_uri()], **run)
+    assert b"What not to trust</h2>" in found.stdout
+    picture = tmp_path / "page.png"
+    subprocess.run([BROWSER, *options, f"--screenshot={picture}", "--window-size=1000,1500", path.as_uri()], **run)
+    assert len(set(picture.read_bytes())) > 100
+    printed = tmp_path / "page.pdf"
+    subprocess.run([BROWSER, *options, f"--print-to-pdf={printed}", path.as_uri()], **run)
+    assert printed.read_bytes().startswith(b"%PDF")
+
+
+def test_values_that_are_no_counts_and_one_cluster_have_a_page(tmp_path):
+    real = fitted("GMVAE", datasets.blobs(120, 10, n_clusters=3))
+    real.report(tmp_path / "real.html")
+    text = (tmp_path / "real.html").read_text()
+    assert "these values are not counts" in text.lower()
+    assert "Marker genes</h2>" not in text
+    one = fitted("GMVAE", datasets.blobs(120, 10, n_clusters=1, kind="count"), n_clusters=1)
+    one.report(tmp_path / "one.html")
+    assert "Evidence of each split</h2>" not in (tmp_path / "one.html").read_text()

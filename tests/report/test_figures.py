@@ -1,0 +1,31 @@
+"""Pictures of a report show the model's cells and genes."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from mixvi import datasets
+from mixvi.report import _figures
+from tests.model.helpers import fitted
+
+
+def test_some_cells_are_those_of_the_model(monkeypatch):
+    monkeypatch.setattr(_figures, "MAX_CELLS", 50)
+    cells = datasets.blobs(120, 30, n_clusters=3, n_conditions=2, kind="count")
+    model = fitted("GMVAE", cells, train={"max_epochs": 40})
+    table = model.predict(soft=True)
+    some = _figures.some_cells(model, table, "condition")
+    rows = some.uns["rows"]
+    assert len(np.unique(rows)) == some.n_obs == 50
+    np.testing.assert_allclose(some.obsm["X_mixvi"], model.get_latent_representation()[rows], atol=1e-5)
+    np.testing.assert_array_equal(some.obs["mixvi"].astype(str), model.predict()[rows])
+    np.testing.assert_array_equal(some.obs["batch"].astype(str), cells.obs["condition"].astype(str).to_numpy()[rows])
+    before = plt.get_fignums()
+    pictures = [_figures.dots(model, some, 3), _figures.batches(some), _figures.confidence(table)]
+    assert all(one.data.startswith("data:image/png") for one in pictures)
+    assert plt.get_fignums() == before
+
+
+def test_without_markers_there_is_no_dot_plot():
+    model = fitted("GMVAE", datasets.blobs(120, 10, n_clusters=3))
+    some = _figures.some_cells(model, model.predict(soft=True), None)
+    assert _figures.dots(model, some, 3) is None
