@@ -200,3 +200,31 @@ def test_a_demo_that_is_stopped_names_no_checkpoint_and_leaves_none(tmp_path, mo
     assert result.exit_code == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
     assert "--resume" not in result.output
     assert os.listdir(tmp_path) == []
+
+
+def test_fit_writes_report_and_model_and_predict_reads_it(files, tmp_path):
+    source, out = files
+    report, folder = tmp_path / "report.html", tmp_path / "model"
+    options = ["--max-epochs", 4, "--n-clusters", 2, "--n-top-genes", 10]
+    result = run("fit", source, "--out", out, *options, "--report", report, "--save-model", folder)
+    assert result.exit_code == 0, result.output
+    assert "marker genes" in result.output
+    fitted = ad.read_h5ad(out)
+    assert fitted.shape == (80, 20)
+    assert "What not to trust" in report.read_text()
+    model = mixvi.GMVAE.load(folder, adata=False)
+    assert model.summary_stats.n_vars == 10
+    result = run("predict", folder, source, "--out", tmp_path / "new.h5ad")
+    assert result.exit_code == 0, result.output
+    found = ad.read_h5ad(tmp_path / "new.h5ad")
+    assert found.shape == (80, 20)
+    assert (found.obs["mixvi"].astype(str) == fitted.obs["mixvi"].astype(str)).all()
+    result = run("predict", tmp_path / "nothing", source, "--out", tmp_path / "other.h5ad")
+    assert result.exit_code == 1
+    assert "is not a folder" in result.output
+    result = run("fit", source, "--out", tmp_path / "other.h5ad", *options, "--report", report)
+    assert result.exit_code == 1
+    assert "exists already" in result.output
+    assert not (tmp_path / "other.h5ad").exists()
+    result = run("fit", source, "--out", tmp_path / "other.h5ad", "--model", "vae", "--report", tmp_path / "r.html")
+    assert "--report is for gmvae only" in " ".join(result.output.split())
