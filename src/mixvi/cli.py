@@ -4,7 +4,7 @@ import sys
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -243,7 +243,8 @@ def _summarise(model: "LatentModel", adata: "AnnData", sizes: "Series", key: str
     from mixvi.model._markers import best_markers
 
     genes = best_markers(model, len(model.cluster_names), N_MARKERS)  # type: ignore[attr-defined, arg-type]
-    confidence = adata.obs.groupby(key, observed=True)[f"{key}_confidence"].mean()
+    obs: Any = adata.obs
+    confidence = obs.groupby(key, observed=True)[f"{key}_confidence"].mean()
     width = max(len("cluster"), *map(len, map(str, sizes.index)))
     typer.echo(f"{'cluster':<{width}}  {'cells':>9}  confidence  marker genes")
     for name, n in sizes.items():

@@ -33,7 +33,7 @@ def fits_in_full_batch(model: "LatentModel", plan_kwargs: dict, kwargs: dict) ->
         "enable_progress_bar"
     }
     small = model.adata.n_obs * model.adata.n_vars <= MAX_FULL_BATCH
-    return plain and small and model.module.is_linear_gaussian and model._phases(1, None) is None
+    return plain and small and model.module.is_linear_gaussian and model._phases(1, None, False) is None
 
 
 def train_full_batch(

@@ -126,6 +126,20 @@ def cluster_table(model: "GMVAE", log_r: np.ndarray, cells: pd.Index, n_clusters
     return pd.DataFrame(cluster_probabilities(model, log_r, len(names)), cells, names)
 
 
+def own_table(model: "GMVAE", n_clusters: int | None = None) -> pd.DataFrame:
+    """Probability of each cluster (n, k) for the cells of the model.
+
+    Parameters
+    ----------
+    model
+        Trained, with or without clusters.
+    n_clusters
+        Where to cut the tree; ``None`` cuts it where the model does.
+    """
+    log_r = collect(model, log_responsibilities(model), minified=True)
+    return cluster_table(model, log_r, model.adata.obs_names, n_clusters)
+
+
 def cut(model: "GMVAE", n_clusters: int | None) -> list[str]:
     """Names of the clusters at a cut of the tree. Splits that are noise are warned of.
 

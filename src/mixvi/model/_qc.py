@@ -11,6 +11,7 @@ from mixvi.cluster.doublets import doublet_share, doublets
 from mixvi.cluster.evidence import Evidence
 from mixvi.data import check_present
 from mixvi.model._held_out import held_out_counts
+from mixvi.model._predict import own_table
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
@@ -45,7 +46,7 @@ def quality_control(model: "GMVAE", batch_key: str | None = None, n_clusters: in
 
     Returns
     -------
-    `faults` has the sentences, and `clusters` a row for each cluster:
+    ``faults`` has the sentences, and ``clusters`` a row for each cluster:
 
     ===================  ===========================================================================================
     ``cells``            number of cells
@@ -71,7 +72,7 @@ def quality_control(model: "GMVAE", batch_key: str | None = None, n_clusters: in
     check_whole("n_clusters", n_clusters, none="that of the model")
     n_clusters = n_clusters or model.n_clusters
     batch_key = batch_key or model.registry_["setup_args"]["batch_key"]
-    table = model.predict(soft=True, n_clusters=n_clusters)
+    table = own_table(model, n_clusters)
     if batch_key is not None:
         check_present(model.adata.obs, [batch_key])
     own = table.to_numpy().argmax(1)

@@ -37,12 +37,14 @@ def some_cells(model: "GMVAE", table: pd.DataFrame, batch_key: str | None) -> ad
     """
     rows = np.sort(np.random.default_rng(0).permutation(len(table))[:MAX_CELLS])
     p = table.to_numpy()[rows]
-    obs = pd.DataFrame({"mixvi": pd.Categorical.from_codes(p.argmax(1), list(table))}, index=table.index[rows])
+    obs = pd.DataFrame(index=table.index[rows])
+    obs["mixvi"] = pd.Categorical.from_codes(p.argmax(1), list(table))
     obs["mixvi_confidence"] = p.max(1)
     if batch_key is not None:
         obs["batch"] = pd.Categorical(model.adata.obs[batch_key].astype(str).to_numpy()[rows])
     latent = model.get_latent_representation(indices=rows)
-    cells = ad.AnnData(latent, obs=obs, obsm={"X_mixvi": latent})
+    cells = ad.AnnData(latent, obs=obs)
+    cells.obsm["X_mixvi"] = latent
     cells.uns["rows"] = rows
     return cells
 
@@ -82,7 +84,7 @@ def dots(model: "GMVAE", cells: ad.AnnData, n_clusters: int) -> Picture | None:
 def confidence(table: pd.DataFrame) -> Picture:
     """Histogram of the confidence of all cells."""
     _, ax = plt.subplots(figsize=(5.5, 2.6), layout="constrained")
-    ax.hist(table.to_numpy().max(1), bins=np.linspace(0, 1, 41), color="0.35")
+    ax.hist(table.to_numpy().max(1), bins=40, range=(0.0, 1.0), color="0.35")
     ax.set(xlabel="probability of the likeliest cluster", ylabel="cells", xlim=(0, 1))
     ax.spines[["top", "right"]].set_visible(False)
     return picture(ax, "Histogram of the confidence of the cells")

@@ -7,6 +7,7 @@ import pandas as pd
 import scvi
 import torch
 
+from mixvi.model._predict import own_table
 from mixvi.report import _figures
 from mixvi.report._methods import REFERENCES, methods
 from mixvi.report._page import Section, html, table
@@ -35,7 +36,7 @@ class _Page:
 
     def __init__(self, model: "GMVAE", batch_key: str | None, n_clusters: int):
         self.model, self.batch_key, self.n_clusters = model, batch_key, n_clusters
-        self.table = model.predict(soft=True, n_clusters=n_clusters)
+        self.table = own_table(model, n_clusters)
         self.confidence = self.table.to_numpy().max(1)
         self.quality = model.quality_control(batch_key, n_clusters)
         self.qc = self.quality.clusters
