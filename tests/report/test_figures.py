@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 
 from mixvi import datasets
 from mixvi.report import _figures
@@ -23,6 +24,23 @@ def test_some_cells_are_those_of_the_model(monkeypatch):
     pictures = [_figures.dots(model, some, 3), _figures.batches(some), _figures.confidence(table)]
     assert all(one.data.startswith("data:image/png") for one in pictures)
     assert plt.get_fignums() == before
+
+
+def test_the_predictive_check_sees_a_model_that_does_not_fit():
+    cells = datasets.blobs(200, 30, n_clusters=3, n_conditions=2, kind="count")
+    model = fitted("GMVAE", cells, train={"max_epochs": 60})
+    rows, state = np.arange(0, 200, 2), torch.get_rng_state()
+    _, (zeros, variance) = _figures.predictive(model, rows)
+    assert torch.equal(torch.get_rng_state(), state)
+    x = np.asarray(cells.X)[rows]
+    np.testing.assert_allclose(zeros[0], (x == 0).mean(0))
+    np.testing.assert_allclose(variance[0], x.var(0), rtol=1e-5)
+    fits = np.abs(zeros[0] - zeros[1]).mean()
+    with torch.no_grad():
+        for parameter in model.module.parameters():
+            parameter.mul_(3)  # not what was trained
+    _, (zeros, _) = _figures.predictive(model, rows)
+    assert fits < 0.1 < 1.5 * np.abs(zeros[0] - zeros[1]).mean()
 
 
 def test_without_markers_there_is_no_dot_plot():

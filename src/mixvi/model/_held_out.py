@@ -9,7 +9,7 @@ from mixvi.cluster.count_splitting import Halves, split_counts
 from mixvi.data import CellsDataset
 from mixvi.model.registration import registered
 from mixvi.model.values import check_cells
-from mixvi.train import read_counts
+from mixvi.train import Counts, read_counts
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
@@ -21,6 +21,19 @@ class HeldOut(NamedTuple):
     counts: csr_matrix  # (m, g)
     stratum: np.ndarray | None  # (m,) combination of batch and covariates
     halves: Halves  # the split that training used
+
+
+def counts_of(model: "GMVAE", rows: np.ndarray) -> Counts:
+    """Registered counts of some cells, from memory or from a file.
+
+    Parameters
+    ----------
+    model
+        With its cells.
+    rows
+        (m,) row numbers.
+    """
+    return read_counts(model.module, CellsDataset(registered(model, None), model.device, resident=False), rows)
 
 
 def held_out_counts(model: "GMVAE", what: str) -> HeldOut:
@@ -42,8 +55,8 @@ def held_out_counts(model: "GMVAE", what: str) -> HeldOut:
     ValueError
         If the model has no data, or other data than in training.
     """
-    clusters, manager = model._clusters(), registered(model, None)
+    clusters = model._clusters()
+    registered(model, None)
     check_cells(model, what)
-    dataset = CellsDataset(manager, model.device, resident=False)
-    counts, stratum = read_counts(model.module, dataset, clusters.rows)
+    counts, stratum = counts_of(model, clusters.rows)
     return HeldOut(counts, stratum, split_counts(counts, clusters.overdispersion, seed=clusters.seed))

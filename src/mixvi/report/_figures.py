@@ -7,8 +7,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import scanpy as sc
+import torch
 
 from mixvi import pl
+from mixvi.model._held_out import counts_of
 from mixvi.model._markers import best_markers
 from mixvi.report._page import Picture, picture
 
@@ -67,13 +69,10 @@ def dots(model: "GMVAE", cells: ad.AnnData, n_clusters: int) -> Picture | None:
     if not genes:
         return None
     names = list(dict.fromkeys(gene for group in genes.values() for gene in group))
-    counts = model.adata.layers[layer] if (layer := model.registry_["setup_args"]["layer"]) else model.adata.X
-    counts = counts[cells.uns["rows"]]
-    total = np.maximum(np.asarray(counts.sum(1), dtype=float), 1).reshape(-1, 1)
-    columns = model.adata.var_names.get_indexer(names)
-    chosen = counts[:, columns]
-    chosen = chosen.toarray() if hasattr(chosen, "toarray") else np.asarray(chosen)
-    values = np.log1p(chosen / total * np.median(total))
+    columns = [list(model.get_var_names().astype(str)).index(name) for name in names]
+    counts = counts_of(model, cells.uns["rows"]).x
+    total = np.maximum(np.asarray(counts.sum(1)), 1).reshape(-1, 1)
+    values = np.log1p(counts[:, columns].toarray() / total * np.median(total))
     drawn = ad.AnnData(values.astype(np.float32), obs=cells.obs[["mixvi"]], var=pd.DataFrame(index=names))
     drawn.obs["mixvi"] = drawn.obs["mixvi"].cat.remove_unused_categories()
     figure = sc.pl.dotplot(drawn, genes, "mixvi", standard_scale="var", show=False, return_fig=True)
@@ -99,6 +98,36 @@ def batches(cells: ad.AnnData) -> Picture:
     ax.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     ax.spines[["top", "right"]].set_visible(False)
     return picture(ax, "Share of each batch in each cluster")
+
+
+def predictive(model: "GMVAE", rows: np.ndarray) -> tuple[Picture, np.ndarray]:
+    """Posterior predictive check: share of zeros and variance of each gene, observed and as the model draws them.
+
+    Parameters
+    ----------
+    model
+        Trained on counts.
+    rows
+        (m,) rising row numbers of the cells to look at.
+
+    Returns
+    -------
+    The picture, and (2, 2, g): for the share of zeros and the variance, the observed and the drawn values.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = model.posterior_predictive_sample(indices=rows).todense()
+    seen = counts_of(model, rows).x.toarray()
+    found = np.array([[(x == 0).mean(0) for x in (seen, drawn)], [x.var(0) for x in (seen, drawn)]])
+    _, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
+    for ax, (x, y), name in zip(axes, found, ("share of zeros", "variance"), strict=True):
+        shown = slice(None) if name == "share of zeros" else (x > 0) & (y > 0)
+        ax.plot(x[shown], y[shown], ".", ms=3, color="0.35", rasterized=True)
+        ax.axline((1, 1), slope=1, color="C1", lw=1)
+        ax.set(xlabel=f"{name}, observed", ylabel=f"{name}, drawn from the model")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[1].set(xscale="log", yscale="log")
+    return picture(axes[0], "Share of zeros and variance of each gene, observed and drawn from the model"), found
 
 
 def training(model: "GMVAE") -> Picture:

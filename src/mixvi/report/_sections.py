@@ -15,6 +15,8 @@ from mixvi.report._page import Section, html, table
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
 
+MAX_DRAWN = 2000  # cells of the posterior predictive check, whose counts are dense
+
 
 def page(model: "GMVAE", batch_key: str | None, n_clusters: int) -> str:
     """The report as HTML.
@@ -46,7 +48,9 @@ class _Page:
     def html(self) -> str:
         """The whole page."""
         parts = (self.clusters(), self.faults(), self.tree(), self.markers(), self.probabilities(), self.batches())
-        sections = [part for part in (*parts, self.fit(), self.settings(), self.paper()) if part is not None]
+        sections = [
+            part for part in (*parts, self.fit(), self.predictive(), self.settings(), self.paper()) if part is not None
+        ]
         facts = [
             (f"{self.model.adata.n_obs:,}", "cells"),
             (f"{self.model.adata.n_vars:,}", "genes or features"),
@@ -154,6 +158,24 @@ class _Page:
             "clearly, train for more epochs."
         ]
         return Section("training", "Training", texts, [_figures.training(self.model)])
+
+    def predictive(self) -> Section | None:
+        """Posterior predictive check."""
+        if not self.has_counts:
+            return None
+        rows = self.cells.uns["rows"]
+        rows = np.sort(np.random.default_rng(0).permutation(rows)[:MAX_DRAWN])
+        drawn, (zeros, variance) = _figures.predictive(self.model, rows)
+        off = np.abs(zeros[0] - zeros[1])
+        some = (variance > 0).all(0)
+        ratio = np.median(variance[1, some] / variance[0, some]) if some.any() else np.nan
+        texts = [
+            "Posterior predictive check: each dot is a gene. The model draws new counts for each cell. "
+            "On the line, they have as many zeros and the same variance as the observed counts. "
+            f"For {np.mean(off < 0.05):.0%} of the genes, the share of zeros differs by less than 0.05. The median "
+            f"ratio of the drawn to the observed variance is {ratio:.2f}."
+        ]
+        return Section("predictive", "Does the model fit the counts?", texts, [drawn])
 
     def settings(self) -> Section:
         """Arguments, seed and versions."""
