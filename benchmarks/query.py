@@ -199,9 +199,12 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--sets", nargs="*", default=list(SETS))
+    parser.add_argument("--tasks", nargs="*", default=["carried_over", "left_out"])
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     for task, of, key in (("carried_over", carried_over, "query"), ("left_out", left_out, "type")):
+        if task not in args.tasks:
+            continue
         path = RESULTS / f"query_{task}.csv"
         rows = pd.read_csv(path).to_dict("records") if path.exists() else []
         for seed in range(args.seeds):
