@@ -38,9 +38,10 @@ N_MARKERS = 50  # of each cluster and comparison that `annotate` writes; `marker
 class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     """Gaussian-mixture variational autoencoder: the components of its prior are the clusters.
 
-    Training starts as a VAE. Half-way the cells are split into many small communities of a neighbour graph. Each gives
-    one component of the mixture its place, and all is trained on together. A tree over the components says which belong
-    together, and what each split is worth on counts that were held out. Clusters are where this tree is cut.
+    Training starts as a VAE. When the bound on held-out cells settles, a neighbour graph splits the cells into many small
+    communities. Each gives one component of the mixture its place. Then all parameters are trained together. A tree over
+    the components says what each split between them is worth on held-out counts. A cut through the tree gives the
+    clusters.
 
     Parameters
     ----------
