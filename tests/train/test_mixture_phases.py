@@ -7,7 +7,6 @@ from lightning.pytorch import Callback
 
 from mixvi import GMVAE
 from mixvi.train import MixturePhases
-from mixvi.train._mixture_phases import _has_settled
 from tests.model.helpers import QUICK, fitted
 
 
@@ -40,6 +39,7 @@ def test_phases_follow_each_other(counts):
 def test_pretraining_ends_when_the_held_out_bound_settles(counts, monkeypatch):
     """Joint training is then as long, its learning rate falls to zero, and a given number of epochs is kept."""
     monkeypatch.setattr(GMVAE, "_max_epochs", 40)
+    monkeypatch.setattr("mixvi.train._mixture_phases.MIN_STEPS", 0)
     rates = []
 
     class Rates(Callback):
@@ -47,26 +47,14 @@ def test_pretraining_ends_when_the_held_out_bound_settles(counts, monkeypatch):
             rates.append(plan.optimizers().param_groups[0]["lr"])
 
     watch = Watch()
-    monkeypatch.setattr("mixvi.train._mixture_phases._has_settled", lambda bounds, _: len(bounds) == 5)
+    monkeypatch.setattr("mixvi.train._mixture_phases.has_settled", lambda bounds, _: len(bounds) == 5)
     model = fitted("GMVAE", counts, train={"max_epochs": None, "callbacks": [watch, Rates()]})
     assert watch.placed == [False] * 5 + [True] * 5
     assert len(model.history["elbo_train"]) == 10
     np.testing.assert_allclose(rates, 4e-3 * np.r_[np.ones(5), 1, 0.8, 0.6, 0.4, 0.2])
     assert len(fitted("GMVAE", counts, train={"max_epochs": 14}).history["elbo_train"]) == 14
-    monkeypatch.setattr("mixvi.train._mixture_phases._has_settled", lambda *_: False)
+    monkeypatch.setattr("mixvi.train._mixture_phases.has_settled", lambda *_: False)
     assert len(fitted("GMVAE", counts, train={"max_epochs": None}).history["elbo_train"]) == 40
-
-
-def test_settled_is_a_small_gain_of_the_second_half():
-    assert not _has_settled([10, 6, 4], 99)  # too few
-    assert not _has_settled([10, 6, 4, 3], 99)
-    assert not _has_settled([110, 60, 20, 15.3, 12, 10], 99)  # 10 of 100
-    assert _has_settled([110, 60, 14.9, 14, 12, 10], 99)
-    assert not _has_settled([110, 60, 14.9, 14, 12, 10], 4)  # nats
-    assert _has_settled([110, 60, 14.9, 10, 12, 30], 99)  # the least counts
-    assert _has_settled([10, 11, 12, 13], 99)  # nothing was gained
-    assert not _has_settled([10, 11, 12, 13], 2)  # it rises
-    assert not _has_settled([np.nan] * 9, 99)  # no cells are held out
 
 
 def test_until_then_it_is_the_vae_that_it_contains(counts):

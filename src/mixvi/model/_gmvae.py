@@ -38,10 +38,10 @@ N_MARKERS = 50  # of each cluster and comparison that `annotate` writes; `marker
 class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     """Gaussian-mixture variational autoencoder: the components of its prior are the clusters.
 
-    Training starts as a VAE. When the bound on held-out cells settles, a neighbour graph splits the cells into many small
-    communities. Each gives one component of the mixture its place. Then all parameters are trained together. A tree over
-    the components says what each split between them is worth on held-out counts. A cut through the tree gives the
-    clusters.
+    Training starts as a VAE. When the bound on held-out cells settles, a neighbour graph splits the cells into many
+    small communities. Each gives one component of the mixture its place. Then all parameters are trained together. A
+    tree over the components says what each split between them is worth on held-out counts. A cut through the tree gives
+    the clusters.
 
     Parameters
     ----------

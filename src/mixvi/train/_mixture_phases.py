@@ -22,6 +22,7 @@ from mixvi.module.cells import Cells
 from mixvi.train._clusters import Clusters
 from mixvi.train._guide import Guide
 from mixvi.train._initialise import Wanted, initialise
+from mixvi.train._length import MIN_STEPS, has_settled, slow_down
 from mixvi.train._observe import ask, read_counts
 from mixvi.train._plan import MixviPlan
 
@@ -30,7 +31,6 @@ logger = logging.getLogger(__name__)
 GUIDANCE = 5.0  # nats; the weight of -log r against the reconstruction loss
 MAX_CELLS = 100_000  # partitioned cells; a cluster with a share of 0.001 then has 100 cells
 MAX_VALUES = 200_000_000  # of their dense counts: 0.8 GB, as for 100,000 cells of 2,000 genes
-SETTLED = 0.05  # share of the gain on held-out cells that the second half of pretraining brings, when it is long enough
 
 
 class MixturePhases(Callback):
@@ -61,8 +61,8 @@ class MixturePhases(Callback):
         Result of an earlier run, whose guide continues.
     until_settled
         Whether pretraining ends earlier if the bound on held-out cells has settled: its second half brought at most
-        ``min_worth`` nats a cell, and at most 5 % of the whole gain since the first epoch. Joint training then takes as
-        many epochs as pretraining.
+        ``min_worth`` nats a cell, and at most 5 % of the whole gain since the first epoch. It takes at least 500 steps.
+        Joint training then takes as many epochs as pretraining.
     """
 
     def __init__(
@@ -135,12 +135,13 @@ class MixturePhases(Callback):
             The training plan.
         """
         now = trainer.current_epoch
-        if self.until_settled and now < self.n_epochs_pretrain and _has_settled(self.bounds, self.wanted.min_worth):
+        may_end = self.until_settled and now < self.n_epochs_pretrain and trainer.global_step >= MIN_STEPS
+        if may_end and has_settled(self.bounds, self.wanted.min_worth):
             self.n_epochs_pretrain = now
         if now == self.n_epochs_pretrain and self.wanted.init is not None:
             self._initialise(trainer, plan)
         if self.clusters is not None and plan.lr_schedulers() is None:
-            _slow_down(plan, now, self._end(trainer))
+            slow_down(plan, now, self._end(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, plan: MixviPlan) -> None:  # type: ignore[override]
         """Note the bound on held-out cells, and end training that is as long as twice its pretraining.
@@ -280,21 +281,3 @@ def _responsibilities(module: ELBOModule) -> Callable[[Cells], tuple[torch.Tenso
 def _hold(plan: MixviPlan, still: bool) -> None:
     for parameter in plan.module.mixture.component_parameters():
         parameter.requires_grad_(not still)
-
-
-def _slow_down(plan: MixviPlan, now: int, end: int) -> None:
-    """Lower the learning rate linearly to 0, once in each epoch, from epoch ``now`` of the first call on."""
-    for group in plan.optimizers().param_groups if end > now else ():  # checkpoints save these values
-        first = group.setdefault("first_epoch", now)
-        group["lr"] = group.setdefault("initial_lr", group["lr"]) * (end - now) / (end - first)
-
-
-def _has_settled(bounds: list[float], nats: float) -> bool:
-    """Whether the second half of the epochs brought at most so many nats, and 5 % of the gain since the first epoch.
-
-    A bound that has risen by more than these nats is not settled: training is unstable at first.
-    """
-    least, n = np.minimum.accumulate(bounds), len(bounds)
-    if n < 4 or bounds[-1] - least[-1] > nats:
-        return False
-    return bool(least[n // 2 - 1] - least[-1] <= min(nats, SETTLED * (least[0] - least[-1])))
