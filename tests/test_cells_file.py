@@ -75,6 +75,21 @@ def test_variable_genes_are_chosen_from_counts(cells, rng):
         most_variable(cells, 4, None, "donor")
     with pytest.raises(ValueError, match="--n-top-genes=0"):
         most_variable(cells, 0, None, None)
+    cells.obs["condition"] = cells.obs["condition"].astype(object).where(np.arange(40) > 0)
+    with pytest.raises(ValueError, match="1 cells have no 'condition'"):
+        most_variable(cells, 4, None, "condition")
+    cells.var_names = ["gene", *cells.var_names[:10], "gene"]
+    with pytest.raises(ValueError, match=r"occur twice: \['gene'\]"):
+        most_variable(cells, 4, None, None)
+
+
+def test_genes_without_counts_are_not_variable(cells):
+    cells.X = cells.X.toarray()
+    cells.X[:, [2, 5]] = 0
+    for n in (4, 11):
+        found = most_variable(cells, n, None, None)
+        assert not {cells.var_names[2], cells.var_names[5]} & set(found.var_names)
+        assert found.n_vars == min(n, 10)
 
 
 def test_results_go_to_all_genes(cells):
@@ -84,8 +99,12 @@ def test_results_go_to_all_genes(cells):
     some.varm["PCs_mixvi"] = np.arange(10.0).reshape(5, 2)
     some.uns["mixvi"] = {"model": "AE"}
     some.obs["other"] = 1
+    cells.obs["mixvi_entropy"], cells.obs["mixvi_confidence"] = 0.0, 1.0  # the first is of an earlier run
+    cells.uns["mixvi"] = {"model": "GMVAE", "version": "1", "settings": {}, "keys": ["obs/mixvi_entropy"]}
     carry_results(some, cells, "mixvi")
     assert (cells.obs["mixvi"] == "0").all()
+    assert "mixvi_entropy" not in cells.obs
+    assert "mixvi_confidence" in cells.obs
     assert "other" not in cells.obs
     np.testing.assert_array_equal(cells.varm["PCs_mixvi"][3:8], some.varm["PCs_mixvi"])
     assert np.isnan(cells.varm["PCs_mixvi"][[0, 1, 2, 8]]).all()
@@ -95,14 +114,22 @@ def test_results_go_to_all_genes(cells):
 def test_files_are_checked_before_anything_is_read(cells, tmp_path):
     source, out = tmp_path / "in.h5ad", tmp_path / "out.h5ad"
     cells.write_h5ad(source)
-    check_files(source, out, [tmp_path / "report.html"], False)
+    new, folder = tmp_path / "new.h5ad", tmp_path / "model"
+    check_files([source], [out, tmp_path / "report.html"], [folder], False)
     out.write_text("precious")
-    with pytest.raises(ValueError, match="exists already"):
-        check_files(source, out, [], False)
-    check_files(source, out, [], True)
-    with pytest.raises(ValueError, match="exists already"):
-        check_files(source, tmp_path / "new.h5ad", [tmp_path], True)  # a folder is not overwritten
-    with pytest.raises(ValueError, match="does not exist"):
-        check_files(tmp_path / "nothing", tmp_path / "new.h5ad", [], False)
-    with pytest.raises(ValueError, match="its own result"):
-        check_files(source, source, [], True)
+    folder.mkdir()
+    check_files([source, folder], [out], [], True)
+    for inputs, outputs, folders, force, message in (
+        ([source], [out], [], False, "exists already"),
+        ([source], [new, folder], [], True, "exists already"),  # a folder is not overwritten
+        ([source], [new], [folder], True, "another name for the folder"),
+        ([tmp_path / "nothing"], [new], [], False, "does not exist"),
+        ([source], [source], [], True, "what the command reads"),
+        ([source], [new, source], [], True, "what the command reads"),
+        ([source, folder], [folder / "model.pt"], [], True, "what the command reads"),
+        ([source], [out, out], [], True, "written twice"),
+        ([source], [new], [new], True, "written twice"),
+        ([source], [tmp_path / "nowhere" / "new.h5ad"], [], True, "is not a folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_files(inputs, outputs, folders, force)

@@ -144,7 +144,7 @@ def test_a_result_does_not_take_the_place_of_its_input(files):
     before = source.read_bytes()
     result = run("fit", source, "--out", source, "--force", "--max-epochs", 1)
     assert (result.exit_code, source.read_bytes()) == (1, before)
-    assert "overwritten by its own result" in " ".join(result.output.split())
+    assert "what the command reads" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -226,5 +226,14 @@ def test_fit_writes_report_and_model_and_predict_reads_it(files, tmp_path):
     assert result.exit_code == 1
     assert "exists already" in result.output
     assert not (tmp_path / "other.h5ad").exists()
+    before = source.read_bytes()
+    for target in (source, tmp_path / "other.h5ad", tmp_path / "nowhere" / "report.html"):
+        result = run("fit", source, "--out", tmp_path / "other.h5ad", *options, "--report", target, "--force")
+        assert result.exit_code == 1
+        assert "epochs" not in result.output  # before it trains
+    assert source.read_bytes() == before
+    result = run("predict", folder, source, "--out", folder / "model.pt", "--force")
+    assert result.exit_code == 1
+    assert "what the command reads" in " ".join(result.output.split())
     result = run("fit", source, "--out", tmp_path / "other.h5ad", "--model", "vae", "--report", tmp_path / "r.html")
     assert "--report is for gmvae only" in " ".join(result.output.split())

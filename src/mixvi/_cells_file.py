@@ -1,40 +1,49 @@
 """Files of cells that the commands read and write."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def check_files(path: Path, out: Path, targets: list[Path], force: bool) -> None:
+def check_files(inputs: list[Path], outputs: list[Path], folders: list[Path], force: bool) -> None:
     """Check the files of a command before it starts.
 
     Parameters
     ----------
-    path
-        File or folder to read.
-    out
-        File for the cells.
-    targets
-        Other files to write.
+    inputs
+        Files or folders to read.
+    outputs
+        Files to write.
+    folders
+        Folders to write, which must be new.
     force
         Whether files may be replaced.
 
     Raises
     ------
     ValueError
-        If what is to be read does not exist, or what is to be written exists or has no folder.
+        If an input does not exist; if an output exists or has no folder; if one path would be written twice, or is in
+        an input.
     """
-    for target in (out, *targets):
+    for path in inputs:
+        if not path.exists():
+            raise ValueError(f"{path} does not exist.")
+    for target in outputs:
         if target.is_dir() or (target.exists() and not force):
             raise ValueError(f"{target} exists already; choose another name or pass --force to overwrite a file.")
-    if not out.parent.is_dir():
-        raise ValueError(f"{out.parent} is not a folder; create it first.")
-    if not path.exists():
-        raise ValueError(f"{path} does not exist.")
-    if out.exists() and out.samefile(path):
-        raise ValueError(f"{path} would be overwritten by its own result; choose another name for --out.")
+    for target in folders:
+        if target.exists():
+            raise ValueError(f"{target} exists already; choose another name for the folder.")
+    read, written = ([path.resolve() for path in paths] for paths in (inputs, [*outputs, *folders]))
+    for target in written:
+        if any(target == path or path in target.parents for path in read):
+            raise ValueError(f"{target} is what the command reads; choose another name for the result.")
+        if written.count(target) > 1:
+            raise ValueError(f"{target} would be written twice; choose different names.")
+        if not target.parent.is_dir():
+            raise ValueError(f"{target.parent} is not a folder; create it first.")
 
 
 def read_cells(path: Path) -> "AnnData":
@@ -73,7 +82,8 @@ def most_variable(cells: "AnnData", n_genes: int | None, layer: str | None, batc
     cells
         n cells x any genes; not changed.
     n_genes
-        Number of genes; ``None``, or at least as many as there are, returns ``cells`` itself.
+        Number of genes; ``None``, or at least as many as there are, returns ``cells`` itself. Genes without any count
+        are never among them.
     layer
         Layer with counts; ``None`` is ``.X``.
     batch_key
@@ -82,8 +92,9 @@ def most_variable(cells: "AnnData", n_genes: int | None, layer: str | None, batc
     Raises
     ------
     ValueError
-        If the values are not counts, or ``n_genes`` is below 1.
+        If the values are not counts, ``n_genes`` is below 1, names of genes repeat, or cells have no batch.
     """
+    import numpy as np
     import scanpy as sc
 
     from mixvi._checks import check_whole
@@ -95,8 +106,17 @@ def most_variable(cells: "AnnData", n_genes: int | None, layer: str | None, batc
         return cells
     check_layer(cells, layer, "pass --layer with the name of the counts")
     check_present(cells.obs, [] if batch_key is None else [batch_key])
+    if batch_key is not None and cells.obs[batch_key].isna().any():
+        raise ValueError(f"{cells.obs[batch_key].isna().sum():,} cells have no {batch_key!r}; remove them.")
+    if not cells.var_names.is_unique:
+        twice = cells.var_names[cells.var_names.duplicated()].unique().tolist()
+        raise ValueError(f"--n-top-genes needs gene names that are unique, and some occur twice: {twice[:5]}.")
     if not is_counts(cells, layer):
         raise ValueError("--n-top-genes ranks genes by raw counts, and these values are not counts; leave it out.")
+    values: Any = cells.X if layer is None else cells.layers[layer]
+    cells = cells[:, np.asarray(values.sum(0)).ravel() > 0].copy()
+    if n_genes >= cells.n_vars:
+        return cells
     found = sc.experimental.pp.highly_variable_genes(
         cells, n_top_genes=n_genes, layer=layer, batch_key=batch_key, inplace=False
     )
@@ -117,10 +137,12 @@ def carry_results(source: "AnnData", target: "AnnData", key_added: str) -> None:
     """
     import numpy as np
 
-    from mixvi.data import annotation_keys
+    from mixvi.data import annotation_keys, own_keys
 
     if source is target:
         return
+    for attribute, key in own_keys(target, key_added):  # of an earlier run
+        del getattr(target, attribute)[key]
     for attribute, key in annotation_keys(source, key_added):
         values = getattr(source, attribute)[key]
         if attribute == "varm":

@@ -106,7 +106,7 @@ def _fit(
     n_latent: Annotated[int, typer.Option(help="Dimensions of the latent space.")] = 10,
     likelihood: Annotated[str, typer.Option(help="auto, nb, zinb, poisson, bernoulli or normal.")] = "auto",
     n_top_genes: Annotated[
-        int | None, typer.Option(help="Fit the most variable genes only.", show_default="all genes")
+        int | None, typer.Option(help="Fit the most variable genes only.", show_default="all genes", min=1)
     ] = None,
     key_added: Key = "mixvi",
     figures: Figures = None,
@@ -119,10 +119,11 @@ def _fit(
 ) -> None:
     """Fit a model to the cells of a file, and write cells, latent means and clusters to another file."""
     with errors_as_lines():
-        drawn = [] if figures is None else [figures / name for name in FIGURES]
-        check_files(path, out, drawn + [target for target in (report, save_model) if target is not None], force)
         if figures is not None and figures.exists() and not figures.is_dir():
             raise ValueError(f"{figures} is a file; --figures must name a folder, new or existing.")
+        drawn = [figures / name for name in FIGURES] if figures is not None and figures.is_dir() else []
+        outputs = [out, *drawn, *([] if report is None else [report])]
+        check_files([path], outputs, [] if save_model is None else [save_model], force)
         if resume is not None and not resume.is_file():
             raise ValueError(f"{resume} does not exist; pass the checkpoint that the interrupted run named.")
         for option, value in (("--n-clusters", n_clusters), ("--report", report)):
@@ -146,16 +147,16 @@ def _fit(
             _annotate(adata, fitted, key_added)
             carry_results(adata, whole, key_added)
             write(whole, out)
-        typer.echo(f"Wrote {out}")
-        if save_model is not None:
-            fitted.save(save_model, overwrite=force)
-            typer.echo(f"Wrote {save_model}/")
-        _report(adata, fitted, labels=None, figures=figures, key=key_added)
-        if figures is not None:
-            typer.echo(f"Wrote {figures}/: {', '.join(FIGURES)}")
-        if report is not None:
-            fitted.report(report, overwrite=force)  # type: ignore[attr-defined]  # a GMVAE, as was checked
-            typer.echo(f"Wrote {report}")
+            typer.echo(f"Wrote {out}")
+            if save_model is not None:
+                fitted.save(save_model)
+                typer.echo(f"Wrote {save_model}/")
+            _report(adata, fitted, labels=None, figures=figures, key=key_added)
+            if figures is not None:
+                typer.echo(f"Wrote {figures}/: {', '.join(FIGURES)}")
+            if report is not None:
+                fitted.report(report, overwrite=force)  # type: ignore[attr-defined]  # a GMVAE, as was checked
+                typer.echo(f"Wrote {report}")
 
 
 @app.command("predict")
@@ -173,9 +174,13 @@ def _predict(
 ) -> None:
     """Map new cells on a saved model, and write cells, latent means, clusters and p-values to another file."""
     with errors_as_lines():
-        check_files(path, out, [], force)
+        from mixvi._checks import check_number, check_whole
+
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder; pass one that model.save() or --save-model wrote.")
+        check_files([path, folder], [out], [], force)
+        check_whole("--seed", seed, 0, 2**32 - 1)
+        check_number("--new-at", new_at, above=0, below=1, none="no new cells")
     with errors_as_lines(), terminal():
         import scvi
 

@@ -1,6 +1,7 @@
 """Planted faults are named, and clean cells have none."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scvi
 
@@ -49,6 +50,29 @@ def test_a_batch_that_is_taken_for_a_type_is_named(clean, rng):
     assert all(share > 0.9 for share in found.clusters["batch_share"])
     cells.obs["run"] = rng.permutation(cells.obs["run"])
     assert not any("effect of run" in fault for fault in checked(cells, batch_key="run").faults)
+
+
+def test_cells_without_a_batch_are_a_level(clean, rng):
+    model = fitted("GMVAE", clean.copy(), train={"max_epochs": 60}, n_clusters=4)
+    first = model.predict() == "0"
+    model.adata.obs["run"] = pd.Series(np.where(first, "a", None), model.adata.obs_names, dtype=object)
+    found = model.quality_control("run")
+    assert found.clusters["batch"].tolist() == ["a", "missing", "missing", "missing"]
+    assert found.clusters["batch_expected"].iloc[0] == pytest.approx(first.mean())
+    assert sum("effect of run" in fault for fault in found.faults) == 4
+
+
+def test_a_type_that_is_alone_in_its_batch_is_no_doublet(clean):
+    cells = clean.copy()
+    alone = (cells.obs["cluster"] == cells.obs["cluster"].iloc[0]).to_numpy()
+    cells.X = np.asarray(cells.X) * np.where(alone, 2, 1)[:, None]
+    cells.obs["run"], cells.obs["cluster"] = np.where(alone, "b", "a"), cells.obs["cluster"].astype(str)
+    model = fitted("GMVAE", cells, {"batch_key": "run"}, n_clusters=None, init="cluster")
+    found = model.quality_control()
+    row = found.clusters[found.clusters["batch"] == "b"].iloc[0]
+    assert row["doublet_of"] == ""
+    assert np.isnan(row["doublet_worth"])
+    assert not any("doublets of clusters" in fault for fault in found.faults)
 
 
 def test_shallow_cells_are_named(clean, rng):

@@ -53,7 +53,7 @@ def test_numbers_are_the_worth_and_lines_reach_the_clusters():
 
 def test_siblings_are_named_by_different_genes(counts):
     model = fitted("GMVAE", counts, train={"max_epochs": 60})
-    genes = _tree._markers(model, 3, 3)
+    genes = _markers.best_markers(model, 3, 3)
     table = model.markers()
     higher = table[table["log2_fold_change"] > 0].groupby(["cluster", "gene"])["versus"].agg(set)
     for name, chosen in genes.items():

@@ -1,7 +1,7 @@
 """The paragraph says what was done, and nothing else."""
 
 from mixvi import datasets
-from mixvi.report._methods import REFERENCES, methods
+from mixvi.report._methods import is_calibrated, methods, references
 from tests.model.helpers import fitted
 
 
@@ -17,8 +17,12 @@ def test_it_follows_the_model():
     assert "conditioned on" not in text
     asked = fitted("GMVAE", cells, {"batch_key": "condition"}, n_clusters=3)
     text = methods(asked, 3)
-    assert "Batch (condition) was conditioned on" in text
+    assert "conditioned on batch (condition)" in text
     assert "differed significantly" not in methods(asked, 2)  # another level than the model's
     given = fitted("GMVAE", cells, n_clusters=None, init="cluster")
     assert "Leiden" not in methods(given, given.n_clusters)
-    assert len(REFERENCES) == len(set(REFERENCES))
+    assert not any("Leiden" in paper for paper in references(given))
+    real = fitted("GMVAE", datasets.blobs(120, 10, n_clusters=3))
+    assert not is_calibrated(real)
+    assert "calibrated" not in methods(real, 3)
+    assert not any("count splitting" in paper or "calibration" in paper for paper in references(real))

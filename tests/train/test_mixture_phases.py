@@ -53,8 +53,12 @@ def test_pretraining_ends_when_the_held_out_bound_settles(counts, monkeypatch):
     assert len(model.history["elbo_train"]) == 10
     np.testing.assert_allclose(rates, 4e-3 * np.r_[np.ones(5), 1, 0.8, 0.6, 0.4, 0.2])
     assert len(fitted("GMVAE", counts, train={"max_epochs": 14}).history["elbo_train"]) == 14
+    monkeypatch.setattr("mixvi.train._mixture_phases.has_settled", lambda bounds, _: len(bounds) == 3)
+    model = fitted("GMVAE", counts, train={"max_epochs": None, "check_val_every_n_epoch": 2})
+    assert len(model.history["elbo_train"]) == 12  # three validations take six epochs
     monkeypatch.setattr("mixvi.train._mixture_phases.has_settled", lambda *_: False)
-    assert len(fitted("GMVAE", counts, train={"max_epochs": None}).history["elbo_train"]) == 40
+    monkeypatch.setattr(GMVAE, "_max_epochs", 7)
+    assert len(fitted("GMVAE", counts, train={"max_epochs": None}).history["elbo_train"]) == 7  # odd, too
 
 
 def test_until_then_it_is_the_vae_that_it_contains(counts):

@@ -37,7 +37,8 @@ def doublets(evidence: Evidence, groups: list[Group], library: np.ndarray) -> li
 
     Returns
     -------
-    One entry for each group; ``None`` if there are fewer than three groups.
+    One entry for each group; ``None`` if there are fewer than three groups, or if most of its cells are in strata where
+    other groups have no cells.
     """
     if len(groups) < 3:
         return [None] * len(groups)
@@ -45,10 +46,18 @@ def doublets(evidence: Evidence, groups: list[Group], library: np.ndarray) -> li
     pairs = list(combinations(range(len(groups)), 2))
     found: list[Doublet | None] = []
     for k, group in enumerate(groups):
-        others = [pair for pair in pairs if k not in pair]
-        fit = [(group.seen * np.log(_sum(profiles, pair))).sum() for pair in others]
-        a, b = others[int(np.argmax(fit))]
-        gain = evidence.over(group, _sum(profiles, (a, b)))
+        own, best = np.log(evidence.profile(group.seen)), (np.inf, (0, 0))
+        for pair in pairs:
+            shared = (groups[pair[0]].size > 0) & (groups[pair[1]].size > 0) & (group.size > 0)
+            if k not in pair and group.size[shared].sum() > group.n_cells / 2:
+                seen = group.seen[shared]
+                lost = (seen * (own - np.log(_sum(profiles, pair)))[shared]).sum() / max(seen.sum(), 1)
+                best = min(best, (lost, pair))
+        if np.isinf(best[0]):
+            found.append(None)
+            continue
+        a, b = best[1]
+        gain = evidence.over(_within(group, (groups[a].size > 0) & (groups[b].size > 0)), _sum(profiles, (a, b)))
         found.append(Doublet((a, b), gain, bool(library[k] >= max(library[a], library[b]))))
     return found
 
@@ -110,3 +119,10 @@ def _sum(profiles: np.ndarray, pair: tuple[int, int]) -> np.ndarray:
     """Profile (s, g) of the sum of two cells; rows sum to 1."""
     both = profiles[pair[0]] + profiles[pair[1]]
     return both / both.sum(-1, keepdims=True)
+
+
+def _within(group: Group, strata: np.ndarray) -> Group:
+    """The cells of a group in some of the strata (s,)."""
+    held_out = [x if keep else x[:0] for x, keep in zip(group.held_out, strata, strict=True)]
+    totals = [x if keep else x[:0] for x, keep in zip(group.totals, strata, strict=True)]
+    return Group(group.seen * strata[:, None], group.size * strata, held_out, totals)

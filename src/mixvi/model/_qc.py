@@ -40,7 +40,7 @@ def quality_control(model: "GMVAE", batch_key: str | None = None, n_clusters: in
     Parameters
     ----------
     batch_key
-        Column of ``.obs`` with batches; ``None`` takes the registered one, if there is one.
+        Column of ``.obs`` with batches; ``None`` takes the registered one, if there is one. Missing values are a level.
     n_clusters
         Where to cut the tree; ``None`` where the model does.
 
@@ -80,7 +80,7 @@ def quality_control(model: "GMVAE", batch_key: str | None = None, n_clusters: in
     found = pd.DataFrame(index=pd.Index(list(table), name="cluster"))
     found["cells"] = np.bincount(own, minlength=len(found))
     found["confidence"] = confidence.reindex(range(len(found))).to_numpy()
-    _add_batches(found, own, None if batch_key is None else model.adata.obs[batch_key].astype(str).to_numpy())
+    _add_batches(found, own, None if batch_key is None else levels_of(model.adata.obs[batch_key]))
     shares = _add_counts(found, model, n_clusters)
     found["inside"] = _inside(model, n_clusters)
     least = tree.min_worth if tree.min_worth > 0 else model._min_worth
@@ -90,16 +90,22 @@ def quality_control(model: "GMVAE", batch_key: str | None = None, n_clusters: in
     return QualityControl(found.drop(columns="shallow"), *shares, faults)
 
 
+def levels_of(column: pd.Series) -> np.ndarray:
+    """Level of each cell (n,) as text; cells without one are ``"missing"``."""
+    return column.astype(object).where(column.notna(), "missing").astype(str).to_numpy()
+
+
 def _add_batches(found: pd.DataFrame, own: np.ndarray, batch: np.ndarray | None) -> None:
     """The most frequent batch of each cluster, its share there, and its share of all cells."""
     found["batch"], found["batch_share"], found["batch_expected"] = "", np.nan, np.nan
     if batch is None:
         return
-    counts = pd.crosstab(own, batch).reindex(range(len(found)), fill_value=0)
-    share = counts.div(np.maximum(counts.sum(axis=1), 1), axis=0)
+    counts = pd.crosstab(own, batch)
+    share = counts.div(counts.sum(axis=1), axis=0)
     most = share.idxmax(axis=1)
-    found["batch"], found["batch_share"] = most.to_numpy(), share.max(axis=1).to_numpy()
-    found["batch_expected"] = (counts.sum() / counts.to_numpy().sum())[most].to_numpy()
+    names = found.index[counts.index]  # a cluster can have no cell
+    found.loc[names, "batch"], found.loc[names, "batch_share"] = most.to_numpy(), share.max(axis=1).to_numpy()
+    found.loc[names, "batch_expected"] = (counts.sum() / len(own))[most].to_numpy()
 
 
 def _add_counts(found: pd.DataFrame, model: "GMVAE", n_clusters: int) -> tuple[float, float]:

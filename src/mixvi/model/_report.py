@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 from mixvi._atomic import replacing
 from mixvi._checks import check_whole
 from mixvi.data import check_present
+from mixvi.model.registration import registered
 from mixvi.model.streaming import check_trained
+from mixvi.model.values import check_cells
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
@@ -37,11 +39,16 @@ def report(
     Raises
     ------
     ValueError
-        If the model is not trained, has no clusters or no cells, or the file exists.
+        If the model has no clusters or not the cells of its training, or the file exists.
+    RuntimeError
+        If the model is not trained.
     KeyError
         If there is no such column.
     """
     check_trained(model)
+    model._clusters()
+    registered(model, None)
+    check_cells(model, "report()")
     path = Path(path)
     if path.is_dir() or (path.exists() and not overwrite):
         raise ValueError(f"{path} exists already; pass another name, or overwrite=True to replace a file.")

@@ -12,6 +12,11 @@ def check_given(value: object, attribute: str, wanted: str) -> None:
         raise TypeError(f"This plot got {type(value).__name__}; it draws {wanted}.")
 
 
+def literal():
+    """A context in which names are drawn as they are: ``$`` starts no formula."""
+    return plt.rc_context({"text.parse_math": False})
+
+
 def grid(n: int, n_columns: int, size: tuple[float, float], extra: float = 0) -> list[Axes]:
     """A new figure of n panels of that size (width, height) in inches, with ``extra`` inches of width for legends."""
     columns, rows = min(n, n_columns), -(-n // n_columns)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from mixvi.model._markers import best_markers
-from mixvi.pl._figure import check_given, finish
+from mixvi.pl._figure import check_given, finish, literal
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
@@ -67,13 +67,14 @@ def tree(
     splits = [split for split in drawn.splits if split.kept]
     rows = _order(splits) or names
     labels = _labels(rows, splits, best_markers(model, n_clusters, n_markers))
-    if ax is None:
-        width = 5.5 + 0.075 * max(map(len, labels))
-        _, ax = plt.subplots(figsize=(width, 1.2 + 0.32 * len(rows)), layout="constrained")
-    _decorate(ax, labels, splits)
-    if splits:
-        _draw(ax, splits)
-    finish(show, save, ax)
+    with literal():
+        if ax is None:
+            width = 5.5 + 0.075 * max(map(len, labels))
+            _, ax = plt.subplots(figsize=(width, 1.2 + 0.32 * len(rows)), layout="constrained")
+        _decorate(ax, labels, splits)
+        if splits:
+            _draw(ax, splits)
+        finish(show, save, ax)
     return ax
 
 

@@ -11,7 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from mixvi.data import check_present
-from mixvi.pl._figure import check_given, finish, grid
+from mixvi.pl._figure import check_given, finish, grid, literal
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +74,10 @@ def umap(
     _color_alike(cells, [panel for panel in panels if panel is not None and panel in (key, labels)])
     axes = [ax] if ax is not None else grid(len(panels), 3, (4.6, 4.2), extra=1.5)
     titles = {None: "latent space", key: "cluster", f"{key}_confidence": "confidence"}
-    for one, panel in zip(axes, panels, strict=True):
-        sc.pl.umap(cells, color=panel, ax=one, show=False, frameon=False, title=titles.get(panel, panel))
-    finish(show, save, axes[0])
+    with literal():
+        for one, panel in zip(axes, panels, strict=True):
+            sc.pl.umap(cells, color=panel, ax=one, show=False, frameon=False, title=titles.get(panel, panel))
+        finish(show, save, axes[0])
     return axes
 
 

@@ -12,6 +12,8 @@ import torch
 from mixvi import pl
 from mixvi.model._held_out import counts_of
 from mixvi.model._markers import best_markers
+from mixvi.model._qc import levels_of
+from mixvi.pl._figure import literal
 from mixvi.report._page import Picture, picture
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def some_cells(model: "GMVAE", table: pd.DataFrame, batch_key: str | None) -> ad
     obs["mixvi"] = pd.Categorical.from_codes(p.argmax(1), list(table))
     obs["mixvi_confidence"] = p.max(1)
     if batch_key is not None:
-        obs["batch"] = pd.Categorical(model.adata.obs[batch_key].astype(str).to_numpy()[rows])
+        obs["batch"] = pd.Categorical(levels_of(model.adata.obs[batch_key])[rows])
     latent = model.get_latent_representation(indices=rows)
     cells = ad.AnnData(latent, obs=obs)
     cells.obsm["X_mixvi"] = latent
@@ -53,13 +55,15 @@ def some_cells(model: "GMVAE", table: pd.DataFrame, batch_key: str | None) -> ad
 
 def umap(cells: ad.AnnData) -> Picture:
     """Clusters, confidence and batches of some cells on a UMAP."""
-    axes = pl.umap(cells, labels="batch" if "batch" in cells.obs else None, show=False)
-    return picture(axes[0], "UMAP of the latent space, coloured by cluster and by confidence")
+    with literal():
+        axes = pl.umap(cells, labels="batch" if "batch" in cells.obs else None, show=False)
+        return picture(axes[0], "UMAP of the latent space, coloured by cluster and by confidence")
 
 
 def tree(model: "GMVAE", n_clusters: int) -> Picture:
     """The tree over the clusters."""
-    return picture(pl.tree(model, n_clusters, show=False), "Tree over the clusters, with the worth of each split")
+    with literal():
+        return picture(pl.tree(model, n_clusters, show=False), "Tree over the clusters, with the worth of each split")
 
 
 def dots(model: "GMVAE", cells: ad.AnnData, n_clusters: int) -> Picture | None:
@@ -75,9 +79,10 @@ def dots(model: "GMVAE", cells: ad.AnnData, n_clusters: int) -> Picture | None:
     values = np.log1p(counts[:, columns].toarray() / total * np.median(total))
     drawn = ad.AnnData(values.astype(np.float32), obs=cells.obs[["mixvi"]], var=pd.DataFrame(index=names))
     drawn.obs["mixvi"] = drawn.obs["mixvi"].cat.remove_unused_categories()
-    figure = sc.pl.dotplot(drawn, genes, "mixvi", standard_scale="var", show=False, return_fig=True)
-    figure.make_figure()
-    return picture(figure.get_axes()["mainplot_ax"], "Dot plot of marker genes in each cluster")
+    with literal():
+        figure = sc.pl.dotplot(drawn, genes, "mixvi", standard_scale="var", show=False, return_fig=True)
+        figure.make_figure()
+        return picture(figure.get_axes()["mainplot_ax"], "Dot plot of marker genes in each cluster")
 
 
 def confidence(table: pd.DataFrame) -> Picture:
@@ -92,12 +97,14 @@ def confidence(table: pd.DataFrame) -> Picture:
 def batches(cells: ad.AnnData) -> Picture:
     """Share of each batch in each cluster."""
     share = pd.crosstab(cells.obs["mixvi"], cells.obs["batch"], normalize="index")
-    _, ax = plt.subplots(figsize=(7, 0.8 + 0.3 * len(share)), layout="constrained")
-    share[::-1].plot.barh(stacked=True, ax=ax, width=0.8, colormap="tab20")
-    ax.set(xlabel="share of the cells", ylabel="cluster", xlim=(0, 1))
-    ax.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    ax.spines[["top", "right"]].set_visible(False)
-    return picture(ax, "Share of each batch in each cluster")
+    share.columns = [f"\u200b{name}" for name in share.columns]  # matplotlib leaves out names that start with _
+    with literal():
+        _, ax = plt.subplots(figsize=(7, 0.8 + 0.3 * len(share)), layout="constrained")
+        share[::-1].plot.barh(stacked=True, ax=ax, width=0.8, colormap="tab20")
+        ax.set(xlabel="share of the cells", ylabel="cluster", xlim=(0, 1))
+        ax.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+        ax.spines[["top", "right"]].set_visible(False)
+        return picture(ax, "Share of each batch in each cluster")
 
 
 def predictive(model: "GMVAE", rows: np.ndarray) -> tuple[Picture, np.ndarray]:

@@ -4,20 +4,20 @@ from typing import TYPE_CHECKING
 
 import scvi
 
-from mixvi._version import __version__
-
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
 
-REFERENCES = [
-    "Kingma and Welling 2014, Auto-encoding variational Bayes, ICLR.",
-    "Gayoso et al. 2022, A Python library for probabilistic analysis of single-cell omics data, Nature Biotechnology.",
-    "Dilokthanakul et al. 2016, Deep unsupervised clustering with Gaussian mixture variational autoencoders, arXiv.",
-    "Traag, Waltman and van Eck 2019, From Louvain to Leiden: guaranteeing well-connected communities, Scientific "
-    "Reports.",
-    "Neufeld et al. 2023, Negative binomial count splitting for single-cell RNA sequencing data, arXiv.",
-    "Guo, Pleiss, Sun and Weinberger 2017, On calibration of modern neural networks, ICML.",
-]
+REFERENCES = {
+    "vae": "Kingma and Welling 2014, Auto-encoding variational Bayes, ICLR.",
+    "scvi-tools": "Gayoso et al. 2022, A Python library for probabilistic analysis of single-cell omics data, Nature "
+    "Biotechnology.",
+    "mixture": "Dilokthanakul et al. 2016, Deep unsupervised clustering with Gaussian mixture variational "
+    "autoencoders, arXiv.",
+    "leiden": "Traag, Waltman and van Eck 2019, From Louvain to Leiden: guaranteeing well-connected communities, "
+    "Scientific Reports.",
+    "splitting": "Neufeld et al. 2023, Negative binomial count splitting for single-cell RNA sequencing data, arXiv.",
+    "calibration": "Guo, Pleiss, Sun and Weinberger 2017, On calibration of modern neural networks, ICML.",
+}
 LIKELIHOODS = {
     "nb": "negative binomial", "zinb": "zero-inflated negative binomial", "poisson": "Poisson",
     "bernoulli": "Bernoulli", "normal": "normal",
@@ -38,25 +38,63 @@ def methods(model: "GMVAE", n_clusters: int) -> str:
     -------
     One paragraph.
     """
-    params, tree = model.init_params_["non_kwargs"], model._clusters().tree
-    setup = model.registry_["setup_args"]
-    batch = f" Batch ({setup['batch_key']}) was conditioned on." if setup["batch_key"] else ""
-    labels = f" Known classes ({setup['labels_key']}) were used as labels." if setup["labels_key"] else ""
-    paragraph = (
+    params, tree, setup = model.init_params_["non_kwargs"], model._clusters().tree, model.registry_["setup_args"]
+    covariates = [*(setup["categorical_covariate_keys"] or []), *(setup["continuous_covariate_keys"] or [])]
+    used = [f"batch ({setup['batch_key']})"] if setup["batch_key"] else []
+    used += [f"covariates ({', '.join(covariates)})"] if covariates else []
+    said = [
         f"{model.adata.n_obs:,} cells and {model.adata.n_vars:,} genes were modelled by a Gaussian-mixture variational "
-        f"autoencoder (GMVAE; mixvi {__version__}, scvi-tools {scvi.__version__}) with {params['n_latent']} latent "
-        f"dimensions and a {LIKELIHOODS.get(model.likelihood_, model.likelihood_)} likelihood.{batch}{labels} It was "
-        f"trained for {len(model.history['elbo_train'])} epochs."
-    )
-    if params["init"] == "leiden" and not setup["labels_key"]:
-        paragraph += (
-            f" Leiden communities of a shared-neighbour graph gave {tree.n_leaves} components of the mixture. These "
-            f"were joined to {n_clusters} clusters"
+        f"autoencoder (GMVAE; mixvi {model.mixvi_version_}, scvi-tools {scvi.__version__}) with {params['n_latent']} "
+        f"latent dimensions and a {LIKELIHOODS.get(model.likelihood_, model.likelihood_)} likelihood."
+    ]
+    if used:
+        said.append(f"The model was conditioned on {' and '.join(used)}.")
+    if setup["labels_key"]:
+        said.append(f"Known classes ({setup['labels_key']}) were used as labels.")
+    if model.history and "elbo_train" in model.history:
+        said.append(f"It was trained for {len(model.history['elbo_train'])} epochs.")
+    if _is_leiden(model):
+        said.append(
+            f"Leiden communities of a shared-neighbour graph gave {tree.n_leaves} components of the mixture. These "
+            f"were joined to {n_clusters} clusters{_rule(model, n_clusters)}."
         )
-        if n_clusters == tree.n_default and tree.min_worth > 0:
-            paragraph += (
-                " until any two differed significantly on held-out counts (negative binomial count splitting, 20 % of "
-                f"the counts), by at least {tree.min_worth:.3g} nats a cell"
-            )
-        paragraph += "."
-    return paragraph + " Probabilities of the clusters were calibrated by temperature scaling."
+    if is_calibrated(model):
+        said.append("Probabilities of the clusters were calibrated by temperature scaling.")
+    return " ".join(said)
+
+
+def references(model: "GMVAE") -> list[str]:
+    """The papers that belong to what was done.
+
+    Parameters
+    ----------
+    model
+        Trained GMVAE.
+    """
+    names = ["vae", "scvi-tools", "mixture", *(["leiden"] if _is_leiden(model) else [])]
+    names += ["splitting"] if _has_counts(model) else []
+    return [REFERENCES[name] for name in [*names, *(["calibration"] if is_calibrated(model) else [])]]
+
+
+def is_calibrated(model: "GMVAE") -> bool:
+    """Whether training calibrated the probabilities: that needs counts or labels."""
+    return _has_counts(model) or bool(model.module.layout.n_labels)
+
+
+def _has_counts(model: "GMVAE") -> bool:
+    return bool(len(model._clusters().overdispersion))
+
+
+def _is_leiden(model: "GMVAE") -> bool:
+    return model._clusters().init == "leiden" and not model.module.layout.n_labels
+
+
+def _rule(model: "GMVAE", n_clusters: int) -> str:
+    """How the number of clusters was inferred, if it was."""
+    tree = model._clusters().tree
+    if n_clusters != tree.n_default or not tree.min_worth > 0 or not _has_counts(model):
+        return ""
+    return (
+        " until any two differed significantly on held-out counts (negative binomial count splitting, 20 % of the "
+        f"counts), by at least {tree.min_worth:.3g} nats a cell"
+    )

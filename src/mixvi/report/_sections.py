@@ -9,12 +9,16 @@ import torch
 
 from mixvi.model._predict import own_table
 from mixvi.report import _figures
-from mixvi.report._methods import REFERENCES, methods
+from mixvi.report._methods import is_calibrated, methods, references
 from mixvi.report._page import Section, html, table
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
 
+SPLITS = {
+    "node": "cluster", "left": "side 1", "right": "side 2", "cells_left": "cells 1", "cells_right": "cells 2",
+    "worth": "worth", "error": "standard error", "kind": "kind",
+}  # fmt: skip
 MAX_DRAWN = 2000  # cells of the posterior predictive check, whose counts are dense
 
 
@@ -44,6 +48,7 @@ class _Page:
         self.qc = self.quality.clusters
         self.cells = _figures.some_cells(model, self.table, batch_key)
         self.has_counts = bool(len(model._clusters().overdispersion))
+        self.history = model.history or {}
 
     def html(self) -> str:
         """The whole page."""
@@ -65,7 +70,7 @@ class _Page:
         """Map and table of clusters."""
         frame = pd.DataFrame({"cluster": self.qc.index, "cells": self.qc["cells"].to_numpy()})
         frame["share"] = [f"{n / self.qc['cells'].sum():.1%}" for n in self.qc["cells"]]
-        frame["mean confidence"] = [f"{value:.2f}" for value in self.qc["confidence"]]
+        frame["mean confidence"] = ["" if np.isnan(value) else f"{value:.2f}" for value in self.qc["confidence"]]
         if self.has_counts:
             genes = _figures.best_markers(self.model, self.n_clusters, 5)
             frame["median library size"] = self.qc["library"].to_numpy()
@@ -80,18 +85,18 @@ class _Page:
 
     def faults(self) -> Section:
         """What not to trust."""
-        found, texts = self.quality.faults, []
-        if found:
-            texts.append("These are reasons to look again. They do not prove a fault.")
-        elif self.has_counts:
-            texts.append("No cluster looks like doublets, like cells of low quality, or like the effect of a batch.")
-        if self.has_counts:
-            texts.append(
-                f"About {self.quality.doublets:.1%} of the cells look like doublets of two clusters. Ambient RNA is at "
-                f"most about {self.quality.ambient:.0%} of the counts."
-            )
-        else:
-            texts.append("Doublets, ambient RNA and cells of low quality can be looked for in counts only.")
+        found, texts = self.quality.faults, ["These are reasons to look again. They do not prove a fault."]
+        looked = ["several types in one cluster", "clusters that are not sure"]
+        looked += [f"effects of {self.batch_key}"] if self.batch_key else []
+        looked += ["doublets", "cells of low quality"] if self.has_counts and self.n_clusters > 1 else []
+        if not np.isnan(self.quality.ambient):
+            looked.append("ambient RNA")
+        if not found:
+            texts = [f"Nothing was found. This was looked for: {', '.join(looked)}."]
+        if "doublets" in looked:
+            texts.append(f"About {self.quality.doublets:.1%} of the cells look like doublets of two clusters.")
+        if "ambient RNA" in looked:
+            texts.append(f"Ambient RNA is at most about {self.quality.ambient:.0%} of the counts.")
         return Section("care", "What not to trust", texts, warnings=found)
 
     def tree(self) -> Section | None:
@@ -105,10 +110,10 @@ class _Page:
         ]
         if not self.has_counts:
             texts = ["These values are not counts, so the splits have no evidence. The tree shows connectivity only."]
-        splits = [split for split in self.model.tree.splits if split.kept]
-        frame = pd.DataFrame(splits)[["node", "left", "right", "cells_left", "cells_right", "worth", "error", "kind"]]
-        frame.columns = ["cluster", "side 1", "side 2", "cells 1", "cells 2", "worth", "standard error", "kind"]
-        shown = table(frame) if self.has_counts and self.n_clusters == self.model.n_clusters else None
+        shown = None
+        if self.has_counts and self.n_clusters == self.model.n_clusters:
+            frame = self.model.tree.table.query("kept")[list(SPLITS)].rename(columns=SPLITS)
+            shown = table(frame)
         return Section("tree", "Evidence of each split", texts, [_figures.tree(self.model, self.n_clusters)], shown)
 
     def markers(self) -> Section | None:
@@ -126,15 +131,17 @@ class _Page:
     def probabilities(self) -> Section:
         """What the confidence means."""
         temperature = self.model.module.prior.temperature.item()
-        texts = [
-            "The confidence of a cell is the probability of its likeliest cluster. It says how sure the assignment is, "
-            "given these clusters. It does not say that a cluster is real, or that it is a cell type.",
-            f"The calibration has temperature {temperature:.2f}: "
-            + (
+        calibrated = "Calibration needs counts or labels, so these probabilities are not calibrated."
+        if is_calibrated(self.model):
+            calibrated = f"The calibration has temperature {temperature:.2f}: " + (
                 "the mean confidence was too high and was lowered."
                 if temperature > 1
                 else "the mean confidence did not exceed the estimated share of correct assignments, and was kept."
-            ),
+            )
+        texts = [
+            "The confidence of a cell is the probability of its likeliest cluster. It says how sure the assignment is, "
+            "given these clusters. It does not say that a cluster is real, or that it is a cell type.",
+            calibrated,
         ]
         return Section("confidence", "Probabilities", texts, [_figures.confidence(self.table)])
 
@@ -145,17 +152,20 @@ class _Page:
         texts = [f"Share of each level of {self.batch_key!r} in each cluster. Look at clusters of one colour."]
         return Section("batches", "Batches", texts, [_figures.batches(self.cells)])
 
-    def fit(self) -> Section:
+    def fit(self) -> Section | None:
         """How training went."""
-        history = self.model.history
-        name = "elbo_validation" if "elbo_validation" in history else "elbo_train"
-        bound = history[name].astype(float).to_numpy().ravel()
-        before = bound[max(len(bound) * 9 // 10 - 1, 0)]
-        cells = "held-out cells" if name == "elbo_validation" else "training cells"
+        if "elbo_train" not in self.history:
+            return None
+        is_held_out = "elbo_validation" in self.history
+        bound = self.history["elbo_validation" if is_held_out else "elbo_train"].iloc[:, 0].astype(float).dropna()
+        n_epochs = len(self.history["elbo_train"])
+        before = bound[bound.index < 0.9 * n_epochs]
+        change = bound.iloc[-1] - before.iloc[-1] if len(before) else 0.0
         texts = [
-            f"Training took {len(bound)} epochs. The negative evidence bound of {cells} is {bound[-1]:,.1f} nats a cell"
-            f" at the end. In the last tenth of the epochs it changed by {bound[-1] - before:+.1f}. If it still falls "
-            "clearly, train for more epochs."
+            f"Training took {n_epochs} epochs. The negative evidence bound of "
+            f"{'held-out' if is_held_out else 'training'} cells is {bound.iloc[-1]:,.1f} nats a cell at the end. In "
+            f"the last tenth of the epochs it changed by {change:+.1f}.",
+            "If the bound still falls clearly, train for more epochs.",
         ]
         return Section("training", "Training", texts, [_figures.training(self.model)])
 
@@ -183,12 +193,15 @@ class _Page:
         rows = {"model": type(self.model).__name__, "likelihood found": self.model.likelihood_}
         rows |= {key: "none" if value is None else value for key, value in params.items()}
         rows |= {f"setup: {key}": value for key, value in self.model.registry_["setup_args"].items() if value}
-        rows |= {"seed": scvi.settings.seed if scvi.settings.seed is not None else "not set"}
-        rows |= {"scvi-tools": scvi.__version__, "torch": torch.__version__, "numpy": np.__version__}
+        rows |= {
+            "seed of the partition": str(self.model._clusters().seed),
+            "mixvi, at training": self.model.mixvi_version_,
+        }
+        rows |= {"scvi-tools, of this page": scvi.__version__, "torch, of this page": torch.__version__}
         frame = pd.DataFrame({"setting": list(rows), "value": [str(value) for value in rows.values()]})
         return Section("settings", "Settings and versions", [], table=table(frame))
 
     def paper(self) -> Section:
         """Methods paragraph and references."""
-        texts = ["For the methods section of a paper:", methods(self.model, self.n_clusters), *REFERENCES]
+        texts = ["For the methods section of a paper:", methods(self.model, self.n_clusters), *references(self.model)]
         return Section("methods", "Methods", texts)

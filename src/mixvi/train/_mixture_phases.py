@@ -77,7 +77,8 @@ class MixturePhases(Callback):
         until_settled: bool = False,
     ):
         self.n_epochs_pretrain, self.guidance, self.until_settled = n_epochs_pretrain, guidance, until_settled
-        self.bounds: list[float] = []  # negative, of held-out cells, after each epoch of pretraining
+        self.bounds: list[float] = []  # negative, of held-out cells, at each validation of pretraining
+        self.settled = False  # whether pretraining ended early
         self.wanted = Wanted(init, n_clusters, min_worth)
         self.clusters = clusters
         self.seed = settings.seed or 0
@@ -86,12 +87,14 @@ class MixturePhases(Callback):
         """State for checkpoints."""
         clusters = None if self.clusters is None else self.clusters.to_dict()
         return {
-            "seed": self.seed, "clusters": clusters, "bounds": self.bounds, "n_epochs_pretrain": self.n_epochs_pretrain
+            "seed": self.seed, "clusters": clusters, "bounds": self.bounds, "settled": self.settled,
+            "n_epochs_pretrain": self.n_epochs_pretrain,
         }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of a checkpoint."""
         self.seed, self.bounds = state_dict["seed"], list(state_dict.get("bounds", []))
+        self.settled = state_dict.get("settled", False)
         self.n_epochs_pretrain = state_dict.get("n_epochs_pretrain", self.n_epochs_pretrain)
         self.clusters = None if state_dict["clusters"] is None else Clusters.from_dict(state_dict["clusters"])
 
@@ -137,14 +140,14 @@ class MixturePhases(Callback):
         now = trainer.current_epoch
         may_end = self.until_settled and now < self.n_epochs_pretrain and trainer.global_step >= MIN_STEPS
         if may_end and has_settled(self.bounds, self.wanted.min_worth):
-            self.n_epochs_pretrain = now
+            self.n_epochs_pretrain, self.settled = now, True
         if now == self.n_epochs_pretrain and self.wanted.init is not None:
             self._initialise(trainer, plan)
         if self.clusters is not None and plan.lr_schedulers() is None:
             slow_down(plan, now, self._end(trainer))
 
-    def on_train_epoch_end(self, trainer: Trainer, plan: MixviPlan) -> None:  # type: ignore[override]
-        """Note the bound on held-out cells, and end training that is as long as twice its pretraining.
+    def on_validation_end(self, trainer: Trainer, plan: MixviPlan) -> None:  # type: ignore[override]
+        """Note the bound on held-out cells during pretraining.
 
         Parameters
         ----------
@@ -153,9 +156,20 @@ class MixturePhases(Callback):
         plan
             The training plan.
         """
-        if self.clusters is None:
-            self.bounds.append(float(trainer.callback_metrics.get("elbo_validation", np.nan)))
-        elif self.until_settled and trainer.current_epoch + 1 == self._end(trainer):
+        if self.clusters is None and not trainer.sanity_checking and "elbo_validation" in trainer.callback_metrics:
+            self.bounds.append(float(trainer.callback_metrics["elbo_validation"]))
+
+    def on_train_epoch_end(self, trainer: Trainer, plan: MixviPlan) -> None:  # type: ignore[override]
+        """End training that is as long as twice its pretraining, if the bound has settled.
+
+        Parameters
+        ----------
+        trainer
+            The trainer.
+        plan
+            The training plan.
+        """
+        if self.settled and trainer.current_epoch + 1 == self._end(trainer):
             trainer.should_stop = True
 
     def on_fit_end(self, trainer: Trainer, plan: MixviPlan) -> None:  # type: ignore[override]
@@ -197,7 +211,7 @@ class MixturePhases(Callback):
     def _end(self, trainer: Trainer) -> int:
         """Number of epochs of the whole training; -1 for no limit."""
         most = -1 if trainer.max_epochs is None else trainer.max_epochs
-        return min(most, 2 * self.n_epochs_pretrain) if self.until_settled else most
+        return min(most, 2 * self.n_epochs_pretrain) if self.settled else most
 
     def _waits(self, trainer: Trainer, plan: MixviPlan) -> bool:
         early = trainer.current_epoch - self.n_epochs_pretrain
