@@ -3,6 +3,7 @@
 import pytest
 
 from mixvi import datasets
+from mixvi.model._markers import best_markers
 from tests.model.helpers import fitted
 
 
@@ -50,3 +51,15 @@ def test_a_class_without_training_cells_has_no_markers(counts):
             break
     model.annotate()
     assert set(model.markers()["cluster"]) == set(model.cluster_names) - {"rare"}
+
+
+def test_siblings_are_named_by_different_genes(counts):
+    model = fitted("GMVAE", counts, train={"max_epochs": 60})
+    genes = best_markers(model, 3, 3)
+    table = model.markers()
+    higher = table[table["log2_fold_change"] > 0].groupby(["cluster", "gene"])["versus"].agg(set)
+    for name, chosen in genes.items():
+        assert all(higher[name, gene] == {"rest", "sibling"} for gene in chosen)
+    last = [one for one in model.tree.splits if one.kept][-1]
+    assert genes[last.left]
+    assert not set(genes[last.left]) & set(genes[last.right])

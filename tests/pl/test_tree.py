@@ -51,18 +51,6 @@ def test_numbers_are_the_worth_and_lines_reach_the_clusters():
     plt.close("all")
 
 
-def test_siblings_are_named_by_different_genes(counts):
-    model = fitted("GMVAE", counts, train={"max_epochs": 60})
-    genes = _markers.best_markers(model, 3, 3)
-    table = model.markers()
-    higher = table[table["log2_fold_change"] > 0].groupby(["cluster", "gene"])["versus"].agg(set)
-    for name, chosen in genes.items():
-        assert all(higher[name, gene] == {"rest", "sibling"} for gene in chosen)
-    last = [one for one in model.tree.splits if one.kept][-1]
-    assert genes[last.left]
-    assert not set(genes[last.left]) & set(genes[last.right])
-
-
 def test_the_tree_is_drawn_in_given_axes_with_a_row_for_each_cluster(counts):
     model = fitted("GMVAE", counts, train={"max_epochs": 60})
     _, own = plt.subplots()
