@@ -130,6 +130,9 @@ def test_a_class_without_a_training_cell_keeps_its_component(blobs):
 
 def test_new_cells_need_no_label_when_a_model_is_loaded_with_them(blobs, tmp_path):
     model = fitted("GMVAE", blobs, {"labels_key": "cluster"}, n_clusters=None)
+    merged = model.predict(soft=True, n_clusters=2)  # classes that the tree joins have the names of both
+    assert sorted(name for cluster in merged for name in cluster.split("+")) == sorted(model.cluster_names)
+    assert {cluster.count("+") for cluster in merged} == {0, 1}
     model.save(tmp_path / "model")
     new = blobs[:50].copy()
     del new.obs["cluster"], new.obs["_scvi_labels"]

@@ -232,8 +232,10 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
 
     def _names(self, n_clusters: int) -> list[str]:
         classes = self._classes()
-        if n_clusters < len(classes):
-            classes = []
+        if n_clusters < len(classes):  # clusters of several classes have the names of all
+            groups, others = self._clusters().groups(n_clusters), (f"new {k}" for k in count())
+            joined = ["+".join(classes[leaf] for leaf in group if leaf < len(classes)) for group in groups]
+            return [name or next(others) for name in joined]
         nodes = range(n_clusters) if self.clusters_ is None else self._clusters().nodes(n_clusters)
         given = [self.names_.get(str(node)) for node in nodes[len(classes) :]]
         numbers = (f"new {k}" if str(k) in classes else str(k) for k in count())
