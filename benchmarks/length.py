@@ -101,7 +101,10 @@ def write(rows):
     """Means over seeds: a column for each set, a line for each length."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("mixvi", "scvi-tools", "torch"))
     n_seeds = rows["seed"].nunique()
-    lines = [f"{n_seeds} seeds, {os.cpu_count()} cores, {platform.machine()}, {packages}.", ""]
+    lines = [
+        f"{n_seeds} seed{'s' if n_seeds > 1 else ''}, {os.cpu_count()} cores, {platform.machine()}, {packages}.",
+        "",
+    ]
     names = [f"{name}, {n:,} cells" for name, n in rows.groupby("set", sort=False)["cells"].first().items()]
     lines += [f"| epochs | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for epochs, found in rows.groupby("epochs", sort=False):

@@ -428,7 +428,7 @@ COMMANDS = [
     (["in.h5ad", "--out", "out.h5ad", "--model", "ae", "--n-clusters", "3"], "--n-clusters is for gmvae"),
     (["in.h5ad", "--out", "out.h5ad", "--resume", "no.ckpt"], "no.ckpt does not exist"),
     (["in.h5ad", "--out", "out.h5ad", "--resume", "in.h5ad"], "is not a checkpoint"),
-    (["in.h5ad", "--out", "in.h5ad", "--force"], "overwritten by its own result"),
+    (["in.h5ad", "--out", "in.h5ad", "--force"], "what the command reads"),
     (["in.h5ad", "--out", "in.h5ad"], "exists already"),
     (["in.h5ad", "--out", "nowhere/out.h5ad"], "is not a folder"),
     (["no.h5ad", "--out", "out.h5ad"], "no.h5ad does not exist"),
