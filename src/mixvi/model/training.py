@@ -62,9 +62,10 @@ def train(
     ----------
     max_epochs
         Passes over the training cells. ``None`` takes 400. A GMVAE has a higher learning rate and takes at most 100.
-        It takes fewer if the bound on the validation cells settles earlier: its clusters are placed when the second
-        half of pretraining (at least 500 steps) brought at most ``min_worth`` nats a cell and 5 % of the whole gain,
+        It takes fewer if the bound on the validation cells settles after 500 steps or later: the second half of
+        pretraining brought at most ``min_worth`` nats a cell and 5 % of the whole gain. Its clusters are then placed,
         and as many epochs follow. Above 20,000 cells both numbers are lower, so that as many cells are visited in all.
+        Below 1,000 cells, 100 epochs can be too few: pass more if the validation bound still falls.
     accelerator, devices
         Where to run, as in Lightning; ``"auto"`` takes a CUDA GPU if there is one, and never MPS by itself.
     train_size, validation_size, shuffle_set_split

@@ -61,8 +61,8 @@ class MixturePhases(Callback):
         Result of an earlier run, whose guide continues.
     until_settled
         Whether pretraining ends earlier if the bound on held-out cells has settled: its second half brought at most
-        ``min_worth`` nats a cell, and at most 5 % of the whole gain since the first epoch. It takes at least 500 steps.
-        Joint training then takes as many epochs as pretraining.
+        ``min_worth`` nats a cell, and at most 5 % of the whole gain since the first epoch. It is not cut
+        short before 500 steps. Joint training then takes as many epochs as pretraining.
     """
 
     def __init__(
