@@ -28,6 +28,10 @@ import mixvi
 RESULTS = Path(__file__).parent / "results"
 SETS = ("zheng_facs10_pbmc", "scdcc_10x_pbmc", "pbmc3k", "scdcc_mouse_bladder", "paul15")
 KANG = "kang_pbmc"
+NAMES = {
+    "zheng_facs10_pbmc": "Zheng, sorted", "scdcc_10x_pbmc": "10x PBMC", "pbmc3k": "pbmc3k",
+    "scdcc_mouse_bladder": "mouse bladder", "paul15": "paul15", KANG: "Kang, control",
+}  # fmt: skip
 N_PCS = 30
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -184,7 +188,9 @@ def write_summary(frame, name):
             index="method", columns="set", values="ARI", aggfunc=["mean", "min", "count"]
         )
         order = table["mean"][scored].mean(axis=1).sort_values(ascending=False).index
-        lines += [f"| ARI {title}, mean (min) over seeds | {' | '.join(sets)} | mean of five | seeds |"]
+        lines += [
+            f"| ARI {title}, mean (min) over seeds | {' | '.join(NAMES[s] for s in sets)} | mean of five | seeds |"
+        ]
         lines += ["|---" * (len(sets) + 3) + "|"]
         for method in order:
             row = table.loc[method]
@@ -194,7 +200,10 @@ def write_summary(frame, name):
         lines.append("")
     own = frame[frame["K"] == "own"]
     n_types = own.groupby(["method", "set"])[["found", "types", "ARI", "confidence", "ECE"]].mean()
-    lines += ["| at a number of its own | " + " | ".join(sets) + " | ECE | seconds |", "|---" * (len(sets) + 3) + "|"]
+    lines += [
+        "| at a number of its own | " + " | ".join(NAMES[s] for s in sets) + " | ECE | seconds |",
+        "|---" * (len(sets) + 3) + "|",
+    ]
     for method in n_types.index.get_level_values(0).unique():
         row = n_types.loc[method]
         cells = " | ".join(f"{row.loc[s, 'found']:.1f} clusters, {row.loc[s, 'types']:.1f} types" for s in sets)
@@ -211,7 +220,7 @@ def write_summary(frame, name):
                 color = f"C{sorted(frame['method'].unique()).index(method)}"
                 ax.plot(x, some["ARI"], "o", ms=4, color=color, label=method if j == 0 else None)
         ax.set(xticks=range(len(sets)), ylabel="adjusted Rand index", ylim=(0, 1), title=title)
-        ax.set_xticklabels([s.replace("_", "\n") for s in sets])
+        ax.set_xticklabels([NAMES[s].replace(" ", "\n") for s in sets])
         ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(RESULTS / f"{name}.png", dpi=120)
 
