@@ -45,11 +45,11 @@ class HostMatrix:
         else:
             block = self._matrix[index]
         if self.density >= MAX_SPARSE:
-            return torch.from_numpy(_float(block if isinstance(block, np.ndarray) else block.toarray()))
+            return _aligned(_float(block if isinstance(block, np.ndarray) else block.toarray()))
         block = csr_matrix(block)
         block.sum_duplicates()  # if a row of CSR has a gene twice, its value is the sum
         offset, gene = (torch.from_numpy(part.astype(np.int32, copy=False)) for part in (block.indptr, block.indices))
-        return csr(offset, gene, torch.from_numpy(_float(block.data)), self.n_genes)
+        return csr(offset, gene, _aligned(_float(block.data)), self.n_genes)
 
 
 class DeviceMatrix:
@@ -123,6 +123,11 @@ def _read(matrix, rows: np.ndarray) -> np.ndarray | csr_matrix:
         first, after, place = runs(some)
         parts.append(vstack([matrix[a:b] for a, b in zip(first, after, strict=True)], "csr")[place])
     return csr_matrix(vstack(parts, "csr"))
+
+
+def _aligned(values: np.ndarray) -> Tensor:
+    """A copy in memory that torch aligns. Matrix products of other memory are sometimes rounded in another way."""
+    return torch.from_numpy(values).clone()
 
 
 def _float(values: np.ndarray) -> np.ndarray:
