@@ -28,14 +28,18 @@ def counts(counts, tmp_path, monkeypatch):
 
 
 def same(one, other):
-    """Whether two models have the same history, weights and clusters."""
+    """Whether two models have the same history, weights and clusters.
+
+    Two equal fits that nothing stops differ by 1e-8 in about one of a hundred cases: matrix products are rounded in
+    another way. Any other seed, order of cells or rate makes differences above 1e-3.
+    """
     assert one.history.keys() == other.history.keys()
     for name, losses in one.history.items():
         pd.testing.assert_frame_equal(losses, other.history[name], check_dtype=False)
     for (name, value), found in zip(one.module.state_dict().items(), other.module.state_dict().values(), strict=True):
-        torch.testing.assert_close(found, value, rtol=0, atol=0, msg=name)
+        torch.testing.assert_close(found, value, rtol=1e-5, atol=1e-6, msg=name)
     np.testing.assert_array_equal(one.train_indices, other.train_indices)
-    np.testing.assert_array_equal(one.get_latent_representation(), other.get_latent_representation())
+    np.testing.assert_allclose(one.get_latent_representation(), other.get_latent_representation(), rtol=1e-4, atol=1e-5)
 
 
 def go(name, counts, setup, n_epochs=6, *, press=None, path=None, model=None, **kwargs):
