@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 from mixvi import datasets
+from mixvi.model._markers import best_markers
 from mixvi.report import _figures
 from tests.model.helpers import fitted
 
@@ -21,7 +22,12 @@ def test_some_cells_are_those_of_the_model(monkeypatch):
     np.testing.assert_array_equal(some.obs["mixvi"].astype(str), model.predict()[rows])
     np.testing.assert_array_equal(some.obs["batch"].astype(str), cells.obs["condition"].astype(str).to_numpy()[rows])
     before = plt.get_fignums()
-    pictures = [_figures.dots(model, some, 3), _figures.batches(some), _figures.confidence(table)]
+    genes = best_markers(model, 3, 5)
+    pictures = [
+        _figures.dots(model, some, genes),
+        _figures.batches(some),
+        _figures.confidence(table),
+    ]
     assert all(one.data.startswith("data:image/png") for one in pictures)
     assert plt.get_fignums() == before
 
@@ -46,4 +52,4 @@ def test_the_predictive_check_sees_a_model_that_does_not_fit():
 def test_without_markers_there_is_no_dot_plot():
     model = fitted("GMVAE", datasets.blobs(120, 10, n_clusters=3))
     some = _figures.some_cells(model, model.predict(soft=True), None)
-    assert _figures.dots(model, some, 3) is None
+    assert _figures.dots(model, some, {}) is None

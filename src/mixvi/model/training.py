@@ -54,7 +54,8 @@ def train(
 
     Ctrl-C and SIGTERM end it between two steps. The model can be used as it is, and a checkpoint is left in
     ``scvi.settings.logging_dir``. ``train(ckpt_path=...)``, with the other arguments as before, repeats the epoch
-    that was stopped and goes on. On one CPU, history and weights are then those of a run that nothing stopped.
+    that was stopped and goes on. On one CPU, history and weights are then those of a run that nothing stopped, up to
+    rounding.
     The initialisation of a GMVAE is not stopped half-way; a second signal acts at once. A fit to all cells at once
     takes up to 20 iterations to end; ``train()`` goes on from there.
 

@@ -11,7 +11,6 @@ import torch
 
 from mixvi import pl
 from mixvi.model._held_out import counts_of
-from mixvi.model._markers import best_markers
 from mixvi.model._qc import levels_of
 from mixvi.pl._figure import literal
 from mixvi.report._page import Picture, picture
@@ -66,10 +65,9 @@ def tree(model: "GMVAE", n_clusters: int) -> Picture:
         return picture(pl.tree(model, n_clusters, show=False), "Tree over the clusters, with the worth of each split")
 
 
-def dots(model: "GMVAE", cells: ad.AnnData, n_clusters: int) -> Picture | None:
-    """Dot plot of the best markers; ``None`` if there are none."""
-    genes = best_markers(model, n_clusters, N_MARKERS)
-    genes = {name: genes[name] for name in cells.obs["mixvi"].cat.categories if genes.get(name)}
+def dots(model: "GMVAE", cells: ad.AnnData, markers: dict[str, list[str]]) -> Picture | None:
+    """Dot plot of the best of these markers, by cluster; ``None`` if there are none."""
+    genes = {name: markers[name][:N_MARKERS] for name in cells.obs["mixvi"].cat.categories if markers.get(name)}
     if not genes:
         return None
     names = list(dict.fromkeys(gene for group in genes.values() for gene in group))

@@ -7,6 +7,7 @@ import pandas as pd
 import scvi
 import torch
 
+from mixvi.model._markers import best_markers
 from mixvi.model._predict import own_table
 from mixvi.report import _figures
 from mixvi.report._methods import is_calibrated, methods, references
@@ -19,6 +20,7 @@ SPLITS = {
     "node": "cluster", "left": "side 1", "right": "side 2", "cells_left": "cells 1", "cells_right": "cells 2",
     "worth": "worth", "error": "standard error", "kind": "kind",
 }  # fmt: skip
+N_MARKERS = 5  # genes of each cluster in the table
 MAX_DRAWN = 2000  # cells of the posterior predictive check, whose counts are dense
 
 
@@ -49,6 +51,7 @@ class _Page:
         self.cells = _figures.some_cells(model, self.table, batch_key)
         self.has_counts = bool(len(model._clusters().overdispersion))
         self.history = model.history or {}
+        self.genes = best_markers(model, n_clusters, N_MARKERS)
 
     def html(self) -> str:
         """The whole page."""
@@ -72,9 +75,8 @@ class _Page:
         frame["share"] = [f"{n / self.qc['cells'].sum():.1%}" for n in self.qc["cells"]]
         frame["mean confidence"] = ["" if np.isnan(value) else f"{value:.2f}" for value in self.qc["confidence"]]
         if self.has_counts:
-            genes = _figures.best_markers(self.model, self.n_clusters, 5)
             frame["median library size"] = self.qc["library"].to_numpy()
-            frame["marker genes"] = [", ".join(genes.get(name, [])) for name in self.qc.index]
+            frame["marker genes"] = [", ".join(self.genes.get(name, [])) for name in self.qc.index]
         n = len(self.cells)
         some = f" It shows {n:,} random cells." if n < self.model.adata.n_obs else ""
         texts = [
@@ -118,7 +120,7 @@ class _Page:
 
     def markers(self) -> Section | None:
         """Dot plot of marker genes."""
-        drawn = _figures.dots(self.model, self.cells, self.n_clusters)
+        drawn = _figures.dots(self.model, self.cells, self.genes)
         if drawn is None:
             return None
         texts = [
