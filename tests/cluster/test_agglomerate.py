@@ -6,7 +6,7 @@ from scipy.linalg import block_diag
 from scipy.sparse import csr_matrix
 from scipy.stats import t
 
-from mixvi.cluster.agglomerate import MIN_WORTH, Tree, agglomerate
+from mixvi.cluster.agglomerate import GRADE_FACTOR, MIN_WORTH, Tree, agglomerate
 from mixvi.cluster.evidence import LEVEL
 from mixvi.cluster.graph import shared_neighbors
 from tests.cluster.populations import draw, evidence_of, profiles
@@ -114,6 +114,40 @@ def test_each_join_without_counts_is_of_the_most_connected_pair(rng):
         most.append(max(connectivity(a, b) for a in range(n) for b in range(a)))
     np.testing.assert_allclose(tree.connectivity, most)
     assert tree.n_default == 6 - np.argmax([*(np.array(most) <= 1), True])  # joined while above chance
+
+
+def on_a_line(rng, place, nats):
+    """Counts of cells at places between two profiles, and their log-likelihood ratio against the middle.
+
+    The halves of the line, split at 1/2, have mean profiles that differ by so many nats, if places are uniform.
+    """
+    share = profiles(rng, 1, G)[0]
+    way = rng.normal(0, 0.05, G)
+    way -= share @ way
+    size = 4 * nats / (share @ way**2 / 2)  # half the distance: a quarter of the divergence of the ends
+    p = share * np.exp((place[:, None] - 0.5) * way)
+    counts = draw(rng, size * p / p.sum(1, keepdims=True))
+    return counts, counts @ way - size * (p * way).sum(1).mean()
+
+
+def test_a_grade_needs_more_nats_for_the_same_share_of_wrong_cells(rng):
+    """5 % of cells are on the wrong side of a likelihood ratio: of two populations, and along a line."""
+    even = rng.random(20_000)
+    _, ratio = on_a_line(rng, even, GRADE_FACTOR * MIN_WORTH)
+    assert ((ratio > 0) != (even > 0.5)).mean() == pytest.approx(0.05, abs=0.01)
+    two = np.where(even > 0.5, 0.75, 0.25)  # at the mean places of both halves
+    _, ratio = on_a_line(rng, two, MIN_WORTH)
+    assert ((ratio > 0) != (even > 0.5)).mean() == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.parametrize(("nats", "n_grade", "n_gap"), [(20.0, 1, 2), (60.0, 2, 2)])
+def test_a_slight_grade_is_no_default_split(rng, nats, n_grade, n_gap):
+    even = rng.random(4000)
+    part, graph = (even > 0.5).astype(int), csr_matrix((4000, 4000))
+    for place, n_default in ((even, n_grade), (np.where(even > 0.5, 0.75, 0.25), n_gap)):
+        tree = agglomerate(part, graph, evidence_of(on_a_line(rng, place, nats)[0]))
+        assert tree.worth[0] == pytest.approx(nats, rel=0.2)
+        assert tree.n_default == n_default
 
 
 def test_default_clusters_are_the_populations(three):

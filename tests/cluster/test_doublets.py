@@ -49,7 +49,7 @@ def test_the_share_of_doublets_is_estimated(singlets, planted, rng):
     a, b = rng.integers(len(y), size=(2, n))
     cells, part = vstack([counts, counts[a] + counts[b]], "csr"), np.r_[y, y[a]]
     evidence, groups, library = groups_of(cells, part)
-    share = doublet_share(evidence, cells, part, groups, library)
+    share = doublet_share(evidence, cells, part, library)
     true = (y[a] != y[b]).sum() / len(part)  # doublets of one population are not found
     assert true / 2 <= share <= true + 0.01  # it tends to be too low: doublets also enlarge the median libraries
 
@@ -58,4 +58,4 @@ def test_without_a_second_cluster_there_is_no_doublet(singlets):
     counts, y = singlets
     one = y == 0
     evidence, groups, library = groups_of(counts[one], y[one])
-    assert doublet_share(evidence, counts[one], y[one], groups, library) == 0
+    assert doublet_share(evidence, counts[one], y[one], library) == 0

@@ -17,11 +17,16 @@ def groups(evidence, part):
     return [evidence.group(np.flatnonzero(part == k)) for k in range(part.max() + 1)]
 
 
-def profile(halves, cells):
-    """Shares of genes in the pooled counts of cells, and half a count a gene, put where the counts of all cells are."""
-    n_genes = halves.seen.shape[1]
-    pooled, everything = (np.asarray(halves.seen[rows].sum(0)).ravel() for rows in (cells, slice(None)))
-    return (pooled + n_genes / 2 * everything / everything.sum()) / (pooled.sum() + n_genes / 2)
+def profile(halves, cells, weight=1.0):
+    """Posterior mean shares of the genes, under a gamma prior of shape 1 around the shares of all cells.
+
+    ``weight`` (n, g) of each cell's counts.
+    """
+    seen = halves.seen.toarray()
+    counts, exposure = weight * seen, weight * seen.sum(1, keepdims=True) * np.ones(seen.shape)
+    everything = counts.sum(0) / exposure.sum(0)
+    share = (counts[cells].sum(0) + 1) / (exposure[cells].sum(0) + everything.sum() / everything)
+    return share / share.sum()
 
 
 @pytest.fixture
@@ -48,20 +53,43 @@ def test_a_gain_is_that_of_held_out_multinomial_counts(two):
 
 
 def test_counts_that_vary_more_are_weighed_less(two, rng):
-    """Quasi-likelihood: each gene's Poisson term, times Poisson variance over negative binomial variance."""
+    """Quasi-likelihood: each gene's Poisson term, times Poisson variance over negative binomial variance of the cell.
+
+    Half of the cells have libraries twenty times as large. All cells of one half have one library size.
+    """
     counts, y = two
+    depth = 20 ** (np.arange(N) // 2 % 2)
     alpha = rng.exponential(size=G)
-    halves = split_counts(counts, alpha)
+    counts = csr_matrix(np.round(5 * counts.toarray()) * depth[:, None])
+    halves = split_counts(counts, np.zeros(G))
     evidence = Evidence(halves, alpha)
     found = evidence.gain(*groups(evidence, y))
-    mean = np.asarray(halves.seen.mean(0)).ravel() / (1 - halves.share)  # of whole counts
-    weight, joint, total = mean / (mean + alpha * mean**2), profile(halves, np.arange(N)), 0.0
+    seen = halves.seen.toarray()
+    library = evidence.library[evidence.block]
+    assert (np.abs(np.log2(library / (seen.sum(1) / (1 - halves.share)))) <= 1).all()
+    weight = 1 / (1 + alpha * seen.sum(0) / seen.sum() * library[:, None])  # at the mean count of the cell
+    joint, total = profile(halves, np.arange(N), weight), 0.0
     for k in (0, 1):
-        own = profile(halves, y == k)
-        for x in halves.held_out[y == k].toarray():
+        own = profile(halves, y == k, weight)
+        for x, w in zip(halves.held_out.toarray()[y == k], weight[y == k], strict=True):
             expected, expected_joint = x.sum() * own, x.sum() * joint
-            total += (weight * (x * np.log(expected / expected_joint) - expected + expected_joint)).sum()
-    assert found.worth == pytest.approx(total / halves.share / ((y == 1).sum() * (y == 0).mean()), rel=1e-6)
+            total += (w * (x * np.log(expected / expected_joint) - expected + expected_joint)).sum()
+    assert found.worth == pytest.approx(total / halves.share / ((y == 1).sum() * (y == 0).mean()), rel=1e-4)
+
+
+def test_one_deep_cell_does_not_decide(rng):
+    """Reads of one cell, a thousand times as many as those of any other, with a count in one gene only."""
+    y = np.arange(N) % 2
+    counts = draw(rng, 200 * profiles(rng, 2, G)[y], 0.5).tolil()
+
+    def bound(counts):
+        evidence = evidence_of(counts.tocsr(), 0.5)
+        return lower_bound(*evidence.gain(*groups(evidence, y)), N // 2, 1)
+
+    alone = bound(counts)
+    counts[0] = 1000 * counts[1]
+    counts[0, 5] = 50_000
+    assert bound(counts) > alone / 2 > 0
 
 
 def test_a_lower_bound_is_that_of_a_t_test():
@@ -138,7 +166,6 @@ def test_strata_count_one_by_one(rng):
     for s in (0, 1):
         rows = stratum == s
         one = Evidence(Halves(halves.seen[rows], halves.held_out[rows], halves.share), np.zeros(G))
-        one.prior = both.prior  # a gene that occurs in one stratum only counts in both
         total += one.gain(*groups(one, y[rows])).worth * (N // 8)
     assert both.gain(*groups(both, y)).worth == pytest.approx(total / (2 * (N // 8)), rel=1e-6)
 

@@ -1,7 +1,8 @@
 """A tree over clusters. Pairs of clusters join until one cluster is left; each join records the worth of the split.
 
 With counts, there are two stages. In the first, a pair may join if its worth on held-out counts is not significant, or
-is below ``min_worth``. The pair with the lowest worth joins first. The stage ends when no pair may join, and the nodes
+is below ``min_worth``. A pair with cells between its sides (a grade) may join below 5.9 times ``min_worth``. The pair
+with the lowest worth joins first. The stage ends when no pair may join, and the nodes
 that are left are the default clusters. In the second stage, the pair joins that loses least log-likelihood of the seen
 counts.
 
@@ -18,6 +19,8 @@ from scipy.sparse import csr_matrix
 from mixvi.cluster.evidence import Evidence, Gain, Group, lower_bound
 
 MIN_WORTH = 5.41  # nats, 2 z^2 for z = 1.645: of two clusters of equal size, at most 5 % of cells fit the other better
+GRADE_FACTOR = 5.9  # a grade must be worth so much more: at 1 / (4 pi 0.05^2) = 31.8 nats, of cells that are evenly
+# spread along a line, 5 % fit the other half better
 GRADE = 0.25  # intermediate cells per cell of the smaller side; half the value of cells evenly spread along a line
 
 
@@ -51,6 +54,17 @@ class Tree(NamedTuple):
         kind[~self.supported] = "noise"
         kind[np.isnan(self.worth)] = ""
         return kind
+
+    def clear(self, min_worth: float) -> np.ndarray:
+        """(K - 1,) whether the two sides may be default clusters.
+
+        Parameters
+        ----------
+        min_worth
+            Nats a cell by which default clusters must differ; 5.9 times as many for a grade.
+        """
+        least = np.where(self.between < GRADE, min_worth, GRADE_FACTOR * min_worth)
+        return self.supported & (self.worth >= least)
 
     def leaves(self) -> list[list[int]]:
         """The leaves below each of the 2 K - 1 nodes."""
@@ -101,8 +115,9 @@ def agglomerate(
     evidence
         Evidence from the same cells. ``None`` joins by the graph alone.
     min_worth
-        Nats by which any two default clusters must differ. With w nats, and as many cells on both sides, at most a
-        share Phi(-sqrt(w / 2)) of the cells fits the wrong side better: 5 % at the default.
+        Nats by which any two default clusters must differ; 5.9 times as many for a grade. With w nats, and as many
+        cells on both sides, at most a share Phi(-sqrt(w / 2)) of the cells fits the wrong side better: 5 % at the
+        default. For a grade the factor gives the same 5 %.
     infer
         Whether the number of default clusters is inferred. ``False`` keeps the K parts as default clusters.
     seed
@@ -114,19 +129,19 @@ def agglomerate(
     -------
     The tree.
     """
-    joining = _Joining(part, graph, evidence, n_parts)
+    joining = _Joining(part, graph, evidence, n_parts, seed)
     if infer:
         joining.until(lambda a, b: joining.likeness(a, b, min_worth))
     n_default = len(joining.live)
     joining.until(joining.loss)
-    return joining.tree(n_default, min_worth if infer else np.nan, seed)
+    return joining.tree(n_default, min_worth if infer else np.nan)
 
 
 class _Joining:
     """Nodes that are joined pair by pair."""
 
-    def __init__(self, part: np.ndarray, graph: csr_matrix, evidence: Evidence | None, n_parts: int | None):
-        self.k, self.evidence = int(n_parts or part.max(initial=0) + 1), evidence
+    def __init__(self, part: np.ndarray, graph: csr_matrix, evidence: Evidence | None, n_parts: int | None, seed: int):
+        self.k, self.evidence, self.seed = int(n_parts or part.max(initial=0) + 1), evidence, seed
         rows = np.flatnonzero(part >= 0)
         member = csr_matrix((np.ones(len(rows)), (part[rows], rows)), (self.k, len(part)))
         self.live = list(range(self.k))
@@ -155,12 +170,20 @@ class _Joining:
         """Whether the gain is significantly above 0."""
         return bool(lower_bound(*gain, min(self.size[a], self.size[b]), self.k - 1) > 0)
 
+    def between(self, a: int, b: int) -> float:
+        """Number of intermediate cells, per cell of the smaller side."""
+        assert self.evidence is not None
+        return self.evidence.between(self.groups[a], self.groups[b], self.seed)
+
     def likeness(self, a: int, b: int, min_worth: float) -> float:
         """Difference of two nodes that may be one cluster; infinite for two clusters."""
         gain = self.gain(a, b)
         if gain is None:
             return -self.connectivity(a, b) if self.connectivity(a, b) > 1 else np.inf
-        return np.inf if self.is_significant(a, b, gain) and gain.worth >= min_worth else gain.worth
+        if gain.worth < min_worth or not self.is_significant(a, b, gain):
+            return gain.worth
+        is_clear = gain.worth >= GRADE_FACTOR * min_worth or self.between(a, b) < GRADE
+        return np.inf if is_clear else gain.worth
 
     def loss(self, a: int, b: int) -> float:
         """Cost of joining two nodes."""
@@ -190,13 +213,12 @@ class _Joining:
             self.groups.append(self.groups[a].join(self.groups[b]))
         return new
 
-    def tree(self, n_default: int, min_worth: float, seed: int) -> Tree:
+    def tree(self, n_default: int, min_worth: float) -> Tree:
         """The tree; all cells must be in one node."""
         rows = []
         for a, b in self.pairs:
-            gain, amid = self.gain(a, b), np.nan
-            if self.evidence is not None and gain is not None and self.is_significant(a, b, gain):
-                amid = self.evidence.between(self.groups[a], self.groups[b], seed)
+            gain = self.gain(a, b)
+            amid = self.between(a, b) if gain is not None and self.is_significant(a, b, gain) else np.nan
             rows.append((*(gain or (np.nan, np.nan)), amid, self.connectivity(a, b)))
         pairs = np.array(self.pairs, dtype=int).reshape(-1, 2)
         worth, error, between, connectivity = np.array(rows, dtype=float).reshape(-1, 4).T

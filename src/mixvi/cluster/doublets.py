@@ -42,28 +42,30 @@ def doublets(evidence: Evidence, groups: list[Group], library: np.ndarray) -> li
     """
     if len(groups) < 3:
         return [None] * len(groups)
-    profiles = np.stack([evidence.profile(group.seen) * size for group, size in zip(groups, library, strict=True)])
+    profiles = np.stack([evidence.profile(group.seen) * depth for group, depth in zip(groups, library, strict=True)])
+    size = np.stack([evidence.member @ group.size for group in groups])  # (K, s)
     pairs = list(combinations(range(len(groups)), 2))
     found: list[Doublet | None] = []
     for k, group in enumerate(groups):
         own, best = np.log(evidence.profile(group.seen)), (np.inf, (0, 0))
         for pair in pairs:
-            shared = (groups[pair[0]].size > 0) & (groups[pair[1]].size > 0) & (group.size > 0)
-            if k not in pair and group.size[shared].sum() > group.n_cells / 2:
-                seen = group.seen[shared]
+            shared = (size[pair[0]] > 0) & (size[pair[1]] > 0) & (size[k] > 0)
+            if k not in pair and size[k][shared].sum() > group.n_cells / 2:
+                seen = (evidence.member @ group.seen)[shared]
                 lost = (seen * (own - np.log(_sum(profiles, pair)))[shared]).sum() / max(seen.sum(), 1)
                 best = min(best, (lost, pair))
         if np.isinf(best[0]):
             found.append(None)
             continue
         a, b = best[1]
-        gain = evidence.over(_within(group, (groups[a].size > 0) & (groups[b].size > 0)), _sum(profiles, (a, b)))
+        shared = ((size[a] > 0) & (size[b] > 0))[evidence.stratum_of]
+        gain = evidence.over(_within(group, shared), _sum(profiles, (a, b)))
         found.append(Doublet((a, b), gain, bool(library[k] >= max(library[a], library[b]))))
     return found
 
 
 def doublet_share(
-    evidence: Evidence, counts: csr_matrix, part: np.ndarray, groups: list[Group], library: np.ndarray, seed: int = 0
+    evidence: Evidence, counts: csr_matrix, part: np.ndarray, library: np.ndarray, seed: int = 0
 ) -> float:
     """Share of cells that are doublets of two clusters, estimated from expression and library size.
 
@@ -80,10 +82,8 @@ def doublet_share(
         (n, g) counts of the cells.
     part
         (n,) cluster of each cell, numbered from 0; -1 for cells in none.
-    groups
-        K groups, in the order of the numbers.
     library
-        (K,) median library size of each group.
+        (K,) median library size of each cluster.
     seed
         Seed of the sample of 10,000 cells, if there are more.
 
@@ -91,19 +91,23 @@ def doublet_share(
     -------
     The share, at least 0; it tends to be too low. 0 if there are fewer than two groups.
     """
-    if len(groups) < 2:
+    if len(library) < 2:
         return 0.0
     rows = np.flatnonzero(part >= 0)
     rows = rows[sample(len(rows), seed)]
     total = np.asarray(counts.sum(1), dtype=float).ravel()
-    profiles = np.stack([evidence.profile(group.seen.sum(0)[None])[0] for group in groups])
-    pairs = np.array(list(combinations(range(len(groups)), 2)))
+    across = Evidence(evidence.halves, evidence.overdispersion)  # one stratum
+    profiles = np.concatenate([
+        across.profile(across.group(np.flatnonzero(part == k)).seen) for k in range(len(library))
+    ])  # fmt: skip
+    pairs = np.array(list(combinations(range(len(library)), 2)))
     sums = library[pairs[:, 0], None] * profiles[pairs[:, 0]] + library[pairs[:, 1], None] * profiles[pairs[:, 1]]
     sums /= sums.sum(1, keepdims=True)
-    weight = evidence.weight(evidence.all.seen.sum(0), evidence.all.size.sum(keepdims=True))[0]
-    single, double = (
-        counts[rows] @ (weight * np.log(p)).T - np.outer(total[rows], p @ weight) for p in (profiles, sums)
-    )
+    single, double = (np.empty((len(rows), len(p))) for p in (profiles, sums))
+    for block, weight in enumerate(across.weight(across.all.seen)):
+        some = across.block[rows] == block
+        for found, p in ((single, profiles), (double, sums)):
+            found[some] = counts[rows[some]] @ (weight * np.log(p)).T - np.outer(total[rows[some]], p @ weight)
     needed = library[pairs].sum(1)[double.argmax(1)]
     between = double.max(1) - single.max(1) > CLEAR
     by_chance = 0.0
@@ -121,8 +125,8 @@ def _sum(profiles: np.ndarray, pair: tuple[int, int]) -> np.ndarray:
     return both / both.sum(-1, keepdims=True)
 
 
-def _within(group: Group, strata: np.ndarray) -> Group:
-    """The cells of a group in some of the strata (s,)."""
-    held_out = [x if keep else x[:0] for x, keep in zip(group.held_out, strata, strict=True)]
-    totals = [x if keep else x[:0] for x, keep in zip(group.totals, strata, strict=True)]
-    return Group(group.seen * strata[:, None], group.size * strata, held_out, totals)
+def _within(group: Group, blocks: np.ndarray) -> Group:
+    """The cells of a group in some of the blocks (b,)."""
+    held_out = [x if keep else x[:0] for x, keep in zip(group.held_out, blocks, strict=True)]
+    totals = [x if keep else x[:0] for x, keep in zip(group.totals, blocks, strict=True)]
+    return Group(group.seen * blocks[:, None], group.size * blocks, held_out, totals)

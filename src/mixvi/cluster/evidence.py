@@ -1,8 +1,11 @@
 """Evidence that two groups of cells differ: log-likelihood of held-out counts under two mean profiles and under one.
 
 The model of a group is one mean profile: the expected share of each gene in a cell's counts. Counts are weighted by
-their negative binomial variance (quasi-likelihood), so a gene that varies much among similar cells has less weight.
-With strata, such as batches, a group has one profile in each stratum, and only differences within strata count.
+their negative binomial variance (quasi-likelihood), so a gene that varies much among similar cells has less weight, and
+so has a count of a cell with a large library. With strata, such as batches, a group has one profile in each stratum,
+and only differences within strata count.
+
+Cells of one stratum whose library sizes differ less than twofold form a block. They share their weights.
 """
 
 from typing import NamedTuple
@@ -18,16 +21,17 @@ from mixvi.cluster.graph import sample
 LEVEL = 0.05  # probability that a tree of pure noise has any significant split
 GRID = np.linspace(-1, 2, 61)  # positions along the line through two profiles, one at 0 and the other at 1
 EM_STEPS = 200  # to estimate the distribution over this grid
+PSEUDO = 1.0  # shape of the gamma prior of a gene's share: the weight of one count. Its mean is the share in all cells
 ENOUGH = 10  # cells of both groups in the same strata; with fewer, a t test has little power
 
 
 class Group(NamedTuple):
-    """Cells of one group, by stratum."""
+    """Cells of one group, by block."""
 
-    seen: np.ndarray  # (s, g) pooled seen counts, in which clusters are found
-    size: np.ndarray  # (s,) cells
-    held_out: list[csr_matrix]  # s matrices (n_s, g), held-out counts of each cell
-    totals: list[np.ndarray]  # s arrays (n_s,), sums of their rows
+    seen: np.ndarray  # (b, g) pooled seen counts, in which clusters are found
+    size: np.ndarray  # (b,) cells
+    held_out: list[csr_matrix]  # b matrices (n_b, g), held-out counts of each cell
+    totals: list[np.ndarray]  # b arrays (n_b,), sums of their rows
 
     @property
     def n_cells(self) -> int:
@@ -87,40 +91,66 @@ class Evidence:
         n, n_genes = halves.seen.shape
         self.halves, self.overdispersion = halves, overdispersion
         self.stratum = np.zeros(n, int) if stratum is None else stratum
-        self.n_strata = int(self.stratum.max(initial=0)) + 1
+        library = np.asarray(halves.seen.sum(1), dtype=float).ravel() / (1 - halves.share)
+        depth = np.log2(np.maximum(library, 1)).astype(int)
+        blocks, self.block = np.unique(np.stack([self.stratum, depth], 1), axis=0, return_inverse=True)
+        self.stratum_of = blocks[:, 0]  # (b,) stratum of each block
+        self.member = np.arange(self.stratum.max(initial=0) + 1)[:, None] == self.stratum_of  # (s, b)
+        self.library = np.bincount(self.block, library) / np.bincount(self.block)  # (b,) mean library size
         self.all = self.group(np.arange(n))
-        self.prior = self.all.seen.any(0).sum() / 2  # pseudo-counts of Jeffreys' prior: 1/2 for each gene that occurs
-        total = self.all.seen.sum(-1, keepdims=True)
-        self.base = (self.all.seen + 1e-9) / (total + 1e-9 * n_genes)  # (s, g) mean of the prior
+        counts, exposure = self.pooled(self.all.seen, self.weight(self.all.seen))
+        base = (counts + 1e-9) / (exposure + 1e-9 * n_genes)
+        self.base = base / base.sum(1, keepdims=True)  # (s, g) mean profile of all cells
 
     def group(self, cells: np.ndarray) -> Group:
         """A group of the cells with the given row numbers (m,)."""
-        by_stratum = [cells[self.stratum[cells] == s] for s in range(self.n_strata)]
-        seen = np.stack([np.asarray(self.halves.seen[rows].sum(0), dtype=float).ravel() for rows in by_stratum])
-        size = np.array([len(rows) for rows in by_stratum])
-        held_out = [self.halves.held_out[rows] for rows in by_stratum]
+        by_block = [cells[self.block[cells] == b] for b in range(len(self.stratum_of))]
+        seen = np.stack([np.asarray(self.halves.seen[rows].sum(0), dtype=float).ravel() for rows in by_block])
+        size = np.array([len(rows) for rows in by_block])
+        held_out = [self.halves.held_out[rows] for rows in by_block]
         return Group(seen, size, held_out, [np.asarray(part.sum(1), dtype=float).ravel() for part in held_out])
 
-    def profile(self, seen: np.ndarray) -> np.ndarray:
-        """Mean profile (s, g) of pooled counts (s, g); rows sum to 1."""
-        return (seen + self.prior * self.base) / (seen.sum(-1, keepdims=True) + self.prior)
-
-    def weight(self, seen: np.ndarray, size: np.ndarray) -> np.ndarray:
+    def weight(self, seen: np.ndarray) -> np.ndarray:
         """Poisson variance of each gene, divided by its negative binomial variance.
 
         Parameters
         ----------
         seen
-            (s, g) pooled seen counts in each stratum.
-        size
-            (s,) number of cells in each stratum.
+            (b, g) pooled seen counts, whose profile gives the means.
 
         Returns
         -------
-        (s, g) weights in (0, 1], at the mean count of a cell.
+        (b, g) weights in (0, 1], at the mean library size of each block.
         """
-        mean = seen / (np.maximum(size[:, None], 1) * (1 - self.halves.share))
-        return 1 / (1 + self.overdispersion * mean)
+        by_stratum = self.member @ seen
+        share = by_stratum / np.maximum(by_stratum.sum(1, keepdims=True), 1)
+        return 1 / (1 + self.library[:, None] * (self.overdispersion * share)[self.stratum_of])
+
+    def pooled(self, seen: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weighted counts and weighted totals (s, g) of each stratum. Their ratio estimates the profile.
+
+        Parameters
+        ----------
+        seen
+            (b, g) pooled seen counts.
+        weight
+            (b, g) weights of the counts.
+        """
+        return self.member @ (weight * seen), self.member @ (weight * seen.sum(1, keepdims=True))
+
+    def profile(self, seen: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+        """Mean profile (s, g) of pooled counts; rows sum to 1.
+
+        Parameters
+        ----------
+        seen
+            (b, g) pooled seen counts.
+        weight
+            (b, g) weights of the counts; ``None`` is `weight` of the same counts.
+        """
+        counts, exposure = self.pooled(seen, self.weight(seen) if weight is None else weight)
+        share = (counts + PSEUDO) / (exposure + PSEUDO / self.base)
+        return share / share.sum(1, keepdims=True)
 
     def comparable(self, a: Group, b: Group) -> bool:
         """Whether enough cells of both groups are in the same strata.
@@ -134,7 +164,7 @@ class Evidence:
         -------
         Whether at least 10 cells of one have a partner of the other in their stratum, or all cells of one group do.
         """
-        return np.minimum(a.size, b.size).sum() >= min(a.n_cells, b.n_cells, ENOUGH)
+        return np.minimum(self.member @ a.size, self.member @ b.size).sum() >= min(a.n_cells, b.n_cells, ENOUGH)
 
     def loss(self, a: Group, b: Group) -> float:
         """Log-likelihood of the seen counts that is lost when both groups share one profile.
@@ -150,15 +180,12 @@ class Evidence:
         -------
         The loss, summed over cells, in nats.
         """
+        weight = self.weight(a.seen + b.seen)
+        counts, exposure = (np.stack(pair) for pair in zip(*(self.pooled(x.seen, weight) for x in (a, b)), strict=True))
         if not self.comparable(a, b):
-            a, b = (Group(group.seen.sum(0)[None], group.size.sum()[None], [], []) for group in (a, b))
-        both = a.seen + b.seen
-        shared = both / np.maximum(both.sum(-1, keepdims=True), 1)
-        lost = 0.0
-        for group in (a, b):
-            expected = np.maximum(shared * group.seen.sum(-1, keepdims=True), 1e-300)
-            lost = lost + xlogy(group.seen, group.seen / expected)
-        return float((self.weight(both, a.size + b.size) * lost).sum())
+            counts, exposure = counts.sum(1, keepdims=True), exposure.sum(1, keepdims=True)
+        shared = counts.sum(0) / np.maximum(exposure.sum(0), 1e-300)
+        return float(xlogy(counts, counts / np.maximum(exposure * shared, 1e-300)).sum())
 
     def gain(self, a: Group, b: Group) -> Gain:
         """Gain in held-out log-likelihood of a profile for each group over a joint profile.
@@ -177,9 +204,11 @@ class Evidence:
         Worth and standard error, in nats a cell. The worth is below 0 where the groups are alike.
         """
         both = a.seen + b.seen
-        joint, weight = self.profile(both), self.weight(both, a.size + b.size)
+        weight = self.weight(both)
+        joint = self.profile(both, weight)
         gains = [self._against(group, joint, weight) for group in (a, b)]
-        n_pairs = max((a.size * b.size / np.maximum(a.size + b.size, 1)).sum(), 0.5)
+        n_a, n_b = self.member @ a.size, self.member @ b.size
+        n_pairs = max((n_a * n_b / np.maximum(n_a + n_b, 1)).sum(), 0.5)
         variance = sum(values.var(ddof=1) * len(values) for values in gains if len(values) > 1)
         return Gain(sum(values.sum() for values in gains) / n_pairs, variance**0.5 / n_pairs)
 
@@ -197,12 +226,13 @@ class Evidence:
         -------
         Mean over cells and its standard error, in nats a cell. Below 0 if the other profile fits as well.
         """
-        gains = self._against(group, profile, self.weight(group.seen, group.size))
+        gains = self._against(group, profile, self.weight(group.seen))
         return Gain(float(gains.mean()), float(gains.std() / max(len(gains), 1) ** 0.5))
 
     def information(self, groups: list[Group]) -> float:
         """Held-out gain of the groups' profiles over that of all cells, in nats over the number of all cells."""
-        common, weight = self.profile(self.all.seen), self.weight(self.all.seen, self.all.size)
+        weight = self.weight(self.all.seen)
+        common = self.profile(self.all.seen, weight)
         return sum(self._against(group, common, weight).sum() for group in groups) / self.all.n_cells
 
     def between(self, a: Group, b: Group, seed: int = 0) -> float:
@@ -222,14 +252,14 @@ class Evidence:
         -------
         Near 0 at a gap; at least 1/2 for cells that are spread evenly along a line.
         """
-        p_a, p_b = self.profile(a.seen), self.profile(b.seen)
         both = a.join(b)
-        weight, way = self.weight(both.seen, both.size), np.log(p_b / p_a)
-        by_stratum = []
-        for s, held_out in enumerate(both.held_out):
-            level = [(weight[s] * p_a[s] * np.exp(x * way[s])).sum() for x in GRID]
-            by_stratum.append(np.outer(held_out @ (weight[s] * way[s]), GRID) - np.outer(both.totals[s], level))
-        log_p = np.concatenate(by_stratum)
+        weight = self.weight(both.seen)
+        p_a, p_b = self.profile(a.seen, weight), self.profile(b.seen, weight)
+        way, by_block = np.log(p_b / p_a), []
+        for w, s, held_out, totals in zip(weight, self.stratum_of, both.held_out, both.totals, strict=True):
+            level = [(w * p_a[s] * np.exp(x * way[s])).sum() for x in GRID]
+            by_block.append(np.outer(held_out @ (w * way[s]), GRID) - np.outer(totals, level))
+        log_p = np.concatenate(by_block)
         log_p = log_p[sample(len(log_p), seed)]
         p = np.exp(log_p - log_p.max(1, keepdims=True))
         share = np.full(len(GRID), 1 / len(GRID))
@@ -239,7 +269,11 @@ class Evidence:
 
     def _against(self, group: Group, other: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Gain (n,) of each cell, for its whole library, by the group's profile in place of another (s, g)."""
-        own = self.profile(group.seen)
-        slope, level = weight * np.log(own / other), (weight * (own - other)).sum(-1)
-        gains = [held @ slope[s] - level[s] * group.totals[s] for s, held in enumerate(group.held_out)]
-        return np.concatenate(gains) / self.halves.share
+        own = self.profile(group.seen, weight)
+        slope = weight * np.log(own / other)[self.stratum_of]
+        level = (weight * (own - other)[self.stratum_of]).sum(1)
+        each = zip(group.held_out, slope, level, group.totals, strict=True)
+        return (
+            np.concatenate([held @ slope_b - level_b * totals for held, slope_b, level_b, totals in each])
+            / self.halves.share
+        )

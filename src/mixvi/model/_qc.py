@@ -58,7 +58,7 @@ def quality_control(model: "GMVAE", batch_key: str | None = None, n_clusters: in
     ``doublet_of``       the two clusters whose sum is most like this one
     ``doublet_worth``    nats a cell by which held-out counts tell the cluster from this sum
     ``is_larger``        whether its library is at least as large as those of both clusters
-    ``inside``           the largest worth of a significant split inside the cluster, in nats a cell
+    ``inside``           the largest worth of a split inside that is as clear as those between default clusters
     ===================  ===========================================================================================
 
     Raises
@@ -82,8 +82,8 @@ def quality_control(model: "GMVAE", batch_key: str | None = None, n_clusters: in
     found["confidence"] = confidence.reindex(range(len(found))).to_numpy()
     _add_batches(found, own, None if batch_key is None else levels_of(model.adata.obs[batch_key]))
     shares = _add_counts(found, model, n_clusters)
-    found["inside"] = _inside(model, n_clusters)
     least = tree.min_worth if tree.min_worth > 0 else model._min_worth
+    found["inside"] = _inside(model, n_clusters, least)
     faults = _faults_of_all(*shares)
     for name, row in found.drop(columns="shallow").iterrows():
         faults += [f"Cluster {name} {text}" for text in _faults(row, found["shallow"].iloc[0], least, batch_key)]
@@ -132,18 +132,18 @@ def _add_counts(found: pd.DataFrame, model: "GMVAE", n_clusters: int) -> tuple[f
     part = np.full(len(library), -1)
     for number, k in enumerate(some):
         part[cells[k]] = number
-    share = doublet_share(evidence, counts, part, groups, median, clusters.seed)
+    share = doublet_share(evidence, counts, part, median, clusters.seed)
     held_out = np.stack([sum(np.asarray(x.sum(0)).ravel() for x in group.held_out) for group in groups])
     return share, ambient_share(np.stack([group.seen.sum(0) for group in groups]), held_out)
 
 
-def _inside(model: "GMVAE", n_clusters: int) -> list[float]:
-    """The largest worth of a significant split inside each cluster; nan if there is none."""
+def _inside(model: "GMVAE", n_clusters: int, min_worth: float) -> list[float]:
+    """The largest worth of a clear split inside each cluster; nan if there is none."""
     tree, found = model._clusters().tree, []
-    below = tree.leaves()[tree.n_leaves :]
+    below, clear = tree.leaves()[tree.n_leaves :], tree.clear(min_worth)
     for group in model._clusters().groups(n_clusters):
         inside = [j for j, leaves in enumerate(below) if set(leaves) <= set(group)]
-        found.append(max((tree.worth[j] for j in inside if tree.supported[j]), default=np.nan))
+        found.append(max((tree.worth[j] for j in inside if clear[j]), default=np.nan))
     return found
 
 
@@ -177,7 +177,7 @@ def _faults(row: pd.Series, shallow: float, least: float, batch_key: str | None)
         )
     if row["library"] < shallow:
         found.append(f"may be cells of low quality: their median library size is {row['library']:,.0f} counts.")
-    if row["inside"] >= least:
+    if row["inside"] > 0:
         found.append(f"may hold several types: a split inside is worth {row['inside']:.0f} nats a cell.")
     if row["confidence"] < UNSURE:
         found.append(f"is not sure: the mean confidence of its cells is {row['confidence']:.2f}.")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mixvi._warnings import warn
-from mixvi.cluster import Tree
+from mixvi.cluster.agglomerate import GRADE_FACTOR, Tree
 from mixvi.train import Clusters
 
 
@@ -148,7 +148,8 @@ class ClusterTree:
         tree = self.clusters.tree
         is_default = self._n_kept + 1 == tree.n_default and not np.isnan(tree.min_worth)
         is_default &= not np.isnan(tree.worth[tree.n_leaves - 1 - self._n_kept :]).any()
-        worth = f"; any two differ significantly, by at least {tree.min_worth:.3g} nats a cell" if is_default else ""
+        least = f"{tree.min_worth:.3g} nats a cell ({GRADE_FACTOR * tree.min_worth:.3g} for a grade)"
+        worth = f"; any two differ significantly, by at least {least}" if is_default else ""
         lines = [f"{self._n_kept + 1} clusters of {len(self.clusters.rows):,} training cells{worth}"]
         self._draw(2 * tree.n_leaves - 2, "", len(self.clusters.rows), lines)
         return "\n".join(lines)

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import scvi
 
+from mixvi.cluster.agglomerate import GRADE_FACTOR
+
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
 
@@ -96,5 +98,6 @@ def _rule(model: "GMVAE", n_clusters: int) -> str:
         return ""
     return (
         " until any two differed significantly on held-out counts (negative binomial count splitting, 20 % of the "
-        f"counts), by at least {tree.min_worth:.3g} nats a cell"
+        f"counts), by at least {tree.min_worth:.3g} nats a cell, or {GRADE_FACTOR * tree.min_worth:.3g} where "
+        "intermediate cells lie between them"
     )
