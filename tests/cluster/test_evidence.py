@@ -7,7 +7,7 @@ from scipy.stats import multinomial, t
 
 from mixvi.cluster.agglomerate import MIN_WORTH
 from mixvi.cluster.count_splitting import Halves, split_counts
-from mixvi.cluster.evidence import LEVEL, Evidence, lower_bound
+from mixvi.cluster.evidence import LEVEL, Evidence, lower_bound, mixture_shares
 from tests.cluster.populations import draw, evidence_of, profiles
 
 N, G = 200, 60
@@ -210,7 +210,7 @@ def test_no_cell_is_between_two_populations_and_some_are_on_a_line(rng, theta):
     def between(place):
         p = np.exp((1 - place)[:, None] * ends[0] + place[:, None] * ends[1])
         evidence = evidence_of(draw(rng, 300 * p / p.sum(1, keepdims=True), theta), theta)
-        return evidence.between(*groups(evidence, (place > 0.5).astype(int)))
+        return evidence.overlap(*groups(evidence, (place > 0.5).astype(int))).between
 
     assert between(y.astype(float)) < 0.1
     assert between(rng.random(N)) >= 0.25
@@ -221,9 +221,9 @@ def test_no_cell_is_between_two_populations_and_some_are_on_a_line(rng, theta):
 def test_many_cells_are_looked_at_in_part(rng, monkeypatch):
     ends, y = profiles(rng, 3, G), np.arange(10 * N) % 3
     evidence, y = evidence_of(draw(rng, 300 * np.array([ends[0], ends[1], (ends[0] * ends[1]) ** 0.5])[y])), y % 2
-    whole = evidence.between(*groups(evidence, y))
+    whole = evidence.overlap(*groups(evidence, y)).between
     monkeypatch.setattr("mixvi.cluster.graph.SAMPLE", 5 * N)
-    some, again, other = (evidence.between(*groups(evidence, y), seed) for seed in (0, 0, 1))
+    some, again, other = (evidence.overlap(*groups(evidence, y), seed).between for seed in (0, 0, 1))
     assert some == again != other
     assert some == pytest.approx(whole, abs=0.2)
 
@@ -237,3 +237,16 @@ def test_genes_without_counts_say_nothing(two):
     assert padded.loss(*groups(padded, y)) == pytest.approx(narrow.loss(*groups(narrow, y)), rel=1e-6)
     gains = [evidence.gain(*groups(evidence, y)) for evidence in (narrow, padded)]
     np.testing.assert_allclose(gains[1], gains[0], rtol=1e-5)
+
+
+def test_shares_of_a_mixture_are_of_maximum_likelihood(rng):
+    """At the maximum, the mean ratio of a component's likelihood to that of the mixture is 1; below for no share."""
+    places = np.linspace(-3, 3, 7)
+    x = np.r_[rng.normal(-2, 1, 6000), rng.normal(1, 1, 2000)]
+    p = np.exp(-((x[:, None] - places) ** 2) / 2)
+    share = mixture_shares(p)
+    ratio = (p / (p @ share)[:, None]).mean(0)
+    assert share.sum() == pytest.approx(1)
+    assert (ratio < 1.01).all()
+    assert (abs(ratio - 1) < 0.01)[share > 0.01].all()
+    assert share[1] == pytest.approx(0.75, abs=0.1)

@@ -15,7 +15,7 @@ def tree():
     cells = np.array([[10, 20], [40, 30], [25, 30], [70, 55]])
     worth, error = np.array([0.1, 9.0, 5.0, 8.0]), np.array([1.0, 0.5, 1.0, 1.0])
     between = np.array([np.nan, 0.1, 0.4, 0.0])
-    found = Tree(pairs, cells, worth, error, between, np.array([3.0, 0.5, 0.4, 0.1]), 3, 2.0)
+    found = Tree(pairs, cells, worth, error, between, between / 10, np.array([3.0, 0.5, 0.4, 0.1]), 3, 2.0)
     size = np.array([10.0, 20, 40, 30, 25])
     part = np.repeat(np.arange(5), size.astype(int))
     shares, alpha = np.eye(5)[part], np.ones(2)
@@ -77,12 +77,13 @@ def test_what_is_below(tree):
 
 def test_it_is_printed(tree):
     assert str(tree).splitlines() == [
-        "3 clusters of 125 training cells; any two differ significantly, by at least 2 nats a cell",
-        "0+1+2 (125 cells) splits: 8 +- 1 nats, a gap",
-        "  0 (70 cells) splits: 9 +- 0.5 nats, a gap, not kept",
+        "3 clusters of 125 training cells; any two differ significantly, by at least 2 nats a cell, and at most 16% "
+            "of their cells fit the other one better",
+        "0+1+2 (125 cells) splits: 8 +- 1 nats, a gap, 0.0% confused",
+        "  0 (70 cells) splits: 9 +- 0.5 nats, a gap, 1.0% confused, not kept",
         "    0.0 (40 cells)",
         "    0.1 (30 cells)",
-        "  1+2 (55 cells) splits: 5 +- 1 nats, a grade",
+        "  1+2 (55 cells) splits: 5 +- 1 nats, a grade, 4.0% confused",
         "    1 (30 cells)",
         "    2 (25 cells)",
     ]

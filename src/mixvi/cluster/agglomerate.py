@@ -1,8 +1,8 @@
 """A tree over clusters. Pairs of clusters join until one cluster is left; each join records the worth of the split.
 
-With counts, there are two stages. In the first, a pair may join if its worth on held-out counts is not significant, or
-is below ``min_worth``. A pair with cells between its sides (a grade) may join below 5.9 times ``min_worth``. The pair
-with the lowest worth joins first. The stage ends when no pair may join, and the nodes
+With counts, there are two stages. In the first, a pair may join if its worth on held-out counts is not significant or
+below ``min_worth``, or if more than 5 % of its cells fit the other side better. The pair with the lowest worth joins
+first. The stage ends when no pair may join, and the nodes
 that are left are the default clusters. In the second stage, the pair joins that loses least log-likelihood of the seen
 counts.
 
@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix
+from scipy.stats import norm
 
-from mixvi.cluster.evidence import Evidence, Gain, Group, lower_bound
+from mixvi.cluster.evidence import Evidence, Gain, Group, Overlap, lower_bound
 
-MIN_WORTH = 5.41  # nats, 2 z^2 for z = 1.645: of two clusters of equal size, at most 5 % of cells fit the other better
-GRADE_FACTOR = 5.9  # a grade must be worth so much more: at 1 / (4 pi 0.05^2) = 31.8 nats, of cells that are evenly
-# spread along a line, 5 % fit the other half better
+CONFUSION = 0.05  # share of cells that may fit the other one of two default clusters better
+MIN_WORTH = 5.41  # nats, 2 z^2 for z = 1.645: at a gap, 5 % of cells then fit the other side better
+EVEN = 5.9  # times as many nats, 1 / (4 pi 0.05^2) = 31.8, are needed for 5 % if cells are evenly spread along a line
 GRADE = 0.25  # intermediate cells per cell of the smaller side; half the value of cells evenly spread along a line
 
 
@@ -33,6 +34,7 @@ class Tree(NamedTuple):
     # where the two sides are in different batches
     error: np.ndarray  # (K - 1,) standard error of the worth
     between: np.ndarray  # (K - 1,) intermediate cells per cell of the smaller side; nan where not supported
+    confusion: np.ndarray  # (K - 1,) share of cells that fit the other side better; nan where not supported
     connectivity: np.ndarray  # (K - 1,) number of edges between the sides, relative to that expected by chance
     n_default: int  # number of default clusters
     min_worth: float  # nats by which default clusters must differ; nan where they were not inferred
@@ -61,10 +63,10 @@ class Tree(NamedTuple):
         Parameters
         ----------
         min_worth
-            Nats a cell by which default clusters must differ; 5.9 times as many for a grade.
+            As in `agglomerate`.
         """
-        least = np.where(self.between < GRADE, min_worth, GRADE_FACTOR * min_worth)
-        return self.supported & (self.worth >= least)
+        is_clear = (self.worth >= EVEN * min_worth) | (self.confusion <= most_confused(min_worth))
+        return self.supported & (self.worth >= min_worth) & is_clear
 
     def leaves(self) -> list[list[int]]:
         """The leaves below each of the 2 K - 1 nodes."""
@@ -95,6 +97,11 @@ class Tree(NamedTuple):
         return group
 
 
+def most_confused(min_worth: float) -> float:
+    """The largest share of cells that may fit the other one of two default clusters better."""
+    return max(CONFUSION, float(norm.sf((min_worth / 2) ** 0.5)))
+
+
 def agglomerate(
     part: np.ndarray,
     graph: csr_matrix,
@@ -115,9 +122,9 @@ def agglomerate(
     evidence
         Evidence from the same cells. ``None`` joins by the graph alone.
     min_worth
-        Nats by which any two default clusters must differ; 5.9 times as many for a grade. With w nats, and as many
-        cells on both sides, at most a share Phi(-sqrt(w / 2)) of the cells fits the wrong side better: 5 % at the
-        default. For a grade the factor gives the same 5 %.
+        Nats by which any two default clusters must differ. At a gap of w nats, a share Phi(-sqrt(w / 2)) of the cells
+        fits the wrong side better: 5 % at the default. If intermediate cells are more, up to 5.9 times as many nats are
+        needed for 5 %. Below the default, this share may be larger, as at a gap of so many nats.
     infer
         Whether the number of default clusters is inferred. ``False`` keeps the K parts as default clusters.
     seed
@@ -170,10 +177,10 @@ class _Joining:
         """Whether the gain is significantly above 0."""
         return bool(lower_bound(*gain, min(self.size[a], self.size[b]), self.k - 1) > 0)
 
-    def between(self, a: int, b: int) -> float:
-        """Number of intermediate cells, per cell of the smaller side."""
+    def overlap(self, a: int, b: int) -> Overlap:
+        """Where the cells of two nodes are between their profiles."""
         assert self.evidence is not None
-        return self.evidence.between(self.groups[a], self.groups[b], self.seed)
+        return self.evidence.overlap(self.groups[a], self.groups[b], self.seed)
 
     def likeness(self, a: int, b: int, min_worth: float) -> float:
         """Difference of two nodes that may be one cluster; infinite for two clusters."""
@@ -182,7 +189,7 @@ class _Joining:
             return -self.connectivity(a, b) if self.connectivity(a, b) > 1 else np.inf
         if gain.worth < min_worth or not self.is_significant(a, b, gain):
             return gain.worth
-        is_clear = gain.worth >= GRADE_FACTOR * min_worth or self.between(a, b) < GRADE
+        is_clear = gain.worth >= EVEN * min_worth or self.overlap(a, b).confusion <= most_confused(min_worth)
         return np.inf if is_clear else gain.worth
 
     def loss(self, a: int, b: int) -> float:
@@ -218,9 +225,10 @@ class _Joining:
         rows = []
         for a, b in self.pairs:
             gain = self.gain(a, b)
-            amid = self.between(a, b) if gain is not None and self.is_significant(a, b, gain) else np.nan
-            rows.append((*(gain or (np.nan, np.nan)), amid, self.connectivity(a, b)))
+            is_supported = gain is not None and self.is_significant(a, b, gain)
+            overlap = self.overlap(a, b) if is_supported else (np.nan, np.nan)
+            rows.append((*(gain or (np.nan, np.nan)), *overlap, self.connectivity(a, b)))
         pairs = np.array(self.pairs, dtype=int).reshape(-1, 2)
-        worth, error, between, connectivity = np.array(rows, dtype=float).reshape(-1, 4).T
+        worth, error, between, confusion, connectivity = np.array(rows, dtype=float).reshape(-1, 5).T
         cells = np.array(self.size)[pairs]
-        return Tree(pairs, cells, worth, error, between, connectivity, n_default, min_worth)
+        return Tree(pairs, cells, worth, error, between, confusion, connectivity, n_default, min_worth)

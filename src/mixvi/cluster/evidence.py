@@ -13,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 from scipy.special import xlogy
-from scipy.stats import t
+from scipy.stats import norm, t
 
 from mixvi.cluster.count_splitting import Halves
 from mixvi.cluster.graph import sample
 
 LEVEL = 0.05  # probability that a tree of pure noise has any significant split
 GRID = np.linspace(-1, 2, 61)  # positions along the line through two profiles, one at 0 and the other at 1
-EM_STEPS = 200  # to estimate the distribution over this grid
+CYCLES = 30  # of accelerated EM, to estimate the distribution over this grid; more fit noise where cells are few
 PSEUDO = 1.0  # shape of the gamma prior of a gene's share: the weight of one count. Its mean is the share in all cells
 ENOUGH = 10  # cells of both groups in the same strata; with fewer, a t test has little power
 
@@ -52,6 +52,13 @@ class Gain(NamedTuple):
     error: float  # standard error of the worth
 
 
+class Overlap(NamedTuple):
+    """Where the cells of two groups are, along the line through both profiles."""
+
+    between: float  # intermediate cells per cell of the smaller group: near 0 at a gap, 1/2 or more for an even line
+    confusion: float  # share of cells that fit the other profile better, if both groups were of one size
+
+
 def lower_bound(
     worth: np.ndarray | float, error: np.ndarray | float, n_cells: np.ndarray | int, n_tests: int
 ) -> np.ndarray:
@@ -72,6 +79,30 @@ def lower_bound(
     """
     bound = worth - t.isf(LEVEL / max(n_tests, 1), np.maximum(n_cells - 1, 1)) * error
     return np.where(n_cells > 1, bound, -np.inf)
+
+
+def mixture_shares(p: np.ndarray) -> np.ndarray:
+    """Shares of the components of a mixture by maximum likelihood: EM, accelerated by SQUAREM (Varadhan 2008).
+
+    Parameters
+    ----------
+    p
+        (n, k) likelihood of each value under each component, up to a factor for each value.
+
+    Returns
+    -------
+    (k,) shares; they sum to 1.
+    """
+    share = np.full(p.shape[1], 1 / p.shape[1])
+    for _ in range(CYCLES):
+        first = share * (p / (p @ share)[:, None]).mean(0)
+        second = first * (p / (p @ first)[:, None]).mean(0)
+        step, bend = first - share, second - 2 * first + share
+        length = max(np.linalg.norm(step) / max(np.linalg.norm(bend), 1e-300), 1.0)  # 1 is plain EM
+        share = np.maximum(share + 2 * length * step + length**2 * bend, 1e-12)
+        share *= (p / (p @ share)[:, None]).mean(0)
+        share /= share.sum()
+    return share
 
 
 class Evidence:
@@ -235,11 +266,12 @@ class Evidence:
         common = self.profile(self.all.seen, weight)
         return sum(self._against(group, common, weight).sum() for group in groups) / self.all.n_cells
 
-    def between(self, a: Group, b: Group, seed: int = 0) -> float:
-        """Number of intermediate cells between two profiles, per cell of the smaller group.
+    def overlap(self, a: Group, b: Group, seed: int = 0) -> Overlap:
+        """How many cells are between two profiles, and how many fit the wrong one better.
 
         The position of a cell is the exponent x of p_a^(1 - x) p_b^x. Non-parametric maximum likelihood estimates the
-        distribution of positions without the spread that counting noise adds. Intermediate is 1/4 < x < 3/4.
+        distribution of positions without the spread that counting noise adds. Intermediate is 1/4 < x < 3/4. At a
+        worth of w nats, noise moves a cell from x beyond 1/2 with probability Phi(-|x - 1/2| sqrt(2 w)).
 
         Parameters
         ----------
@@ -247,10 +279,6 @@ class Evidence:
             The groups to compare.
         seed
             Seed of the sample of 10,000 cells, if there are more.
-
-        Returns
-        -------
-        Near 0 at a gap; at least 1/2 for cells that are spread evenly along a line.
         """
         both = a.join(b)
         weight = self.weight(both.seen)
@@ -262,10 +290,12 @@ class Evidence:
         log_p = np.concatenate(by_block)
         log_p = log_p[sample(len(log_p), seed)]
         p = np.exp(log_p - log_p.max(1, keepdims=True))
-        share = np.full(len(GRID), 1 / len(GRID))
-        for _ in range(EM_STEPS):
-            share *= (p / (p @ share)[:, None]).mean(0)
-        return float(share[(GRID > 0.25) & (GRID < 0.75)].sum() * both.n_cells / min(a.n_cells, b.n_cells))
+        share = mixture_shares(p)
+        between = share[(GRID > 0.25) & (GRID < 0.75)].sum() * both.n_cells / min(a.n_cells, b.n_cells)
+        wrong = share * norm.sf(np.abs(GRID - 0.5) * max(2 * self.gain(a, b).worth, 0) ** 0.5)
+        sides = GRID < 0.5, GRID >= 0.5
+        confusion = sum(wrong[side].sum() / max(share[side].sum(), 1e-300) for side in sides) / 2
+        return Overlap(float(between), float(confusion))
 
     def _against(self, group: Group, other: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Gain (n,) of each cell, for its whole library, by the group's profile in place of another (s, g)."""

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mixvi._warnings import warn
-from mixvi.cluster.agglomerate import GRADE_FACTOR, Tree
+from mixvi.cluster.agglomerate import Tree, most_confused
 from mixvi.train import Clusters
 
 
@@ -30,6 +30,7 @@ class Split(NamedTuple):
     error: float  # its standard error
     kind: str  # "gap", "grade" (cells stand between both sides) or "noise" (no gain beyond chance); "" without counts
     between: float  # cells half-way between both sides, for each cell of the smaller side
+    confusion: float  # share of cells that fit the other side better, if both sides were of one size
     connectivity: float  # edges of the neighbour graph between both sides, over those expected by chance
     kept: bool  # whether the two sides are different clusters where the tree is cut by default
 
@@ -76,7 +77,7 @@ class ClusterTree:
             split = Split(
                 self.names[tree.n_leaves + j], left, right, cells_left, cells_right,
                 float(tree.worth[j]), float(tree.error[j]), str(tree.kind[j]), float(tree.between[j]),
-                float(tree.connectivity[j]), kept=j >= tree.n_leaves - 1 - self._n_kept,
+                float(tree.confusion[j]), float(tree.connectivity[j]), kept=j >= tree.n_leaves - 1 - self._n_kept,
             )  # fmt: skip
             found.append(split)
         return found
@@ -148,8 +149,10 @@ class ClusterTree:
         tree = self.clusters.tree
         is_default = self._n_kept + 1 == tree.n_default and not np.isnan(tree.min_worth)
         is_default &= not np.isnan(tree.worth[tree.n_leaves - 1 - self._n_kept :]).any()
-        least = f"{tree.min_worth:.3g} nats a cell ({GRADE_FACTOR * tree.min_worth:.3g} for a grade)"
-        worth = f"; any two differ significantly, by at least {least}" if is_default else ""
+        worth = ""
+        if is_default:
+            worth = f"; any two differ significantly, by at least {tree.min_worth:.3g} nats a cell, and at most "
+            worth += f"{most_confused(tree.min_worth):.0%} of their cells fit the other one better"
         lines = [f"{self._n_kept + 1} clusters of {len(self.clusters.rows):,} training cells{worth}"]
         self._draw(2 * tree.n_leaves - 2, "", len(self.clusters.rows), lines)
         return "\n".join(lines)
@@ -166,6 +169,7 @@ class ClusterTree:
             what = f" splits by connectivity {tree.connectivity[j]:.2g}"
             if not np.isnan(tree.worth[j]):
                 what = f" splits: {tree.worth[j]:.3g} +- {tree.error[j]:.2g} nats, a {tree.kind[j]}"
+                what += "" if np.isnan(tree.confusion[j]) else f", {tree.confusion[j]:.1%} confused"
             what += "" if kept else ", not kept"
         lines.append(f"{indent}{self.names[node]} ({n_cells:,} cells){what}")
         if not is_end:

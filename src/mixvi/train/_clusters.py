@@ -46,4 +46,5 @@ class Clusters(NamedTuple):
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Clusters":
         """Convert back from the result of `to_dict`."""
-        return cls(**values | {"tree": Tree(**values["tree"])})
+        unknown = {"confusion": np.full(len(values["tree"]["worth"]), np.nan)}  # in files of 0.1.0
+        return cls(**values | {"tree": Tree(**unknown | values["tree"])})
