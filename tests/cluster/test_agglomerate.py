@@ -6,10 +6,10 @@ from scipy.linalg import block_diag
 from scipy.sparse import csr_matrix
 from scipy.stats import t
 
-from mixvi.cluster.agglomerate import EVEN, MIN_WORTH, Tree, agglomerate
+from mixvi.cluster.agglomerate import MIN_WORTH, Tree, agglomerate
 from mixvi.cluster.evidence import LEVEL
 from mixvi.cluster.graph import shared_neighbors
-from tests.cluster.populations import draw, evidence_of, profiles
+from tests.cluster.populations import draw, evidence_of, on_a_line, profiles
 
 N, G = 300, 60
 
@@ -114,38 +114,6 @@ def test_each_join_without_counts_is_of_the_most_connected_pair(rng):
         most.append(max(connectivity(a, b) for a in range(n) for b in range(a)))
     np.testing.assert_allclose(tree.connectivity, most)
     assert tree.n_default == 6 - np.argmax([*(np.array(most) <= 1), True])  # joined while above chance
-
-
-def on_a_line(rng, place, nats):
-    """Counts of cells at places between two profiles, and their log-likelihood ratio against the middle.
-
-    The halves of the line, split at 1/2, have mean profiles that differ by so many nats, if places are uniform.
-    """
-    share = profiles(rng, 1, G)[0]
-    way = rng.normal(0, 0.05, G)
-    way -= share @ way
-    size = 4 * nats / (share @ way**2 / 2)  # half the distance: a quarter of the divergence of the ends
-    p = share * np.exp((place[:, None] - 0.5) * way)
-    counts = draw(rng, size * p / p.sum(1, keepdims=True))
-    return counts, counts @ way - size * (p * way).sum(1).mean()
-
-
-@pytest.mark.parametrize(
-    ("nats", "on_line"), [(MIN_WORTH, False), (15.0, False), (EVEN * MIN_WORTH, True), (60.0, True)]
-)
-def test_confusion_is_the_share_of_cells_that_fit_the_other_side_better(rng, nats, on_line):
-    """By a likelihood ratio at the truth: of two populations, and of cells that are evenly spread along a line.
-
-    At the two limits it is 5 %. For two populations that differ slightly, the estimate is too high.
-    """
-    even = rng.random(20_000)
-    place = even if on_line else np.where(even > 0.5, 0.75, 0.25)  # the mean places of both halves
-    counts, ratio = on_a_line(rng, place, nats)
-    wrong = ((ratio > 0) != (even > 0.5)).mean()
-    if nats in (MIN_WORTH, EVEN * MIN_WORTH):
-        assert wrong == pytest.approx(0.05, abs=0.005)
-    tree = agglomerate((even > 0.5).astype(int), csr_matrix((20_000, 20_000)), evidence_of(counts))
-    assert wrong - 0.015 < tree.confusion[0] < wrong + (0.01 if on_line or nats > 10 else 0.05)
 
 
 @pytest.mark.parametrize(("nats", "n_grade", "n_gap"), [(20.0, 1, 2), (60.0, 2, 2)])

@@ -7,7 +7,7 @@ from scipy.stats import multinomial, t
 
 from mixvi.cluster.agglomerate import MIN_WORTH
 from mixvi.cluster.count_splitting import Halves, split_counts
-from mixvi.cluster.evidence import LEVEL, Evidence, lower_bound, mixture_shares
+from mixvi.cluster.evidence import LEVEL, Evidence, lower_bound
 from tests.cluster.populations import draw, evidence_of, profiles
 
 N, G = 200, 60
@@ -202,32 +202,6 @@ def test_joined_groups_are_the_group_of_both(two):
     assert evidence.information([joined]) == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("theta", [np.inf, 2.0])
-def test_no_cell_is_between_two_populations_and_some_are_on_a_line(rng, theta):
-    ends = np.log(profiles(rng, 2, G, 0.5))
-    y = np.arange(N) % 2
-
-    def between(place):
-        p = np.exp((1 - place)[:, None] * ends[0] + place[:, None] * ends[1])
-        evidence = evidence_of(draw(rng, 300 * p / p.sum(1, keepdims=True), theta), theta)
-        return evidence.overlap(*groups(evidence, (place > 0.5).astype(int))).between
-
-    assert between(y.astype(float)) < 0.1
-    assert between(rng.random(N)) >= 0.25
-    third = np.where(np.arange(N) % 3 == 2, 0.5, y)  # as many in the middle as at each end
-    assert between(third) > between(y.astype(float)) + 0.25
-
-
-def test_many_cells_are_looked_at_in_part(rng, monkeypatch):
-    ends, y = profiles(rng, 3, G), np.arange(10 * N) % 3
-    evidence, y = evidence_of(draw(rng, 300 * np.array([ends[0], ends[1], (ends[0] * ends[1]) ** 0.5])[y])), y % 2
-    whole = evidence.overlap(*groups(evidence, y)).between
-    monkeypatch.setattr("mixvi.cluster.graph.SAMPLE", 5 * N)
-    some, again, other = (evidence.overlap(*groups(evidence, y), seed).between for seed in (0, 0, 1))
-    assert some == again != other
-    assert some == pytest.approx(whole, abs=0.2)
-
-
 def test_genes_without_counts_say_nothing(two):
     counts, y = two
     halves = split_counts(counts, np.zeros(G))
@@ -237,16 +211,3 @@ def test_genes_without_counts_say_nothing(two):
     assert padded.loss(*groups(padded, y)) == pytest.approx(narrow.loss(*groups(narrow, y)), rel=1e-6)
     gains = [evidence.gain(*groups(evidence, y)) for evidence in (narrow, padded)]
     np.testing.assert_allclose(gains[1], gains[0], rtol=1e-5)
-
-
-def test_shares_of_a_mixture_are_of_maximum_likelihood(rng):
-    """At the maximum, the mean ratio of a component's likelihood to that of the mixture is 1; below for no share."""
-    places = np.linspace(-3, 3, 7)
-    x = np.r_[rng.normal(-2, 1, 6000), rng.normal(1, 1, 2000)]
-    p = np.exp(-((x[:, None] - places) ** 2) / 2)
-    share = mixture_shares(p)
-    ratio = (p / (p @ share)[:, None]).mean(0)
-    assert share.sum() == pytest.approx(1)
-    assert (ratio < 1.01).all()
-    assert (abs(ratio - 1) < 0.01)[share > 0.01].all()
-    assert share[1] == pytest.approx(0.75, abs=0.1)

@@ -17,11 +17,12 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.stats import norm
 
-from mixvi.cluster.evidence import Evidence, Gain, Group, Overlap, lower_bound
+from mixvi.cluster.evidence import Evidence, Gain, Group, lower_bound
+from mixvi.cluster.overlap import Overlap, overlap
 
 CONFUSION = 0.05  # share of cells that may fit the other one of two default clusters better
 MIN_WORTH = 5.41  # nats, 2 z^2 for z = 1.645: at a gap, 5 % of cells then fit the other side better
-EVEN = 5.9  # times as many nats, 1 / (4 pi 0.05^2) = 31.8, are needed for 5 % if cells are evenly spread along a line
+EVEN = 1 / (4 * np.pi * CONFUSION**2) / MIN_WORTH  # 5.9 times as many nats are needed for 5 % along an even line
 GRADE = 0.25  # intermediate cells per cell of the smaller side; half the value of cells evenly spread along a line
 
 
@@ -180,7 +181,7 @@ class _Joining:
     def overlap(self, a: int, b: int) -> Overlap:
         """Where the cells of two nodes are between their profiles."""
         assert self.evidence is not None
-        return self.evidence.overlap(self.groups[a], self.groups[b], self.seed)
+        return overlap(self.evidence, self.groups[a], self.groups[b], self.seed)
 
     def likeness(self, a: int, b: int, min_worth: float) -> float:
         """Difference of two nodes that may be one cluster; infinite for two clusters."""
