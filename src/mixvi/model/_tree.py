@@ -151,8 +151,8 @@ class ClusterTree:
         is_default &= not np.isnan(tree.worth[tree.n_leaves - 1 - self._n_kept :]).any()
         worth = ""
         if is_default:
-            worth = f"; any two differ significantly, by at least {tree.min_worth:.3g} nats a cell, and at most "
-            worth += f"{most_confused(tree.min_worth):.0%} of their cells fit the other one better"
+            worth = f"; any two differ significantly, by at least {tree.min_worth:.3g} nats a cell, with at most "
+            worth += f"{most_confused(tree.min_worth):.0%} confused"
         lines = [f"{self._n_kept + 1} clusters of {len(self.clusters.rows):,} training cells{worth}"]
         self._draw(2 * tree.n_leaves - 2, "", len(self.clusters.rows), lines)
         return "\n".join(lines)
