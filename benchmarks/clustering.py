@@ -1,23 +1,21 @@
-"""Clusters of real cells: GMVAE and its parts against PCA and Pearson residuals with Leiden and k-means.
+"""Clusters of real cells: GMVAE and its parts, PCA and Pearson residuals with Leiden and k-means, and other methods.
 
-    MIXVI_DATA_DIR=... uv run --group benchmark python benchmarks/clustering.py --seeds 5
+    MIXVI_DATA_DIR=... uv run --group benchmark python benchmarks/run.py clustering --seeds 5
+    ... --methods ESCHR EVoC "Bayesian mixture" DRVI DEC IDEC VaDE
 
 All methods get the raw counts of the same 2,000 most variable genes. Each is asked for the labels' number of clusters,
 and once for a number of its own: GMVAE infers it, Leiden is run at resolution 1. One GMVAE gives both, as its tree is
 cut twice. Cells labelled "unassigned" are left out. Labels score what is finished and choose nothing.
-
-Adds a line to benchmarks/results/clustering.csv for each result, goes on where it ended, and writes .md and .png.
 """
 
-import argparse
 import os
-import time
 from pathlib import Path
 
 import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import rivals
 import scanpy as sc
 import scvi
 from sklearn.cluster import KMeans
@@ -26,13 +24,11 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 import mixvi
 
 RESULTS = Path(__file__).parent / "results"
-SETS = ("zheng_facs10_pbmc", "scdcc_10x_pbmc", "pbmc3k", "scdcc_mouse_bladder", "paul15")
 KANG = "kang_pbmc"
-NAMES = {
+SETS = {
     "zheng_facs10_pbmc": "Zheng, sorted", "scdcc_10x_pbmc": "10x PBMC", "pbmc3k": "pbmc3k",
     "scdcc_mouse_bladder": "mouse bladder", "paul15": "paul15", KANG: "Kang, control",
 }  # fmt: skip
-N_PCS = 30
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 
 
@@ -54,7 +50,7 @@ def principal_components(cells, seed):
     work = cells.copy()
     sc.pp.normalize_total(work, target_sum=1e4)
     sc.pp.log1p(work)
-    sc.pp.pca(work, n_comps=N_PCS, random_state=seed)
+    sc.pp.pca(work, n_comps=rivals.N_PCS, random_state=seed)
     return work.obsm["X_pca"]
 
 
@@ -62,7 +58,7 @@ def residual_components(cells, seed):
     """Of Pearson residuals."""
     work = cells.copy()
     sc.experimental.pp.normalize_pearson_residuals(work)
-    sc.pp.pca(work, n_comps=N_PCS, random_state=seed)
+    sc.pp.pca(work, n_comps=rivals.N_PCS, random_state=seed)
     return work.obsm["X_pca"]
 
 
@@ -108,17 +104,33 @@ def of_gmvae(name, cells, k, guidance):
             yield "partition alone", asked, leaf[part], None, rows
 
 
-def run(method, cells, k, seed):
+def results(method, cells, k, seed):
     """All results of one fit."""
     if method == "GMVAE":
         return of_gmvae(method, cells, k, 5.0)
     if method == "GMVAE without guidance":
         return of_gmvae(method, cells, k, 0.0)
+    if method in rivals.RIVALS:
+        return rivals.RIVALS[method](cells, k, seed)
     return of_latent(method, LATENTS[method](cells, seed), k, seed)
 
 
-LATENTS = {"PCA": principal_components, "Pearson residuals": residual_components, "VAE": vae_latent}
-METHODS = ("GMVAE", "GMVAE without guidance", *LATENTS)
+def run(name, method, seed):
+    """Rows of one method on one set."""
+    cells = load(name)
+    labels = cells.obs["cell_type"].astype(str).to_numpy()
+    scvi.settings.seed = seed
+    return [
+        {"method": found, "K": asked} | score(labels[some], clusters, probabilities)
+        for found, asked, clusters, probabilities, some in results(method, cells, len(np.unique(labels)), seed)
+    ]
+
+
+LATENTS = {
+    "PCA": principal_components, "Pearson residuals": residual_components, "VAE": vae_latent, "DRVI": rivals.drvi_latent
+}  # fmt: skip
+DEFAULT = ("GMVAE", "GMVAE without guidance", "PCA", "Pearson residuals", "VAE")
+METHODS = (*DEFAULT, "DRVI", *rivals.RIVALS)
 
 
 def score(labels, clusters, probabilities):
@@ -150,37 +162,9 @@ def calibration_error(confidence, right, n_bins=15):
     return sum(abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in set(bins))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--sets", nargs="*", default=[*SETS, KANG])
-    parser.add_argument("--methods", nargs="*", default=METHODS)
-    parser.add_argument("--name", default="clustering")
-    args = parser.parse_args()
-    path = RESULTS / f"{args.name}.csv"
-    done = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["set", "seed", "run"])
-    for seed in range(args.seeds):
-        for name in args.sets:
-            cells = load(name)
-            labels = cells.obs["cell_type"].astype(str).to_numpy()
-            k = len(np.unique(labels))
-            for method in args.methods:
-                if ((done["set"] == name) & (done["seed"] == seed) & (done["run"] == method)).any():
-                    continue
-                scvi.settings.seed = seed
-                start, rows = time.monotonic(), []
-                for found, asked, clusters, probabilities, some in run(method, cells.copy(), k, seed):
-                    scores = score(labels[some], clusters, probabilities)
-                    rows.append({"set": name, "seed": seed, "run": method, "method": found, "K": asked} | scores)
-                rows = pd.DataFrame(rows).assign(seconds=round(time.monotonic() - start, 1))
-                print(rows[["set", "seed", "method", "K", "found", "ARI"]].to_string(header=False), flush=True)
-                rows.round(4).to_csv(path, mode="a", header=not path.exists(), index=False)
-    write_summary(pd.read_csv(path), args.name)
-
-
-def write_summary(frame, name):
+def summarise(frame):
     """Mean and minimum of each method on each set, and a picture."""
-    sets = [s for s in (*SETS, KANG) if s in set(frame["set"])]
+    sets = [s for s in SETS if s in set(frame["set"])]
     scored = [s for s in sets if s != KANG]
     lines = []
     for asked, title in (("true", "at the labels' number of clusters"), ("own", "at a number of its own")):
@@ -189,7 +173,7 @@ def write_summary(frame, name):
         )
         order = table["mean"][scored].mean(axis=1).sort_values(ascending=False).index
         lines += [
-            f"| ARI {title}, mean (min) over seeds | {' | '.join(NAMES[s] for s in sets)} | mean of five | seeds |"
+            f"| ARI {title}, mean (min) over seeds | {' | '.join(SETS[s] for s in sets)} | mean of five | seeds |"
         ]
         lines += ["|---" * (len(sets) + 3) + "|"]
         for method in order:
@@ -201,7 +185,7 @@ def write_summary(frame, name):
     own = frame[frame["K"] == "own"]
     n_types = own.groupby(["method", "set"])[["found", "types", "ARI", "confidence", "ECE"]].mean()
     lines += [
-        "| at a number of its own | " + " | ".join(NAMES[s] for s in sets) + " | ECE | seconds |",
+        "| at a number of its own | " + " | ".join(SETS[s] for s in sets) + " | ECE | seconds |",
         "|---" * (len(sets) + 3) + "|",
     ]
     for method in n_types.index.get_level_values(0).unique():
@@ -209,7 +193,7 @@ def write_summary(frame, name):
         cells = " | ".join(f"{row.loc[s, 'found']:.1f} clusters, {row.loc[s, 'types']:.1f} types" for s in sets)
         seconds = frame[frame["method"] == method]["seconds"].mean()
         lines.append(f"| {method} | {cells} | {row['ECE'].mean():.3f} | {seconds:.0f} |".replace("nan", "-"))
-    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "clustering.md").write_text("\n".join(lines) + "\n")
     figure, axes = plt.subplots(2, 1, figsize=(9, 7), layout="constrained", sharex=True)
     for ax, (asked, title) in zip(axes, (("true", "number of the labels"), ("own", "number of its own")), strict=True):
         methods = frame[frame["K"] == asked].groupby("method")["ARI"].mean().sort_values(ascending=False).index
@@ -220,10 +204,6 @@ def write_summary(frame, name):
                 color = f"C{sorted(frame['method'].unique()).index(method)}"
                 ax.plot(x, some["ARI"], "o", ms=4, color=color, label=method if j == 0 else None)
         ax.set(xticks=range(len(sets)), ylabel="adjusted Rand index", ylim=(0, 1), title=title)
-        ax.set_xticklabels([NAMES[s].replace(" ", "\n") for s in sets])
+        ax.set_xticklabels([SETS[s].replace(" ", "\n") for s in sets])
         ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(RESULTS / f"{name}.png", dpi=120)
-
-
-if __name__ == "__main__":
-    main()
+    figure.savefig(RESULTS / "clustering.png", dpi=120)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import scvi
-from clustering import KANG, RESULTS, SETS, load
+from clustering import RESULTS, SETS, load
 
 import mixvi
 
@@ -50,7 +50,7 @@ def main():
     """Run what is missing, and write the table."""
     path = RESULTS / "faults.csv"
     done = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["set", "fault"])
-    for name in (*SETS, KANG):
+    for name in SETS:
         for fault in ("none", "doublets", "ambient RNA", "batch"):
             if ((done["set"] == name) & (done["fault"] == fault)).any():
                 continue
