@@ -5,8 +5,8 @@
 
 A task is a file beside this one. It has ``SETS`` and ``METHODS``; ``run(set, method, seed)``, which returns rows as
 dictionaries; ``DEFAULT``, the methods that run if none is named; and ``summarise(frame)``, which writes tables and
-pictures. This command adds to each row the seconds and the peak memory of its process, and the versions. A method whose
-package is not installed is left out, with a line.
+pictures. This command adds to each row the seconds, if it has none, the peak memory of its process, and the versions. A
+method whose package is not installed is left out, with a line.
 
 Rows are kept in benchmarks/results/TASK.csv. The command goes on where it ended.
 """
@@ -39,7 +39,7 @@ def measured(task, name, method, seed):
     rows.insert(1, "run", method)
     rows.insert(2, "seed", seed)
     memory = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
-    return rows.assign(seconds=seconds, memory=memory)
+    return rows.assign(seconds=rows.get("seconds", seconds), memory=memory)
 
 
 def versions():
