@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SPLITS = {
     "node": "cluster", "left": "side 1", "right": "side 2", "cells_left": "cells 1", "cells_right": "cells 2",
-    "worth": "worth", "error": "standard error", "kind": "kind",
+    "worth": "worth", "error": "standard error", "confusion": "confused", "kind": "kind",
 }  # fmt: skip
 N_MARKERS = 5  # genes of each cluster in the table
 MAX_DRAWN = 2000  # cells of the posterior predictive check, whose counts are dense
@@ -109,12 +109,15 @@ class _Page:
             "Each split has a worth: the nats by which the counts of a cell tell the two sides apart. It was measured "
             "on 20 % of the counts, which did not take part in finding the clusters. A gap has few cells between both "
             "sides. A grade is a gradient, so its border is arbitrary. Noise is a split that the test does not support."
+            " Confused is the estimated share of cells that fit the other side better."
         ]
         if not self.has_counts:
             texts = ["These values are not counts, so the splits have no evidence. The tree shows connectivity only."]
         shown = None
         if self.has_counts and self.n_clusters == self.model.n_clusters:
-            frame = self.model.tree.table.query("kept")[list(SPLITS)].rename(columns=SPLITS)
+            splits = self.model.tree.table.query("kept")[list(SPLITS)]
+            splits["confusion"] = [f"{share:.1%}" if share == share else "" for share in splits["confusion"]]
+            frame = splits.rename(columns=SPLITS)
             shown = table(frame)
         return Section("tree", "Evidence of each split", texts, [_figures.tree(self.model, self.n_clusters)], shown)
 
