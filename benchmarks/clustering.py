@@ -9,6 +9,7 @@ cut twice. Cells labelled "unassigned" are left out. Labels score what is finish
 """
 
 import os
+import time
 from pathlib import Path
 
 import anndata as ad
@@ -120,10 +121,12 @@ def run(name, method, seed):
     cells = load(name)
     labels = cells.obs["cell_type"].astype(str).to_numpy()
     scvi.settings.seed = seed
-    return [
+    start = time.monotonic()
+    rows = [
         {"method": found, "K": asked} | score(labels[some], clusters, probabilities)
         for found, asked, clusters, probabilities, some in results(method, cells, len(np.unique(labels)), seed)
     ]
+    return [row | {"seconds": round(time.monotonic() - start, 1)} for row in rows]
 
 
 LATENTS = {
@@ -178,6 +181,8 @@ def summarise(frame):
         lines += ["|---" * (len(sets) + 3) + "|"]
         for method in order:
             row = table.loc[method]
+            if row["mean"].isna().any():
+                continue  # not run on all sets
             values = " | ".join(f"{row['mean', s]:.3f} ({row['min', s]:.3f})" for s in sets)
             seeds = sorted({int(n) for n in row["count"]})
             lines.append(f"| {method} | {values} | **{row['mean'][scored].mean():.3f}** | {seeds[0]} |")
@@ -190,6 +195,8 @@ def summarise(frame):
     ]
     for method in n_types.index.get_level_values(0).unique():
         row = n_types.loc[method]
+        if len(row) < len(sets):
+            continue
         cells = " | ".join(f"{row.loc[s, 'found']:.1f} clusters, {row.loc[s, 'types']:.1f} types" for s in sets)
         seconds = frame[frame["method"] == method]["seconds"].mean()
         lines.append(f"| {method} | {cells} | {row['ECE'].mean():.3f} | {seconds:.0f} |".replace("nan", "-"))

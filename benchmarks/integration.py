@@ -134,7 +134,8 @@ def summarise(frame):
         cells = " | ".join(f"{row['mean']:.3f} ({row['min']:.3f})" for _, row in each.iterrows()).replace(
             "nan (nan)", "-"
         )
-        lines.append(f"| {method} | {cells} | **{each['mean'].mean():.3f}** | {each['count'].min():.0f} |")
+        mean = each["mean"].mean(skipna=False)
+        lines.append(f"| {method} | {cells} | **{mean:.3f}** | {each['count'].min():.0f} |".replace("**nan**", "-"))
     lines += ["", f"| mean of sets | {' | '.join(FIGURES)} | seconds | memory, GB |", "|---" * (len(FIGURES) + 3) + "|"]
     for method in order:
         rows = frame[frame["run"] == method].groupby("set")[[*FIGURES, "seconds", "memory"]].mean().mean()

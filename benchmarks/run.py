@@ -38,13 +38,15 @@ def measured(task, name, method, seed):
     rows.insert(0, "set", name)
     rows.insert(1, "run", method)
     rows.insert(2, "seed", seed)
-    memory = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    memory = round(max(resource.getrusage(one).ru_maxrss for one in whose) / 2**20, 2)
     return rows.assign(seconds=rows.get("seconds", seconds), memory=memory)
 
 
 def versions():
     """Of the packages, and the commit of mixvi."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    command = ["git", "-C", str(RESULTS.parent), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False)
     return " ".join([*(f"{name} {version(name)}" for name in PACKAGES), commit.stdout.strip()])
 
 
@@ -56,7 +58,10 @@ def main():
     parser.add_argument("--methods", nargs="*")
     parser.add_argument("--summary", action="store_true", help="Only write tables and pictures from the rows.")
     args = parser.parse_args()
-    task, path = importlib.import_module(args.task), RESULTS / f"{args.task}.csv"
+    task, path, now = importlib.import_module(args.task), RESULTS / f"{args.task}.csv", versions()
+    for asked, known in ((args.sets or [], task.SETS), (args.methods or [], task.METHODS)):
+        if unknown := set(asked) - set(known):
+            parser.error(f"{sorted(unknown)} not known; {args.task} has {list(known)}")
     done = pd.read_csv(path, dtype={"seed": int}) if path.exists() else pd.DataFrame(columns=KEYS)
     finished = set(done[KEYS].itertuples(index=False, name=None))
     runs = [
@@ -71,13 +76,21 @@ def main():
             try:
                 rows = process.submit(measured, args.task, *run).result()
             except ImportError as error:
+                if (error.name or "").startswith("mixvi"):
+                    raise
                 print(f"{run[1]}: {error}. Left out.", flush=True)
                 continue
         print(rows.to_string(header=False, index=False), flush=True)
-        rows = rows.assign(versions=versions()).round(4)
+        rows = rows.assign(versions=now).round(4)
         frame = pd.concat([pd.read_csv(path), rows]) if path.exists() else rows
-        frame.to_csv(path, index=False)
-    task.summarise(pd.read_csv(path))
+        frame.to_csv(path.with_suffix(".tmp"), index=False)
+        path.with_suffix(".tmp").replace(path)
+    if not path.exists():
+        parser.error("No run has ended, so there is nothing to summarise.")
+    frame = pd.read_csv(path)
+    if frame["versions"].nunique(dropna=False) > 1:
+        print("These rows are of several versions:", *frame["versions"].unique(), sep="\n  ")
+    task.summarise(frame)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.linalg import block_diag
 from scipy.sparse import csr_matrix
-from scipy.stats import t
+from scipy.stats import norm, t
 
-from mixvi.cluster.agglomerate import MIN_WORTH, Tree, agglomerate
+from mixvi.cluster.agglomerate import EVEN, MIN_WORTH, Tree, agglomerate, most_confused
 from mixvi.cluster.evidence import LEVEL
 from mixvi.cluster.graph import shared_neighbors
 from tests.cluster.populations import draw, evidence_of, on_a_line, profiles
@@ -124,6 +124,21 @@ def test_a_slight_grade_is_no_default_split(rng, nats, n_grade, n_gap):
         tree = agglomerate(part, graph, evidence_of(on_a_line(rng, place, nats)[0]))
         assert tree.worth[0] == pytest.approx(nats, rel=0.2)
         assert tree.n_default == n_default
+
+
+def test_confused_cells_may_be_at_most_5_percent_unless_the_worth_is_high(three):
+    """Below the default of ``min_worth``, as many as at a gap of so many nats. Files of 0.1.0 have no such share."""
+    assert most_confused(MIN_WORTH) == pytest.approx(0.05, abs=1e-4)
+    assert most_confused(20.0) == 0.05
+    assert most_confused(2.0) == pytest.approx(norm.sf(1.0))
+    evidence, graph, _, part = three
+    tree = agglomerate(part, graph, evidence)
+    n, least = len(tree.pairs), MIN_WORTH
+    worth = np.array([least, 1.01 * EVEN * least, 0.9 * least, least, 20.0])
+    confusion = np.array([0.04, 0.2, 0.0, 0.06, np.nan])
+    tree = tree._replace(worth=worth, error=np.full(n, 0.01), confusion=confusion)
+    assert tree.clear(least).tolist() == [True, True, False, False, True]
+    assert not tree._replace(error=np.full(n, 100.0)).clear(least).any()  # none is significant
 
 
 def test_default_clusters_are_the_populations(three):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.sparse import vstack
+from scipy.sparse import csr_matrix, vstack
 
 from mixvi.cluster.doublets import doublet_share, doublets
 from tests.cluster.populations import draw, evidence_of, profiles
@@ -59,3 +59,16 @@ def test_without_a_second_cluster_there_is_no_doublet(singlets):
     one = y == 0
     evidence, groups, library = groups_of(counts[one], y[one])
     assert doublet_share(evidence, counts[one], y[one], library) == 0
+
+
+def test_parents_share_strata_with_their_doublets(singlets, rng):
+    """Population 3 is in another batch than the doublets of 0 and 1, and genes differ between batches."""
+    counts, y = singlets
+    cells, part = vstack([counts, counts[:80] + counts[250:330]], "csr"), np.r_[y, np.full(80, 4)]
+    batch = np.where(part == 3, 1, np.arange(len(part)) % 2 * (part < 3))
+    factor = np.where(batch[:, None] == 1, rng.lognormal(0, 0.5, G), 1.0)
+    evidence = evidence_of(csr_matrix(rng.poisson(cells.toarray() * factor).astype(float)), stratum=batch)
+    groups = [evidence.group(np.flatnonzero(part == k)) for k in range(5)]
+    found = doublets(evidence, groups, np.r_[DEPTH, DEPTH[:2].sum()])
+    assert found[4].parents == (0, 1)
+    assert found[3] is None or 4 not in found[3].parents  # they have no batch in common

@@ -211,3 +211,13 @@ def test_genes_without_counts_say_nothing(two):
     assert padded.loss(*groups(padded, y)) == pytest.approx(narrow.loss(*groups(narrow, y)), rel=1e-6)
     gains = [evidence.gain(*groups(evidence, y)) for evidence in (narrow, padded)]
     np.testing.assert_allclose(gains[1], gains[0], rtol=1e-5)
+
+
+def test_groups_are_comparable_if_cells_share_a_stratum_whatever_their_depth(rng):
+    """Shallow cells of one group and deep cells of the other can be compared; cells of two strata cannot."""
+    y = np.arange(N) % 2
+    counts = draw(rng, np.where(y, 2000.0, 50.0)[:, None] * profiles(rng, 1, G))
+    one, apart = evidence_of(counts), evidence_of(counts, stratum=y)
+    assert one.comparable(*groups(one, y))
+    assert not apart.comparable(*groups(apart, y))
+    assert apart.loss(*groups(apart, y)) == pytest.approx(one.loss(*groups(one, y)), rel=1e-6)  # then across strata

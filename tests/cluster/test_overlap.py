@@ -64,9 +64,30 @@ def test_shares_of_a_mixture_are_of_maximum_likelihood(rng):
     places = np.linspace(-3, 3, 7)
     x = np.r_[rng.normal(-2, 1, 6000), rng.normal(1, 1, 2000)]
     p = np.exp(-((x[:, None] - places) ** 2) / 2)
-    share = mixture_shares(p)
+    share = mixture_shares(p, np.ones(len(p)))
     ratio = (p / (p @ share)[:, None]).mean(0)
+    assert mixture_shares(p[:100], np.ones(100)) == pytest.approx(mixture_shares(p[:100], np.full(100, 3.0)))
+    doubled = mixture_shares(np.r_[p[:100], p[:50]], np.ones(150))
+    assert doubled == pytest.approx(mixture_shares(p[:100], np.r_[np.full(50, 2.0), np.ones(50)]))
     assert share.sum() == pytest.approx(1)
     assert (ratio < 1.01).all()
     assert (abs(ratio - 1) < 0.01)[share > 0.01].all()
     assert share[1] == pytest.approx(0.75, abs=0.1)
+
+
+def test_the_order_of_both_groups_makes_no_difference(rng):
+    place = rng.random(2000)
+    evidence = evidence_of(on_a_line(rng, place, 20.0)[0])
+    a, b = groups(evidence, (place > 0.4).astype(int))
+    assert overlap(evidence, a, b) == pytest.approx(overlap(evidence, b, a), rel=1e-3)
+
+
+def test_a_rare_group_is_looked_at_whole(rng, monkeypatch):
+    """20 cells beside 4,000, of which 400 are looked at: the same answer as from all."""
+    y = (np.arange(4020) >= 4000).astype(int)
+    evidence = evidence_of(draw(rng, 300 * profiles(rng, 2, G, 0.5)[y]))
+    whole = overlap(evidence, *groups(evidence, y))
+    monkeypatch.setattr("mixvi.cluster.graph.SAMPLE", 400)
+    for seed in range(3):
+        some = overlap(evidence, *groups(evidence, y), seed)
+        assert some.confusion == pytest.approx(whole.confusion, abs=0.01)

@@ -160,3 +160,6 @@ def test_models_of_earlier_releases_load(folder):
     model = mixvi.GMVAE.load(folder, adata=adata)
     np.testing.assert_allclose(model.get_latent_representation(), expected["latent"], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(model.predict(soft=True), expected["probabilities"], rtol=1e-4, atol=1e-5)
+    if folder.name == "0.1.0":  # before the tree had the share of confused cells
+        assert model.tree.table["confusion"].isna().all()
+        assert "confused" not in str(model.tree)

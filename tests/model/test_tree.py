@@ -77,8 +77,8 @@ def test_what_is_below(tree):
 
 def test_it_is_printed(tree):
     assert str(tree).splitlines() == [
-        "3 clusters of 125 training cells; any two differ significantly, by at least 2 nats a cell, with "
-        "at most 16% confused",
+        "3 clusters of 125 training cells; any two differ significantly, by at least 2 nats a cell "
+        "(11.8 if over 16% are confused)",
         "0+1+2 (125 cells) splits: 8 +- 1 nats, a gap, 0.0% confused",
         "  0 (70 cells) splits: 9 +- 0.5 nats, a gap, 1.0% confused, not kept",
         "    0.0 (40 cells)",

@@ -1,8 +1,8 @@
 """A tree over clusters. Pairs of clusters join until one cluster is left; each join records the worth of the split.
 
 With counts, there are two stages. In the first, a pair may join if its worth on held-out counts is not significant or
-below ``min_worth``, or if more than 5 % of its cells fit the other side better. The pair with the lowest worth joins
-first. The stage ends when no pair may join, and the nodes
+below ``min_worth``. If more than 5 % of its cells fit the other side better, it may join below 5.9 times ``min_worth``.
+The pair with the lowest worth joins first. The stage ends when no pair may join, and the nodes
 that are left are the default clusters. In the second stage, the pair joins that loses least log-likelihood of the seen
 counts.
 
@@ -66,7 +66,7 @@ class Tree(NamedTuple):
         min_worth
             As in `agglomerate`.
         """
-        is_clear = (self.worth >= EVEN * min_worth) | (self.confusion <= most_confused(min_worth))
+        is_clear = (self.worth >= EVEN * min_worth) | ~(self.confusion > most_confused(min_worth))
         return self.supported & (self.worth >= min_worth) & is_clear
 
     def leaves(self) -> list[list[int]]:
@@ -124,8 +124,9 @@ def agglomerate(
         Evidence from the same cells. ``None`` joins by the graph alone.
     min_worth
         Nats by which any two default clusters must differ. At a gap of w nats, a share Phi(-sqrt(w / 2)) of the cells
-        fits the wrong side better: 5 % at the default. If intermediate cells are more, up to 5.9 times as many nats are
-        needed for 5 %. Below the default, this share may be larger, as at a gap of so many nats.
+        fits the wrong side better: 5 % at the default. If more than 5 % do, 5.9 times as many nats are needed, as for
+        5 % of cells that are evenly spread along a line. Their estimated share is too high below 15 nats. If
+        ``min_worth`` is below the default, the limit is the share at a gap of so many nats.
     infer
         Whether the number of default clusters is inferred. ``False`` keeps the K parts as default clusters.
     seed
@@ -155,9 +156,10 @@ class _Joining:
         self.live = list(range(self.k))
         self.pairs: list[tuple[int, int]] = []
         self.size = np.asarray(member.sum(1)).ravel().astype(int).tolist()
-        self.groups: list[Group] = []
+        self.groups: dict[int, Group] = {}  # of the live nodes
+        self.splits: list[tuple[float, ...]] = []  # worth, error, between, confusion and connectivity of each pair
         if evidence is not None:
-            self.groups = [evidence.group(np.flatnonzero(part == k)) for k in range(self.k)]
+            self.groups = {k: evidence.group(np.flatnonzero(part == k)) for k in range(self.k)}
         n_nodes = 2 * self.k - 1
         self.edges = np.zeros((n_nodes, n_nodes))
         self.edges[: self.k, : self.k] = (member @ graph @ member.T).toarray()
@@ -212,24 +214,26 @@ class _Joining:
         """Join two nodes; return the number of the new one."""
         new = self.k + len(self.pairs)
         self.pairs.append((a, b))
+        self.splits.append(self.split(a, b))
         self.live = [node for node in self.live if node not in (a, b)] + [new]
         self.size.append(self.size[a] + self.size[b])
         self.ends.append(self.ends[a] + self.ends[b])
         self.edges[new] = self.edges[a] + self.edges[b]
         self.edges[:, new] = self.edges[:, a] + self.edges[:, b]
         if self.groups:
-            self.groups.append(self.groups[a].join(self.groups[b]))
+            self.groups[new] = self.groups.pop(a).join(self.groups.pop(b))
         return new
+
+    def split(self, a: int, b: int) -> tuple[float, ...]:
+        """Worth, error, between, confusion and connectivity of the split into two nodes; nan where not supported."""
+        gain = self.gain(a, b)
+        is_supported = gain is not None and self.is_significant(a, b, gain)
+        overlap = self.overlap(a, b) if is_supported else (np.nan, np.nan)
+        return (*(gain or (np.nan, np.nan)), *overlap, self.connectivity(a, b))
 
     def tree(self, n_default: int, min_worth: float) -> Tree:
         """The tree; all cells must be in one node."""
-        rows = []
-        for a, b in self.pairs:
-            gain = self.gain(a, b)
-            is_supported = gain is not None and self.is_significant(a, b, gain)
-            overlap = self.overlap(a, b) if is_supported else (np.nan, np.nan)
-            rows.append((*(gain or (np.nan, np.nan)), *overlap, self.connectivity(a, b)))
         pairs = np.array(self.pairs, dtype=int).reshape(-1, 2)
-        worth, error, between, confusion, connectivity = np.array(rows, dtype=float).reshape(-1, 5).T
+        worth, error, between, confusion, connectivity = np.array(self.splits, dtype=float).reshape(-1, 5).T
         cells = np.array(self.size)[pairs]
         return Tree(pairs, cells, worth, error, between, confusion, connectivity, n_default, min_worth)

@@ -48,10 +48,11 @@ def doublets(evidence: Evidence, groups: list[Group], library: np.ndarray) -> li
     found: list[Doublet | None] = []
     for k, group in enumerate(groups):
         own, best = np.log(evidence.profile(group.seen)), (np.inf, (0, 0))
+        by_stratum = evidence.member @ group.seen
         for pair in pairs:
             shared = (size[pair[0]] > 0) & (size[pair[1]] > 0) & (size[k] > 0)
             if k not in pair and size[k][shared].sum() > group.n_cells / 2:
-                seen = (evidence.member @ group.seen)[shared]
+                seen = by_stratum[shared]
                 lost = (seen * (own - np.log(_sum(profiles, pair)))[shared]).sum() / max(seen.sum(), 1)
                 best = min(best, (lost, pair))
         if np.isinf(best[0]):

@@ -5,7 +5,7 @@ their negative binomial variance (quasi-likelihood), so a gene that varies much 
 so has a count of a cell with a large library. With strata, such as batches, a group has one profile in each stratum,
 and only differences within strata count.
 
-Cells of one stratum whose library sizes differ less than twofold form a block. They share their weights.
+Cells of one stratum whose library sizes are between the same two powers of two form a block. They share their weights.
 """
 
 from typing import NamedTuple
@@ -92,7 +92,8 @@ class Evidence:
         depth = np.log2(np.maximum(library, 1)).astype(int)
         blocks, self.block = np.unique(np.stack([self.stratum, depth], 1), axis=0, return_inverse=True)
         self.stratum_of = blocks[:, 0]  # (b,) stratum of each block
-        self.member = np.arange(self.stratum.max(initial=0) + 1)[:, None] == self.stratum_of  # (s, b)
+        shape = (self.stratum.max(initial=0) + 1, len(blocks))
+        self.member = csr_matrix((np.ones(len(blocks)), (self.stratum_of, np.arange(len(blocks)))), shape)  # (s, b)
         self.library = np.bincount(self.block, library) / np.bincount(self.block)  # (b,) mean library size
         self.all = self.group(np.arange(n))
         counts, exposure = self.pooled(self.all.seen, self.weight(self.all.seen))

@@ -33,45 +33,51 @@ def overlap(evidence: Evidence, a: Group, b: Group, seed: int = 0) -> Overlap:
     a, b
         The groups to compare.
     seed
-        Seed of the sample of 10,000 cells, if there are more.
+        Seed of the samples of 10,000 cells of a group, if there are more.
     """
-    both = a.join(b)
-    weight = evidence.weight(both.seen)
+    weight = evidence.weight(a.seen + b.seen)
     p_a, p_b = evidence.profile(a.seen, weight), evidence.profile(b.seen, weight)
-    way, by_block = np.log(p_b / p_a), []
-    for w, s, held_out, totals in zip(weight, evidence.stratum_of, both.held_out, both.totals, strict=True):
-        level = [(w * p_a[s] * np.exp(x * way[s])).sum() for x in GRID]
-        by_block.append(np.outer(held_out @ (w * way[s]), GRID) - np.outer(totals, level))
-    log_p = np.concatenate(by_block)
-    log_p = log_p[sample(len(log_p), seed)]
-    p = np.exp(log_p - log_p.max(1, keepdims=True))
-    share = mixture_shares(p)
-    between = share[(GRID > 0.25) & (GRID < 0.75)].sum() * both.n_cells / min(a.n_cells, b.n_cells)
-    wrong = share * norm.sf(np.abs(GRID - 0.5) * max(2 * evidence.gain(a, b).worth, 0) ** 0.5)
-    sides = GRID < 0.5, GRID >= 0.5
-    confusion = sum(wrong[side].sum() / max(share[side].sum(), 1e-300) for side in sides) / 2
+    way, likelihoods, cells = np.log(p_b / p_a), [], []
+    level = [
+        [(w * p_a[s] * np.exp(x * way[s])).sum() for x in GRID]
+        for w, s in zip(weight, evidence.stratum_of, strict=True)
+    ]
+    for group in (a, b):
+        each = zip(group.held_out, weight * way[evidence.stratum_of], group.totals, level, strict=True)
+        log_p = np.concatenate([np.outer(y @ slope, GRID) - np.outer(total, rate) for y, slope, total, rate in each])
+        log_p = log_p[sample(len(log_p), seed)]
+        likelihoods.append(np.exp(log_p - log_p.max(1, keepdims=True)))
+        cells.append(np.full(len(log_p), group.n_cells / len(log_p)))
+    share = mixture_shares(np.concatenate(likelihoods), np.concatenate(cells))
+    between = share[(GRID > 0.25) & (GRID < 0.75)].sum() * (a.n_cells + b.n_cells) / min(a.n_cells, b.n_cells)
+    wrong = norm.sf(np.abs(GRID - 0.5) * max(2 * evidence.gain(a, b).worth, 0) ** 0.5)
+    middle = np.isclose(GRID, 0.5)  # half of it is on each side
+    sides = [share * np.where(middle, 0.5, side) for side in (GRID < 0.5, GRID > 0.5)]
+    confusion = sum(side @ wrong / max(side.sum(), 1e-300) for side in sides) / 2
     return Overlap(float(between), float(confusion))
 
 
-def mixture_shares(p: np.ndarray) -> np.ndarray:
+def mixture_shares(p: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Shares of the components of a mixture by maximum likelihood: EM, accelerated by SQUAREM (Varadhan 2008).
 
     Parameters
     ----------
     p
         (n, k) likelihood of each value under each component, up to a factor for each value.
+    weight
+        (n,) weight of each value.
 
     Returns
     -------
     (k,) shares; they sum to 1.
     """
-    share = np.full(p.shape[1], 1 / p.shape[1])
+    share, weight = np.full(p.shape[1], 1 / p.shape[1]), weight / weight.sum()
     for _ in range(CYCLES):
-        first = share * (p / (p @ share)[:, None]).mean(0)
-        second = first * (p / (p @ first)[:, None]).mean(0)
+        first = share * ((weight / (p @ share)) @ p)
+        second = first * ((weight / (p @ first)) @ p)
         step, bend = first - share, second - 2 * first + share
         length = max(np.linalg.norm(step) / max(np.linalg.norm(bend), 1e-300), 1.0)  # 1 is plain EM
         share = np.maximum(share + 2 * length * step + length**2 * bend, 1e-12)
-        share *= (p / (p @ share)[:, None]).mean(0)
+        share *= (weight / (p @ share)) @ p
         share /= share.sum()
     return share

@@ -76,8 +76,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         How strongly cells are held to the component they started in while all is trained together, in nats; 0 leaves
         that to the bound.
     min_worth
-        Nats a cell by which two clusters must differ on held-out counts. At a gap of 5.4 nats (the default), 5 % of the
-        cells fit the other cluster better. More intermediate cells need more nats. Not used with ``n_clusters``.
+        Nats a cell by which two clusters must differ on held-out counts; 5.9 times as many, if more than 5 % of the
+        cells fit the other one better. This estimate is too high below 15 nats. Not used with ``n_clusters``.
     registry
         Used by ``load``.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mixvi._warnings import warn
-from mixvi.cluster.agglomerate import Tree, most_confused
+from mixvi.cluster.agglomerate import EVEN, Tree, most_confused
 from mixvi.train import Clusters
 
 
@@ -151,8 +151,9 @@ class ClusterTree:
         is_default &= not np.isnan(tree.worth[tree.n_leaves - 1 - self._n_kept :]).any()
         worth = ""
         if is_default:
-            worth = f"; any two differ significantly, by at least {tree.min_worth:.3g} nats a cell, with at most "
-            worth += f"{most_confused(tree.min_worth):.0%} confused"
+            worth = f"; any two differ significantly, by at least {tree.min_worth:.3g} nats a cell"
+            if not np.isnan(tree.confusion[tree.n_leaves - 1 - self._n_kept :]).any():  # not in files of 0.1.0
+                worth += f" ({EVEN * tree.min_worth:.3g} if over {most_confused(tree.min_worth):.0%} are confused)"
         lines = [f"{self._n_kept + 1} clusters of {len(self.clusters.rows):,} training cells{worth}"]
         self._draw(2 * tree.n_leaves - 2, "", len(self.clusters.rows), lines)
         return "\n".join(lines)

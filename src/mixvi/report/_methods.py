@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import scvi
 
-from mixvi.cluster.agglomerate import most_confused
+from mixvi.cluster.agglomerate import EVEN, most_confused
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
@@ -98,6 +98,6 @@ def _rule(model: "GMVAE", n_clusters: int) -> str:
         return ""
     return (
         " until any two differed significantly on held-out counts (negative binomial count splitting, 20 % of the "
-        f"counts), by at least {tree.min_worth:.3g} nats a cell, and at most {most_confused(tree.min_worth):.0%} of "
-        "their cells fitted the other one better"
+        f"counts), by at least {tree.min_worth:.3g} nats a cell, or {EVEN * tree.min_worth:.3g} where more than "
+        f"{most_confused(tree.min_worth):.0%} of the cells fitted the other one better"
     )
