@@ -11,7 +11,7 @@ from tests.model.helpers import fitted
 
 
 def split(node, left, right, worth, kind="gap"):
-    return Split(node, left, right, 20, 10, worth, 1.0, kind, 0.0, 0.1, True)
+    return Split(node, left, right, 20, 10, worth, 1.0, kind, 0.0, 0.01, 0.1, True)
 
 
 # root first; a split below is worth more than the one above it, one is worth nothing

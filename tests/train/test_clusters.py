@@ -23,7 +23,7 @@ def clusters():
     """Five leaves, the first two of labelled classes: 2 and 3 are joined, then 4 and 0, then 1 with those, and all."""
     pairs = np.array([[2, 3], [4, 0], [1, 6], [5, 7]])
     nan = np.full(4, np.nan)
-    tree = Tree(pairs, np.ones((4, 2), int), nan, nan, nan, np.ones(4), 5, np.nan)
+    tree = Tree(pairs, np.ones((4, 2), int), nan, nan, nan, nan, np.ones(4), 5, np.nan)
     size = np.array([5.0, 40.0, 10.0, 20.0, 25.0])
     part = np.repeat(np.arange(5), size.astype(int))
     return Clusters("leiden", np.arange(100), part, np.eye(5)[part], tree, 2, {}, size, 0.9, np.ones(3), 0, True)
