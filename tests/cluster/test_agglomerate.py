@@ -126,6 +126,18 @@ def test_a_slight_grade_is_no_default_split(rng, nats, n_grade, n_gap):
         assert tree.n_default == n_default
 
 
+def test_many_confused_cells_do_not_join_a_pair_that_is_worth_much(rng):
+    """A third of the cells in the middle, divided at random."""
+    place = rng.choice([0.0, 0.5, 1.0], 4000)
+    part = (place + rng.normal(0, 0.01, 4000) > 0.5).astype(int)
+    evidence = evidence_of(on_a_line(rng, place, 40.0)[0])
+    tree = agglomerate(part, csr_matrix((4000, 4000)), evidence)
+    assert tree.confusion[0] > 0.07
+    assert tree.worth[0] > EVEN * MIN_WORTH
+    assert tree.n_default == 2
+    assert agglomerate(part, csr_matrix((4000, 4000)), evidence, tree.worth[0] / 4).n_default == 1  # below 5.9 times
+
+
 def test_confused_cells_may_be_at_most_5_percent_unless_the_worth_is_high(three):
     """Below the default of ``min_worth``, as many as at a gap of so many nats. Files of 0.1.0 have no such share."""
     assert most_confused(MIN_WORTH) == pytest.approx(0.05, abs=1e-4)

@@ -130,7 +130,7 @@ def agglomerate(
     infer
         Whether the number of default clusters is inferred. ``False`` keeps the K parts as default clusters.
     seed
-        Seed of the sample from which ``between`` is estimated; it matters above 10,000 cells.
+        Seed of the samples from which the overlap is estimated; it matters for groups above 10,000 cells.
     n_parts
         Number of parts K, if the last parts may be empty. ``None`` is one more than the highest in ``part``.
 
@@ -228,8 +228,8 @@ class _Joining:
         """Worth, error, between, confusion and connectivity of the split into two nodes; nan where not supported."""
         gain = self.gain(a, b)
         is_supported = gain is not None and self.is_significant(a, b, gain)
-        overlap = self.overlap(a, b) if is_supported else (np.nan, np.nan)
-        return (*(gain or (np.nan, np.nan)), *overlap, self.connectivity(a, b))
+        places = self.overlap(a, b) if is_supported else (np.nan, np.nan)
+        return (*(gain or (np.nan, np.nan)), *places, self.connectivity(a, b))
 
     def tree(self, n_default: int, min_worth: float) -> Tree:
         """The tree; all cells must be in one node."""

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import scvi
 
 from mixvi.cluster.agglomerate import EVEN, most_confused
@@ -96,8 +97,12 @@ def _rule(model: "GMVAE", n_clusters: int) -> str:
     tree = model._clusters().tree
     if n_clusters != tree.n_default or not tree.min_worth > 0 or not _has_counts(model):
         return ""
+    confused = (
+        f", or {EVEN * tree.min_worth:.3g} where more than {most_confused(tree.min_worth):.0%} of the cells fitted the "
+        "other one better"
+    )
+    is_old = np.isnan(tree.confusion[tree.supported]).any()  # a model of 0.1.0 had no such rule
     return (
         " until any two differed significantly on held-out counts (negative binomial count splitting, 20 % of the "
-        f"counts), by at least {tree.min_worth:.3g} nats a cell, or {EVEN * tree.min_worth:.3g} where more than "
-        f"{most_confused(tree.min_worth):.0%} of the cells fitted the other one better"
+        f"counts), by at least {tree.min_worth:.3g} nats a cell{'' if is_old else confused}"
     )

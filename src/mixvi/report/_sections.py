@@ -116,9 +116,8 @@ class _Page:
         shown = None
         if self.has_counts and self.n_clusters == self.model.n_clusters:
             splits = self.model.tree.table.query("kept")[list(SPLITS)]
-            splits["confusion"] = [f"{share:.1%}" if share == share else "" for share in splits["confusion"]]
-            frame = splits.rename(columns=SPLITS)
-            shown = table(frame)
+            confusion = splits["confusion"].map("{:.1%}".format, na_action="ignore")
+            shown = table(splits.assign(confusion=confusion).rename(columns=SPLITS))
         return Section("tree", "Evidence of each split", texts, [_figures.tree(self.model, self.n_clusters)], shown)
 
     def markers(self) -> Section | None:
