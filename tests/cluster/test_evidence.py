@@ -198,8 +198,15 @@ def test_joined_groups_are_the_group_of_both(two):
     np.testing.assert_array_equal(joined.size, evidence.all.size)
     assert joined.n_cells == N
     for s in (0, 1):
-        assert joined.held_out[s].sum() == evidence.all.held_out[s].sum() == joined.totals[s].sum()
+        assert joined.totals[joined.block == s].sum() == evidence.all.totals[evidence.all.block == s].sum() > 0
     assert evidence.information([joined]) == pytest.approx(0, abs=1e-9)
+
+
+def test_scores_weigh_each_count_by_its_block_and_gene(rng, two):
+    evidence = evidence_of(two[0], stratum=np.arange(N) % 2)
+    slope = rng.normal(size=evidence.all.seen.shape)
+    expected = (evidence.all.held_out.toarray() * slope[evidence.all.block]).sum(1)
+    np.testing.assert_allclose(evidence.all.scores(slope), expected)
 
 
 def test_genes_without_counts_say_nothing(two):

@@ -83,11 +83,11 @@ def test_the_order_of_both_groups_makes_no_difference(rng):
 
 
 def test_a_rare_group_is_looked_at_whole(rng, monkeypatch):
-    """20 cells beside 4,000, of which 400 are looked at: the same answer as from all."""
+    """20 cells beside 4,000, of which 400 are looked at: about the same answer as from all."""
     y = (np.arange(4020) >= 4000).astype(int)
     evidence = evidence_of(draw(rng, 300 * profiles(rng, 2, G, 0.5)[y]))
     whole = overlap(evidence, *groups(evidence, y))
     monkeypatch.setattr("mixvi.cluster.graph.SAMPLE", 400)
     for seed in range(3):
         some = overlap(evidence, *groups(evidence, y), seed)
-        assert some.confusion == pytest.approx(whole.confusion, abs=0.01)
+        assert some.confusion == pytest.approx(whole.confusion, abs=0.03)

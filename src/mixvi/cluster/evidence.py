@@ -27,19 +27,39 @@ class Group(NamedTuple):
 
     seen: np.ndarray  # (b, g) pooled seen counts, in which clusters are found
     size: np.ndarray  # (b,) cells
-    held_out: list[csr_matrix]  # b matrices (n_b, g), held-out counts of each cell
-    totals: list[np.ndarray]  # b arrays (n_b,), sums of their rows
+    held_out: csr_matrix  # (n, g) held-out counts of each cell
+    block: np.ndarray  # (n,) block of each cell
 
     @property
     def n_cells(self) -> int:
         """Number of cells."""
-        return int(self.size.sum())
+        return len(self.block)
+
+    @property
+    def totals(self) -> np.ndarray:
+        """Held-out counts of each cell (n,), over all genes."""
+        return np.asarray(self.held_out.sum(1), dtype=float).ravel()
 
     def join(self, other: "Group") -> "Group":
         """Both groups as one."""
-        held_out = [vstack(pair, format="csr") for pair in zip(self.held_out, other.held_out, strict=True)]
-        totals = [np.concatenate(pair) for pair in zip(self.totals, other.totals, strict=True)]
-        return Group(self.seen + other.seen, self.size + other.size, held_out, totals)
+        held_out = vstack([self.held_out, other.held_out], format="csr")
+        return Group(self.seen + other.seen, self.size + other.size, held_out, np.r_[self.block, other.block])
+
+    def scores(self, slope: np.ndarray) -> np.ndarray:
+        """Sum over genes of each cell's held-out counts times a factor of the cell's block and the gene.
+
+        Parameters
+        ----------
+        slope
+            (b, g) factors.
+
+        Returns
+        -------
+        (n,) sums.
+        """
+        cell = np.repeat(np.arange(self.n_cells), np.diff(self.held_out.indptr))
+        terms = self.held_out.data * slope[self.block[cell], self.held_out.indices]
+        return np.bincount(cell, terms, minlength=self.n_cells)
 
 
 class Gain(NamedTuple):
@@ -102,11 +122,10 @@ class Evidence:
 
     def group(self, cells: np.ndarray) -> Group:
         """A group of the cells with the given row numbers (m,)."""
-        by_block = [cells[self.block[cells] == b] for b in range(len(self.stratum_of))]
-        seen = np.stack([np.asarray(self.halves.seen[rows].sum(0), dtype=float).ravel() for rows in by_block])
-        size = np.array([len(rows) for rows in by_block])
-        held_out = [self.halves.held_out[rows] for rows in by_block]
-        return Group(seen, size, held_out, [np.asarray(part.sum(1), dtype=float).ravel() for part in held_out])
+        block, n_blocks = self.block[cells], len(self.stratum_of)
+        member = csr_matrix((np.ones(len(cells)), (block, np.arange(len(cells)))), (n_blocks, len(cells)))
+        seen = (member @ self.halves.seen[cells]).toarray()
+        return Group(seen, np.bincount(block, minlength=n_blocks), self.halves.held_out[cells].tocsr(), block)
 
     def weight(self, seen: np.ndarray) -> np.ndarray:
         """Poisson variance of each gene, divided by its negative binomial variance.
@@ -238,8 +257,4 @@ class Evidence:
         own = self.profile(group.seen, weight)
         slope = weight * np.log(own / other)[self.stratum_of]
         level = (weight * (own - other)[self.stratum_of]).sum(1)
-        each = zip(group.held_out, slope, level, group.totals, strict=True)
-        return (
-            np.concatenate([held @ slope_b - level_b * totals for held, slope_b, level_b, totals in each])
-            / self.halves.share
-        )
+        return (group.scores(slope) - level[group.block] * group.totals) / self.halves.share

@@ -38,13 +38,10 @@ def overlap(evidence: Evidence, a: Group, b: Group, seed: int = 0) -> Overlap:
     weight = evidence.weight(a.seen + b.seen)
     p_a, p_b = evidence.profile(a.seen, weight), evidence.profile(b.seen, weight)
     way, likelihoods, cells = np.log(p_b / p_a), [], []
-    level = [
-        [(w * p_a[s] * np.exp(x * way[s])).sum() for x in GRID]
-        for w, s in zip(weight, evidence.stratum_of, strict=True)
-    ]
+    slope = weight * way[evidence.stratum_of]
+    rate = np.stack([(weight * (p_a * np.exp(x * way))[evidence.stratum_of]).sum(1) for x in GRID], 1)  # (b, grid)
     for group in (a, b):
-        each = zip(group.held_out, weight * way[evidence.stratum_of], group.totals, level, strict=True)
-        log_p = np.concatenate([np.outer(y @ slope, GRID) - np.outer(total, rate) for y, slope, total, rate in each])
+        log_p = np.outer(group.scores(slope), GRID) - group.totals[:, None] * rate[group.block]
         log_p = log_p[sample(len(log_p), seed)]
         likelihoods.append(np.exp(log_p - log_p.max(1, keepdims=True)))
         cells.append(np.full(len(log_p), group.n_cells / len(log_p)))

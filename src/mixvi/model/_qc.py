@@ -133,7 +133,7 @@ def _add_counts(found: pd.DataFrame, model: "GMVAE", n_clusters: int) -> tuple[f
     for number, k in enumerate(some):
         part[cells[k]] = number
     share = doublet_share(evidence, counts, part, median, clusters.seed)
-    held_out = np.stack([sum(np.asarray(x.sum(0)).ravel() for x in group.held_out) for group in groups])
+    held_out = np.stack([np.asarray(group.held_out.sum(0)).ravel() for group in groups])
     return share, ambient_share(np.stack([group.seen.sum(0) for group in groups]), held_out)
 
 
