@@ -128,6 +128,5 @@ def _sum(profiles: np.ndarray, pair: tuple[int, int]) -> np.ndarray:
 
 def _within(group: Group, blocks: np.ndarray) -> Group:
     """The cells of a group in some of the blocks (b,)."""
-    held_out = [x if keep else x[:0] for x, keep in zip(group.held_out, blocks, strict=True)]
-    totals = [x if keep else x[:0] for x, keep in zip(group.totals, blocks, strict=True)]
-    return Group(group.seen * blocks[:, None], group.size * blocks, held_out, totals)
+    cells = blocks[group.block].astype(bool)
+    return Group(group.seen * blocks[:, None], group.size * blocks, group.held_out[cells], group.block[cells])
