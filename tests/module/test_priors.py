@@ -59,23 +59,3 @@ def test_a_learned_prior_without_conditions_is_one_normal(recwarn):
     assert not recwarn
     assert pz.loc.shape == (3, D)
     assert (pz.scale == 1).all()
-
-
-@torch.no_grad()
-def test_distances_are_in_standard_deviations_of_the_nearest_component(cells):
-    z = torch.randn(len(cells.x), D).double()
-    conditional = scrambled(ConditionalNormal(Q, D))
-    pz = conditional.given(cells.c)
-    layout = Layout(G, batch_levels=Q)
-    hierarchical = scrambled(HierarchicalMixture(layout, 3, D, Hidden(4)))
-    mixture = scrambled(GaussianMixture(3, D))
-    mixture.active[2] = False  # its place counts no more
-    far = [((z - mixture.loc[k]) / mixture.log_scale[k].exp()).square().sum(-1) for k in (0, 1)]
-    expected = {StandardNormal(D): z.square().sum(-1), conditional: ((z - pz.loc) / pz.scale).square().sum(-1)}
-    expected[mixture] = torch.minimum(*far)
-    p = hierarchical.given(cells, mean=True)[0]
-    expected[hierarchical] = ((z.unsqueeze(1) - p.loc) / p.scale).square().sum(-1).min(1).values
-    for prior, distance in expected.items():
-        torch.testing.assert_close(prior.distance(z, cells), distance)
-    with pytest.raises(ValueError, match="A flat prior is improper"):
-        Flat().distance(z, cells)

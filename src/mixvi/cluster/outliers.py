@@ -1,6 +1,49 @@
-"""Cells like nothing seen: p-values against held-out cells of the same depth (conformal anomaly detection)."""
+"""Cells unlike a reference: local outlier factors, and p-values against held-out cells of the same depth."""
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from mixvi.cluster.graph import N_NEIGHBORS
+
+
+def neighbor_distances(view: Tensor, reference: Tensor, skip: int = 0) -> tuple[Tensor, Tensor]:
+    """Mean distance (n,) to the nearest 15 reference cells, and their row numbers (n, 15).
+
+    Parameters
+    ----------
+    view
+        (n, d) coordinates of the cells.
+    reference
+        (m, d) those of the reference. If there are fewer than 15, all of them are neighbours.
+    skip
+        Number of nearest cells that do not count: 1 where the cells are the reference, for the cell itself.
+    """
+    k = min(N_NEIGHBORS + skip, len(reference))
+    distance, near = torch.cdist(view, reference).topk(k, largest=False)
+    return distance[:, skip:].mean(1), near[:, skip:]
+
+
+def local_outlier_factor(view: Tensor, reference: Tensor, spacing: Tensor) -> Tensor:
+    """Log ratio (n,) of a cell's distance to its reference neighbours and of their distance to their own neighbours.
+
+    Parameters
+    ----------
+    view
+        (n, d) coordinates of the cells.
+    reference
+        (m, d) coordinates of reference cells.
+    spacing
+        (m,) distance of each reference cell to its own neighbours.
+
+    References
+    ----------
+    Breunig, Kriegel, Ng and Sander 2000, LOF: identifying density-based local outliers. Without its reachability
+    distance, as in Schubert, Zimek and Kriegel 2014, Local outlier detection reconsidered.
+    """
+    distance, near = neighbor_distances(view, reference)
+    floor = torch.finfo(distance.dtype).tiny
+    return ((distance + floor) / (spacing[near].mean(1) + floor)).log()
 
 
 def outlier_p(

@@ -29,7 +29,7 @@ class Encoded(NamedTuple):
 
     latent: np.ndarray  # (n, d) latent means
     probabilities: np.ndarray  # (n, K) of the clusters; K = 0 for a model without clusters
-    surprise: np.ndarray  # (n, 2) from `surprise`; (n, 0) for a model without clusters
+    surprise: np.ndarray  # (n, 2) from `surprise`, NaN if unknown; (n, 0) for a model without clusters
 
 
 class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):

@@ -16,10 +16,10 @@ from mixvi._warnings import warn
 from mixvi.cluster.conformal import likeliest, thresholds
 from mixvi.cluster.graph import shared_neighbors
 from mixvi.cluster.leiden import leiden
-from mixvi.cluster.outliers import outlier_p
+from mixvi.cluster.outliers import local_outlier_factor, neighbor_distances, outlier_p
 from mixvi.model._predict import cluster_probabilities, log_responsibilities
-from mixvi.model.streaming import collect
-from mixvi.module import Cells, ELBOModule
+from mixvi.model.streaming import BATCH_SIZE, collect
+from mixvi.module import Cells
 from mixvi.module.priors import Flat
 
 if TYPE_CHECKING:
@@ -27,24 +27,33 @@ if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
 
 MOST = 2000  # held-out cells that are kept with a model; the standard error of a p-value of 0.05 is then 0.005
+MOST_REFERENCE = 5000  # training cells that are kept with a model: 2.5 MB at 128 hidden units
 LEAST = 20  # with fewer, no p-value can be below 0.05
 LEVEL = 0.01  # p-value below which a prediction set is empty
 
 
-def surprise(module: ELBOModule, z: Tensor, cells: Cells) -> Tensor:
-    """Squared distance to the nearest component of the prior, and log library size (n, 2). Without counts, that is 0.
+def surprise(model: "LatentModel", h: Tensor, cells: Cells) -> Tensor:
+    """Local outlier factor and log library size (n, 2). Without counts, the library size is 1.
 
     Parameters
     ----------
-    module
-        Trained module with a posterior.
-    z
-        (n, d) latent means.
+    model
+        Trained model.
+    h
+        (n, h) activations of the last hidden layer of the encoder.
     cells
         n cells.
+
+    Returns
+    -------
+    (n, 2), or NaN for minified cells and for a model without held-out cells.
     """
-    depth = cells.library.squeeze(1).log() if module.likelihood.support == "count" else torch.zeros_like(z[:, 0])
-    return torch.stack([module.prior.distance(z, cells), depth], 1)
+    library = cells.library.squeeze(1)
+    depth = library.log() if model.module.likelihood.support == "count" else torch.zeros_like(library)
+    if "reference" not in (known := model.held_out_ or {}) or not h.shape[1]:
+        return torch.full_like(cells.library, torch.nan).expand(-1, 2)
+    reference, spacing = (torch.as_tensor(known[key], device=h.device) for key in ("reference", "spacing"))
+    return torch.stack([local_outlier_factor(h, reference, spacing), depth], 1)
 
 
 def remember_held_out(model: "LatentModel") -> None:
@@ -56,10 +65,16 @@ def remember_held_out(model: "LatentModel") -> None:
         Trained model; its ``held_out_`` is set. It stays ``None`` if there is no posterior, or too few cells.
     """
     model.held_out_, rows = None, model.validation_indices
-    if isinstance(model.module.prior, Flat) or rows is None or len(rows) < LEAST:
+    if isinstance(model.module.prior, Flat) or rows is None or min(len(rows), len(model.train_indices)) < LEAST:
         return
-    rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST])
-    model.held_out_ = {"surprise": collect(model, _surprise_of(model), None, rows)}
+    rows, reference = (
+        np.sort(np.random.default_rng(0).permutation(some)[:most])
+        for some, most in ((rows, MOST), (model.train_indices, MOST_REFERENCE))
+    )
+    h = torch.as_tensor(collect(model, lambda cells: model.module.features(cells)[0], None, reference))
+    spacing = torch.cat([neighbor_distances(part, h, skip=1)[0] for part in h.split(BATCH_SIZE)])
+    model.held_out_ = {"reference": h.numpy(), "spacing": spacing.numpy()}
+    model.held_out_["surprise"] = collect(model, _surprise_of(model), None, rows)
     if model.module.layout.n_labels:
         log_r = collect(model, log_responsibilities(model), None, rows)
         model.held_out_["label"] = collect(model, lambda cells: cells.label, None, rows)
@@ -74,9 +89,10 @@ def get_outlier_p(
 ) -> np.ndarray:
     """Probability that a cell drawn from the reference is at least as surprising as this one. Low: like nothing seen.
 
-    The surprise of a cell is the distance of its latent mean to the nearest component of the prior, in the standard
-    deviations of this component. It is compared with that of validation cells, after a regression on the log library
-    size. So a shallow cell is not an outlier for being shallow.
+    The surprise of a cell is its local outlier factor in the last hidden layer of the encoder: its mean distance to
+    the 15 nearest training cells, divided by the mean distance of these cells to their own neighbours. It is compared
+    with that of validation cells, after a regression on the log library size. So a shallow cell is not an outlier for
+    being shallow.
 
     Parameters
     ----------
@@ -91,7 +107,7 @@ def get_outlier_p(
     Raises
     ------
     ValueError
-        If fewer than 20 cells were held out in training.
+        If fewer than 20 cells were held out in training, or the cells are minified without their values.
 
     Notes
     -----
@@ -99,7 +115,7 @@ def get_outlier_p(
     uniform, too.
     """
     check_held_out(model)
-    return p_of(model, collect(model, _surprise_of(model), adata, indices, batch_size, minified=True))
+    return p_of(model, collect(model, _surprise_of(model), adata, indices, batch_size))
 
 
 def check_held_out(model: "LatentModel") -> dict[str, np.ndarray]:
@@ -110,7 +126,7 @@ def check_held_out(model: "LatentModel") -> dict[str, np.ndarray]:
     ValueError
         If it remembers none.
     """
-    if (held_out := model.held_out_) is None:
+    if "reference" not in (held_out := model.held_out_ or {}):
         raise ValueError(
             f"This {type(model).__name__} has no p-values: fewer than {LEAST} cells were held out in training. Train "
             "it with validation cells, the default, and with this version of mixvi."
@@ -216,9 +232,10 @@ def predict_set(
         within = p >= thresholds(held_out["probabilities"][known], label[known], coverage + level)
     else:
         within = likeliest(p, coverage + level)
-    within[model.get_outlier_p(adata, indices, batch_size) < level] = False
+    if level > 0:
+        within[model.get_outlier_p(adata, indices, batch_size) < level] = False
     return pd.DataFrame(within, table.index, table.columns)
 
 
 def _surprise_of(model: "LatentModel") -> Callable[[Cells], Tensor]:
-    return lambda cells: surprise(model.module, model.module.encode(cells).loc, cells)
+    return lambda cells: surprise(model, model.module.features(cells)[0], cells)

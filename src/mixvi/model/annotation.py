@@ -130,15 +130,17 @@ def columns(model: "LatentModel", names: list[str], p: np.ndarray, surprise: np.
     p
         (n, K) their probabilities.
     surprise
-        (n, 2) from `surprise`.
+        (n, 2) from `surprise`, NaN if the model cannot tell.
     """
     cluster = pd.Categorical.from_codes(p.argmax(1), names)
     found = {"": cluster, "_confidence": p.max(1), "_entropy": entr(p).sum(1)}
-    return found if model.held_out_ is None else found | {"_outlier_p": p_of(model, surprise)}
+    return found if np.isnan(surprise).any() else found | {"_outlier_p": p_of(model, surprise)}
 
 
 def _with_new(found: dict[str, Any], latent: np.ndarray, new_at: float) -> pd.Categorical:
     """Clusters (n,), with groups of cells that are like nothing seen."""
+    if "_outlier_p" not in found:
+        raise ValueError(f"new_at={new_at} needs the values of the cells, and minified cells do not have them.")
     cluster, new = found[""], is_new(found["_outlier_p"], new_at)
     if not new.any():
         return cluster

@@ -157,12 +157,6 @@ class MixturePrior(Prior):
         return (self.log_weights() - _component_kl(qz, pz)).log_softmax(-1)
 
     @override
-    def distance(self, z: Tensor, cells: Cells) -> Tensor:
-        pz, _ = self.given(cells, mean=True)
-        each = ((z.unsqueeze(1) - pz.loc) / pz.scale).square().sum(-1)  # (n, K)
-        return each.masked_fill(~self.active, torch.inf).amin(1)
-
-    @override
     def move(self, z: Tensor, c: Tensor, other: Tensor) -> Tensor:
         return z
 

@@ -95,18 +95,6 @@ class Prior(nn.Module):
         """
 
     @abstractmethod
-    def distance(self, z: Tensor, cells: Cells) -> Tensor:
-        """Squared distance (n,) to the nearest component, in its standard deviations. A flat prior raises an error.
-
-        Parameters
-        ----------
-        z
-            (n, d) latent.
-        cells
-            n cells.
-        """
-
-    @abstractmethod
     def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
         """Draw one z from p(z | c) for each row of c.
 
@@ -168,10 +156,6 @@ class Flat(Prior):
         raise ValueError(_IMPROPER)
 
     @override
-    def distance(self, z: Tensor, cells: Cells) -> Tensor:
-        raise ValueError(_IMPROPER)
-
-    @override
     def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
         raise ValueError(_IMPROPER)
 
@@ -209,10 +193,6 @@ class StandardNormal(Prior):
     def components(self, cells: Cells) -> tuple[Tensor, Normal]:
         zero = cells.library.new_zeros(1, 1, self.n_latent)
         return zero[0, :, 0], Normal(zero, torch.ones_like(zero), validate_args=False)
-
-    @override
-    def distance(self, z: Tensor, cells: Cells) -> Tensor:
-        return z.square().sum(-1)
 
     @override
     def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
@@ -261,11 +241,6 @@ class ConditionalNormal(Prior):
     def components(self, cells: Cells) -> tuple[Tensor, Normal]:
         pz = self.given(cells.c.unsqueeze(1))  # (n, 1, d)
         return pz.loc.new_zeros(1), pz
-
-    @override
-    def distance(self, z: Tensor, cells: Cells) -> Tensor:
-        pz = self.given(cells.c)
-        return ((z - pz.loc) / pz.scale).square().sum(-1)
 
     @override
     def sample(self, c: Tensor, component: Tensor | list[int] | int | None = None) -> Tensor:
