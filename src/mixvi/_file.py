@@ -1,8 +1,8 @@
 """The file format of models and checkpoints: plain values and tensors, a checksum before them, and no code.
 
-A file is one line ``mixvi model 1`` or ``mixvi checkpoint 1``, one line with the SHA-256 of all else, and what
-`torch.save` writes of a dictionary with one JSON text and tensors. It is read with ``weights_only=True``, so reading
-it runs nothing.
+A file is one line ``mixvi model 1`` or ``mixvi checkpoint 1``, one line with the SHA-256 of the rest, and the output of
+`torch.save` for a dictionary. This has one JSON text, and tensors. It is read with ``weights_only=True``, so reading it
+runs nothing.
 """
 
 import hashlib
