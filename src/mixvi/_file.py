@@ -83,7 +83,7 @@ def read_file(path: Path, kind: str = "model") -> dict[str, Any]:
     if not head.startswith(magic) or not version.isdigit():
         raise ValueError(f"{path} is not a {kind} that mixvi saved; {KINDS[kind]}.")
     if _digest(head, payload) != digest:
-        raise ValueError(f"{path} is damaged: its content does not have its checksum. Take a copy, or train anew.")
+        raise ValueError(f"{path} is damaged: its checksum is wrong. Use a copy, or train a new model.")
     if int(version) > VERSION:
         raise ValueError(f"{path} was saved by a later mixvi (format {int(version)}); update mixvi to read it.")
     try:

@@ -1,4 +1,4 @@
-"""What cells would look like under another condition."""
+"""Counterfactual prediction: cells under another condition."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

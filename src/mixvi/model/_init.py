@@ -1,4 +1,4 @@
-"""What ``init`` and ``n_clusters`` of a GMVAE may be."""
+"""Checks of ``init`` and ``n_clusters`` of a GMVAE."""
 
 import logging
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What a linear Gaussian model gives away: its principal components."""
+"""Principal components and loadings of linear models."""
 
 from typing import NamedTuple
 

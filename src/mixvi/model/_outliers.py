@@ -103,7 +103,7 @@ def get_outlier_p(
 
 
 def check_held_out(model: "LatentModel") -> dict[str, np.ndarray]:
-    """What a model remembers of its held-out cells.
+    """Values of the held-out cells that are saved with the model.
 
     Raises
     ------

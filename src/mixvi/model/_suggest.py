@@ -1,4 +1,4 @@
-"""Which cells to label next: a method of a GMVAE, which takes it from here."""
+"""Suggests cells to label next: a method of `GMVAE`."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What a model writes into an AnnData: a method of `LatentModel`, which takes it from here."""
+"""Writing of results into an AnnData: `annotate`, a method of `LatentModel`."""
 
 from typing import TYPE_CHECKING, Any
 

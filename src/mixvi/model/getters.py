@@ -1,4 +1,4 @@
-"""What a trained model says of cells: methods of `LatentModel`, which takes them from here."""
+"""Latents, bounds, reconstructions and new cells from a trained model: methods of `LatentModel`."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -144,7 +144,7 @@ def get_reconstruction(
     batch_size: int | None = None,
     path: str | PathLike | None = None,
 ) -> np.ndarray | None:
-    """What the model expects of each cell given its latent mean: a denoised matrix.
+    """Expected values of each cell, given its latent mean: a denoised matrix.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a model knows of an AnnData: where its values are, and whether it can describe them."""
+"""Registration of an AnnData: where its values and columns are, and checks that a model can describe them."""
 
 import logging
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""What a model writes into zarr stores of cells: a method of `LatentModel`, which takes it from here."""
+"""Writing of results into zarr stores: `annotate_store`, a method of `LatentModel`."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

@@ -160,7 +160,7 @@ def _train_minibatches(
             f"from before epoch {max(epoch - 1, 0)}. Lower plan_kwargs={{'lr': {plan_kwargs['lr']:g}}}, the learning "
             f"rate, or look for extreme values: the largest is {largest(model)}."
         )
-    how = f"train(..., ckpt_path={str(checkpoints.path)!r}) goes on from there." if checkpoints.path else ""
+    how = f"train(..., ckpt_path={str(checkpoints.path)!r}) continues from there." if checkpoints.path else ""
     pass_on(checkpoints.interruption, model.trainer.current_epoch, how)
 
 
