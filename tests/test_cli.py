@@ -167,7 +167,7 @@ def test_an_interrupted_training_leaves_a_checkpoint_to_go_on_from(files, monkey
         result = run("fit", source, "--out", out, "--max-epochs", 4, "--n-clusters", 2)
     assert result.exit_code == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
     (checkpoint,) = tmp_path.glob("training-*.ckpt")
-    assert f"To go on, repeat the command with --resume {checkpoint}" in result.output.replace("\n", "")
+    assert f"To continue, repeat the command with --resume {checkpoint}" in result.output.replace("\n", "")
     assert sorted(os.listdir(tmp_path)) == ["in.h5ad", checkpoint.name]
     result = run("fit", source, "--out", out, "--max-epochs", 4, "--n-clusters", 2, "--resume", checkpoint)
     assert result.exit_code == 0, result.output

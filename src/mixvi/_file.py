@@ -1,8 +1,8 @@
 """The file format of models and checkpoints: plain values and tensors, a checksum before them, and no code.
 
-A file is one line ``mixvi model 1`` or ``mixvi checkpoint 1``, one line with the SHA-256 of all else, and what
-`torch.save` writes of a dictionary with one JSON text and tensors. It is read with ``weights_only=True``, so reading
-it runs nothing.
+A file is one line ``mixvi model 1`` or ``mixvi checkpoint 1``, one line with the SHA-256 of the rest, and the output of
+`torch.save` for a dictionary. This has one JSON text, and tensors. It is read with ``weights_only=True``, so reading it
+runs nothing.
 """
 
 import hashlib
@@ -83,7 +83,7 @@ def read_file(path: Path, kind: str = "model") -> dict[str, Any]:
     if not head.startswith(magic) or not version.isdigit():
         raise ValueError(f"{path} is not a {kind} that mixvi saved; {KINDS[kind]}.")
     if _digest(head, payload) != digest:
-        raise ValueError(f"{path} is damaged: its content does not have its checksum. Take a copy, or train anew.")
+        raise ValueError(f"{path} is damaged: its checksum is wrong. Use a copy, or train a new model.")
     if int(version) > VERSION:
         raise ValueError(f"{path} was saved by a later mixvi (format {int(version)}); update mixvi to read it.")
     try:

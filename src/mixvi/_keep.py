@@ -1,4 +1,4 @@
-"""What a command keeps when it is stopped, or when the disk is full."""
+"""Files that a command keeps when it is stopped, or when the disk is full."""
 
 import os
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def naming_checkpoints(folder: Path) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit):
         for checkpoint in set(folder.glob("training-*.ckpt")) - before:
-            typer.echo(f"mixvi: stopped. To go on, repeat the command with --resume {checkpoint}", err=True)
+            typer.echo(f"mixvi: stopped. To continue, repeat the command with --resume {checkpoint}", err=True)
         raise
 
 

@@ -1,4 +1,4 @@
-"""What mixvi tells without being asked: one line when training starts, and one when it ends."""
+"""The two lines that training always shows: one at its start, and one at its end."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""What a command shows: messages of mixvi, and errors in one line."""
+"""Output of a command: messages of mixvi, and errors in one line."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What other packages offer no public way to do: each with the version in which it was seen."""
+"""Workarounds for functions that other packages do not make public, each with the version that needs it."""
 
 import weakref
 from typing import Any

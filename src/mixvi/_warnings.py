@@ -1,4 +1,4 @@
-"""What mixvi warns of: a category of its own, so that it can be filtered."""
+"""Warnings of mixvi. They have their own category, so they can be filtered."""
 
 import warnings
 

@@ -171,7 +171,7 @@ def test_one_population_is_one_cluster(seed):
     model = fitted("GMVAE", cells, train={"max_epochs": 40}, seed=seed, n_clusters=None)
     assert model.n_clusters == 1
     assert (model.predict() == "0").all()
-    with pytest.raises(ValueError, match="There is one cluster, and so nothing to compare"):
+    with pytest.raises(ValueError, match="There is one cluster only, so it has no markers"):
         model.markers()
 
 

@@ -12,7 +12,7 @@ def test_classes_that_leave_no_room_for_others_are_said(n_clusters, counts, capl
     counts.obs["label"] = np.where(np.arange(120) < 20, "B cell", "unknown")
     setup = {"labels_key": "label", "unlabeled_category": "unknown"}
     build("GMVAE", counts, setup, n_clusters=n_clusters)
-    assert ("took the classes of .obs['label'] for all clusters there are, 1;" in caplog.text) == (n_clusters is None)
+    assert ("takes the classes of .obs['label'] (1) as the only clusters." in caplog.text) == (n_clusters is None)
 
 
 def test_a_wrong_number_of_clusters_is_an_error(blobs):

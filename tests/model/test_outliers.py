@@ -128,7 +128,7 @@ def test_a_level_below_the_least_p_value_is_warned_of(counts, warned):
     model = fitted("GMVAE", counts, train={"train_size": 0.7})
     assert not (model.get_outlier_p() < 1 / 37).any()
     model.predict_set(level=0.01)
-    assert "No p-value can be below level=0.01: with 36 held-out cells, the least is 0.027." in warned()
+    assert "No p-value can be below level=0.01: with 36 held-out cells, the lowest is 0.027." in warned()
 
 
 def test_bad_arguments(model, counts):

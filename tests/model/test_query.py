@@ -86,7 +86,7 @@ def test_labels_of_a_query_are_not_read(blobs):
 def test_what_a_mapped_model_refuses(reference, blobs):
     query = blobs[:40, 5:].copy()
     mapped = reference.map(query)
-    with pytest.raises(ValueError, match="These cells lack other genes than those that the model was made for"):
+    with pytest.raises(ValueError, match="These cells lack other genes than the query of this model"):
         mapped.predict(blobs[:40, 6:].copy())
     with pytest.raises(ValueError, match="A mapped model has the weights of its reference"):
         mapped.train(1)

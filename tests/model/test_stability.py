@@ -23,5 +23,5 @@ def test_clusters_that_are_there_are_stable():
 
 def test_stability_refuses_another_registration(model, blobs):
     mixvi.GMVAE.setup_anndata(blobs, batch_key="condition")
-    with pytest.raises(ValueError, match="registered anew"):
+    with pytest.raises(ValueError, match="registered again"):
         model.cluster_stability(1)

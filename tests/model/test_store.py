@@ -183,7 +183,7 @@ def test_an_error_on_the_way_changes_nothing(paths, tmp_path, monkeypatch):
 def test_cells_in_memory_are_refused(counts, paths):
     model = model_of(paths)
     for cells in (counts, from_zarr(paths)[:50]):
-        with pytest.raises(ValueError, match="from_zarr opened, and these cells are not such; use annotate"):
+        with pytest.raises(ValueError, match="from_zarr did not open these cells. Use annotate"):
             model.annotate_store(cells)
     with pytest.raises(ValueError, match="n_probabilities=0"):
         model.annotate_store(n_probabilities=0)

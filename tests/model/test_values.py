@@ -13,10 +13,10 @@ from tests.model.helpers import MODELS, QUICK, build, fitted
 def test_counts_of_which_some_are_negative_are_said(counts, warned, recwarn):
     counts.X[3, 4] = -1
     build("VAE", counts)
-    assert "adata.X holds whole numbers only; if they are counts, mend those that are negative: 1 (" in warned()
+    assert "adata.X holds whole numbers, some below 0. If they are counts, correct the negative ones: 1 (" in warned()
     recwarn.clear()
     build("VAE", ad.AnnData(counts.X / 2, obs=counts.obs))
-    assert "mend" not in warned()
+    assert "correct the negative" not in warned()
 
 
 @pytest.mark.parametrize("change", [sc.pp.log1p, sc.pp.scale])

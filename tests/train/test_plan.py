@@ -131,7 +131,7 @@ def test_sparse_loading(counts):
 
 def test_an_optimizer_that_asks_again_is_refused(counts):
     plan = {"optimizer": "Custom", "optimizer_creator": torch.optim.LBFGS}
-    with pytest.raises(ValueError, match="L-BFGS asks for the loss several times"):
+    with pytest.raises(ValueError, match="L-BFGS cannot train in minibatches"):
         fitted("VAE", counts, train={"plan_kwargs": plan})
 
 

@@ -31,8 +31,8 @@ class Tree(NamedTuple):
 
     pairs: np.ndarray  # (K - 1, 2) the two nodes of each join
     cells: np.ndarray  # (K - 1, 2) their numbers of cells
-    worth: np.ndarray  # (K - 1,) nats a cell by which held-out counts tell the two sides apart; nan without counts, or
-    # where the two sides are in different batches
+    worth: np.ndarray  # (K - 1,) nats per cell, as in `Evidence.gain`; nan without counts, or if the two sides are in
+    # different batches
     error: np.ndarray  # (K - 1,) standard error of the worth
     between: np.ndarray  # (K - 1,) intermediate cells per cell of the smaller side; nan where not supported
     confusion: np.ndarray  # (K - 1,) share of cells that fit the other side better; nan where not supported

@@ -70,10 +70,11 @@ def doublet_share(
 ) -> float:
     """Share of cells that are doublets of two clusters, estimated from expression and library size.
 
-    A cell counts if the sum of two clusters explains its counts better than any single cluster, by 10 nats, and if its
-    library is larger than the sum of both median libraries. Half of the doublets are so large. A singlet between two
-    clusters, such as one in transition, is so large by chance: this number is estimated from the libraries of its own
-    cluster and subtracted. Doublets of one cluster with itself are not found.
+    A cell counts if it meets two conditions. The sum of two clusters explains its counts better than any single
+    cluster, by 10 nats. Its library is larger than the sum of both median libraries, as in half of the doublets. A
+    singlet between two clusters, such as one in transition, can be so large by chance. The number of these singlets is
+    estimated from the libraries of their own cluster, and subtracted. Doublets of one cluster with itself are not
+    found.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Evidence that two groups of cells differ: log-likelihood of held-out counts under two mean profiles and under one.
 
 The model of a group is one mean profile: the expected share of each gene in a cell's counts. Counts are weighted by
-their negative binomial variance (quasi-likelihood), so a gene that varies much among similar cells has less weight, and
-so has a count of a cell with a large library. With strata, such as batches, a group has one profile in each stratum,
-and only differences within strata count.
+their negative binomial variance (quasi-likelihood), so a gene that varies much among similar cells has less weight. A
+count of a cell with a large library also has less weight. With strata, such as batches, a group has one profile in each
+stratum, and only differences within strata count.
 
 Cells of one stratum whose library sizes are between the same two powers of two form a block. They share their weights.
 """
@@ -63,9 +63,9 @@ class Group(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """Gain in held-out log-likelihood of two profiles over one."""
+    """Gain in held-out log-likelihood of a profile for each group over a joint profile."""
 
-    worth: float  # nats a cell, for its whole library, by which its counts tell the two groups apart
+    worth: float  # nats per cell, scaled as in `Evidence.gain`
     error: float  # standard error of the worth
 
 
@@ -207,9 +207,10 @@ class Evidence:
     def gain(self, a: Group, b: Group) -> Gain:
         """Gain in held-out log-likelihood of a profile for each group over a joint profile.
 
-        The gain is divided by n_a n_b / (n_a + n_b), summed over strata. For small differences, it is then the
-        Kullback-Leibler divergence of a cell's counts between the two profiles, whatever the sizes of the groups. For
-        large differences, a rare group with genes of its own has a larger gain than one that only lacks genes.
+        The gain of all cells is divided by n_a n_b / (n_a + n_b), summed over strata. For small differences, the result
+        is the Kullback-Leibler divergence of a cell's counts between the two profiles, for groups of any sizes. So it
+        is the mean log-likelihood ratio of a cell's counts, between the profile of its own group and the other one.
+        For large differences, a rare group with genes of its own has a larger gain than one that only lacks genes.
 
         Parameters
         ----------
@@ -218,7 +219,7 @@ class Evidence:
 
         Returns
         -------
-        Worth and standard error, in nats a cell. The worth is below 0 where the groups are alike.
+        Worth and standard error, in nats per cell. The worth is below 0 if the groups are alike.
         """
         both = a.seen + b.seen
         weight = self.weight(both)

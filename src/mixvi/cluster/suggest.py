@@ -1,4 +1,4 @@
-"""Which cells to label next: typical cells of groups that a model is unsure of."""
+"""Cells to label next: typical cells of the groups with the highest total entropy."""
 
 import numpy as np
 import pandas as pd

@@ -103,7 +103,7 @@ def _trial(
     found = [fit(rest, source, n_parts, share=TRIAL)[0][out].argmax(1) for source in sources]
     right = [float((classes == truth).mean()) for classes in found]
     shares = " and ".join(f"{share:.3f} {way}" for share, way in zip(right, ("with", "without"), strict=False))
-    logger.info("Nets find these shares of %d held-out labels with or without a guess: %s.", len(out), shares)
+    logger.info("Share of the %d held-out labels that the nets predict correctly: %s a guess.", len(out), shares)
     return right[0] == max(right), max(right)
 
 

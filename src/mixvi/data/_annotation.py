@@ -1,4 +1,4 @@
-"""What ``annotate`` writes into an AnnData, and columns that it or a prediction takes over."""
+"""Entries that ``annotate`` writes into an AnnData, and columns that it or a prediction copies."""
 
 from collections.abc import Mapping, Sequence
 

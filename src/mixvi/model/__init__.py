@@ -1,4 +1,4 @@
-"""What users touch: AnnData in, AnnData out."""
+"""The models that users call: AnnData in, AnnData out."""
 
 from mixvi.model._ae import AE
 from mixvi.model._base import LatentModel

@@ -32,10 +32,10 @@ class AE(UnclusteredMixin, LinearMixin, LatentModel):
         Width, number and dropout of the hidden layers of encoder and decoder.
     likelihood
         ``"nb"``, ``"zinb"``, ``"poisson"`` (counts), ``"bernoulli"`` (values in [0, 1]), ``"normal"`` (any; here the
-        variance is fixed at 1, which is the squared error), or ``"auto"``: a look at the data.
+        variance is fixed at 1, which is the squared error), or ``"auto"``: chosen by the values.
     linear
-        No hidden layers, whatever ``n_layers`` says (``n_layers=0`` is the same). With ``likelihood="normal"``, which
-        ``"auto"`` then takes, this is PCA, and `principal_components` gives its axes.
+        No hidden layers, for any value of ``n_layers`` (``n_layers=0`` is the same). With ``likelihood="normal"``,
+        which ``"auto"`` then takes, this is PCA, and `principal_components` gives its axes.
     registry
         Used by ``load``.
 

@@ -53,5 +53,5 @@ def as_mapped(model: "LatentModel", adata: AnnData) -> AnnData:
         return adata
     cells, unseen = align(model.registry_, adata, model.gene_key_)
     if set(cells.var_names[unseen]) != set(expected):
-        raise ValueError("These cells lack other genes than those that the model was made for; map them by themselves.")
+        raise ValueError("These cells lack other genes than the query of this model. Map them with the reference.")
     return cells

@@ -1,4 +1,4 @@
-"""What `train` may be given: names and numbers are checked before anything starts."""
+"""Checks of the arguments of `train`, before training starts."""
 
 import inspect
 import math

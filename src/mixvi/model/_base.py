@@ -1,4 +1,4 @@
-"""What all models share: AnnData in, AnnData out."""
+"""The base class of all models: AnnData in, AnnData out."""
 
 import warnings
 from abc import abstractmethod
@@ -232,7 +232,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
 
     @abstractmethod
     def _found(self) -> dict[str, Any]:
-        """What was not set but found, for ``.uns``."""
+        """Values that training found, for ``.uns``."""
 
     @abstractmethod
     def _draw_latent(self, cells: Cells, component: list[int] | None) -> Tensor:

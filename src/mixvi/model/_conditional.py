@@ -1,4 +1,4 @@
-"""What cells would look like under another condition."""
+"""Counterfactual prediction: cells under another condition."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -42,8 +42,8 @@ class ConditionalMixin(Mixin):
     ) -> AnnData:
         """Predict what cells would look like under another condition: encode with their own, decode with that one.
 
-        It is the model's extrapolation, not a measurement: it holds as far as cells of one kind answer as the others
-        did. `mixvi.perturb.fit_counterfactual` and ``evaluate`` say how far that was on conditions that were measured.
+        The result is an extrapolation of the model. It assumes that these cells respond like the other cells did.
+        To check this on measured conditions, use `mixvi.perturb.fit_counterfactual` and ``evaluate``.
 
         Parameters
         ----------
@@ -51,23 +51,23 @@ class ConditionalMixin(Mixin):
             As in `get_latent_representation`.
         condition
             The other condition: a value of the batch column, or ``{column: value}`` for any of the registered
-            covariates. What is not named stays as it is.
+            covariates. Other covariates do not change.
         from_
             Take only cells of this condition, given in the same way; ``None`` takes all.
         give_mean
-            The mean of p(x | z, c) at the mean z of q(z | x, c); ``False`` gives the values that stand in
-            p(x | z, c) of the new condition where the cell's own stand in that of its own: cells keep their noise,
-            and with it the spread of real ones, and no change of condition is no change (but grey values of a
-            Bernoulli model become 0 or 1).
+            ``True``: the mean of p(x | z, c) at the mean z of q(z | x, c). ``False``: each value keeps its quantile.
+            The quantile of the cell's own value under its own condition is mapped to the value at the same quantile
+            under the new condition. So cells keep their noise, and have the spread of real cells. If the condition
+            does not change, the values do not change, except that grey values of a Bernoulli model become 0 or 1.
         library_size
-            Count models: give every cell this total (1e4, say, for normalised expression) in place of its own.
+            Count models: give every cell this total instead of its own, such as 1e4 for normalised expression.
         seed
-            Of the draws; ``None`` goes on with torch's own state.
+            Seed of the draws; ``None`` uses the current state of torch.
 
         Returns
         -------
-        One row a cell, in the order of the input: ``.X`` (n, g) as in `get_reconstruction`; ``.obs`` that of the
-        cells, but for the new condition; ``.var`` that of the genes; ``.obsm["X_mixvi"]`` z (n, d) under the new
+        One row per cell, in the order of the input. ``.X`` (n, g) is as in `get_reconstruction`. ``.obs`` and ``.var``
+        are those of the cells and genes, with the new condition. ``.obsm["X_mixvi"]`` has z (n, d) under the new
         condition.
 
         Raises

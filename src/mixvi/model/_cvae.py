@@ -37,7 +37,7 @@ class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin, LatentModel):
         Width, number and dropout of the hidden layers of encoder and decoder; ``n_layers=0`` is a linear map.
     likelihood
         ``"nb"``, ``"zinb"``, ``"poisson"`` (counts), ``"bernoulli"`` (values in [0, 1]), ``"normal"`` (any, one learned
-        variance), or ``"auto"``: a look at the data.
+        variance), or ``"auto"``: chosen by the values.
     dispersion
         ``"gene"``: one inverse dispersion for each gene. ``"gene-batch"``: one for each gene and batch (``"nb"`` and
         ``"zinb"``), for batches that differ in their noise. ``"nb"`` then trains more slowly on a CPU.
@@ -92,8 +92,8 @@ class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin, LatentModel):
         check_flag("decode_condition", decode_condition)
         if not (decode_condition or learned_prior):
             raise ValueError(
-                "decode_condition=False leaves the condition to the prior, and that of learned_prior=False does not "
-                "see it: give learned_prior=True too, or use mixvi.VAE."
+                "With decode_condition=False and learned_prior=False, nothing depends on the condition. Pass "
+                "learned_prior=True, or use mixvi.VAE."
             )
         self.likelihood_ = likelihood = settle_likelihood(self, likelihood)
         hidden = hidden_layers(n_latent, n_hidden, n_layers, dropout_rate)

@@ -84,4 +84,4 @@ def train_full_batch(
         )
     n_epochs = len(next(iter(history.values())))
     lines.end(n_epochs)
-    pass_on(interruption, n_epochs, "train() goes on from there.")
+    pass_on(interruption, n_epochs, "train() continues from there.")

@@ -39,33 +39,35 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     """Gaussian-mixture variational autoencoder: the components of its prior are the clusters.
 
     Training starts as a VAE. When the bound on held-out cells settles, a neighbour graph splits the cells into many
-    small communities. Each gives one component of the mixture its place. Then all parameters are trained together. A
-    tree over the components says what each split between them is worth on held-out counts. A cut through the tree gives
-    the clusters.
+    small communities. Each community initialises one component of the mixture. Then all parameters are trained
+    together. A tree over the components shows the evidence of each split on held-out counts. A cut through the tree
+    gives the clusters.
 
     Parameters
     ----------
     adata
-        Registered with `setup_anndata`. Batch and covariates are conditioned on, so clusters need not follow them.
+        Registered with `setup_anndata`. The model is conditioned on batch and covariates, so that clusters need not
+        follow them.
         Labelled classes become the first clusters, under their own names.
     n_clusters
-        Where the tree is cut. ``None``: the classes if there are labels; else so that any two clusters differ
-        significantly on held-out counts, by at least ``min_worth``. `predict` and ``annotate`` cut it elsewhere, from
-        the same fit.
+        Number of clusters into which the tree is cut. ``None`` takes the labelled classes, if there are labels. Else
+        any two clusters differ significantly on held-out counts, by at least ``min_worth``. `predict` and ``annotate``
+        can cut the tree of the same fit at other numbers.
     n_latent
-        Width d of the latent space.
+        Number of latent dimensions d.
     n_hidden, n_layers, dropout_rate
         Width, number and dropout of the hidden layers of encoder and decoder; ``n_layers=0`` is a linear map.
     likelihood
         ``"nb"``, ``"zinb"``, ``"poisson"`` (counts), ``"bernoulli"`` (values in [0, 1]), ``"normal"`` (any, one learned
-        variance), or ``"auto"``: a look at the data.
+        variance), or ``"auto"``: chosen by the values.
     dispersion
         ``"gene"``: one inverse dispersion for each gene. ``"gene-batch"``: one for each gene and batch (``"nb"`` and
         ``"zinb"``), for batches that differ in their noise. ``"nb"`` then trains more slowly on a CPU.
     concentration
-        Of the Dirichlet prior of the cluster weights: 1 is flat, more makes clusters more equal in size.
+        Concentration of the Dirichlet prior of the cluster weights: 1 is flat, and higher values favour clusters of
+        equal size.
     hierarchical
-        Clusters of free shape, bent by a second latent (Dilokthanakul 2016).
+        A second latent w shapes each component, so clusters need not be Gaussian (Dilokthanakul 2016).
     init
         How the components are initialised. ``"leiden"``: communities of a shared-neighbour graph (with labels: label
         spreading over it). ``"n2d"``: Gaussian mixtures on a UMAP layout of the latent space; ``"imsat"``:
@@ -73,19 +75,20 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         labels by virtual adversarial training. Or one part for each cell (n,), the name of a column of ``.obs``, or a
         function from latent means (m, d) to parts (m,). ``None`` leaves one cluster.
     guidance
-        How strongly cells are held to the component they started in while all is trained together, in nats; 0 leaves
-        that to the bound.
+        Weight, in nats, of a loss term that keeps each cell near its initial component during joint training. 0
+        removes this term.
     min_worth
-        Nats a cell by which two clusters must differ on held-out counts; 5.9 times as many, if more than 5 % of the
-        cells fit the other one better. This estimate is too high below 15 nats. Not used with ``n_clusters``.
+        Nats per cell by which two clusters must differ on held-out counts. If more than 5 % of the cells fit the other
+        cluster better, 5.9 times as many. Below 15 nats, this share is overestimated. Not used with ``n_clusters``.
     registry
         Used by ``load``.
 
     Raises
     ------
     ValueError
-        If the likelihood cannot describe the data; it says which cell and gene, and what to do. If ``n_clusters`` is
-        below 1, below the number of labelled classes, or above that of cells. If ``init`` is not known.
+        If the likelihood cannot describe the data; the message names the cell, the gene and the remedy. If
+        ``n_clusters`` is below 1, below the number of labelled classes, or above that of cells. If ``init`` is not
+        known.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What ``init`` and ``n_clusters`` of a GMVAE may be."""
+"""Checks of ``init`` and ``n_clusters`` of a GMVAE."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -96,8 +96,8 @@ def check_n_clusters(
     if n_clusters is None:
         if n_labels and adata is not None:
             logger.info(
-                "GMVAE took the classes of .obs[%r] for all clusters there are, %d; cells of other kinds would "
-                "join the most similar class. A larger n_clusters leaves room for new clusters.",
+                "GMVAE takes the classes of .obs[%r] (%d) as the only clusters. Cells of other types join the most "
+                "similar class. A larger n_clusters leaves room for new clusters.",
                 registry["setup_args"]["labels_key"], n_labels,
             )  # fmt: skip
         return n_labels or None
@@ -109,7 +109,7 @@ def check_n_clusters(
         why = " (each labelled class is a cluster)" if n_labels else ""
         raise ValueError(
             f"n_clusters={n_clusters!r}; it must be a whole number between {least}{why} and {n_cells}, the number "
-            "of cells, or None to let the data say."
+            "of cells, or None to infer it from the data."
         )
     return int(n_clusters)
 

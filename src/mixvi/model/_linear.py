@@ -1,4 +1,4 @@
-"""What a linear Gaussian model gives away: its principal components."""
+"""Principal components and loadings of linear models."""
 
 from typing import NamedTuple
 
@@ -53,16 +53,16 @@ class LinearMixin(Mixin):
     def principal_components(self) -> PrincipalComponents:
         """Principal components from a trained linear model: those of :func:`scanpy.pp.pca`, up to sign.
 
-        A linear autoencoder spans the principal subspace, but its latent axes are any axes in there. The cells as it
-        rebuilds them do have the principal axes, in their order: for the AE they are the cells projected, for the VAE
-        the same with each axis shrunk by 1 - sigma^2 / variance, which changes no order (Plaut 2018, arXiv 1804.10253;
-        Lucas 2019, arXiv 1911.02469).
+        The latent space of a linear autoencoder is the principal subspace, but its axes are not the principal axes
+        (Plaut 2018, arXiv 1804.10253). Its reconstructed cells do have the principal axes, in their order. An AE
+        projects the cells on the subspace. A VAE also multiplies each axis by 1 - sigma^2 / variance, which does not
+        change the order (Lucas 2019, arXiv 1911.02469).
 
         Returns
         -------
-        ``axes`` (g, d), ``variance`` (d,) and ``scores`` (n, d), all of the cells the model was made with. d is the
-        number of latent dimensions in use: a VAE switches off those whose variance is below its sigma^2, and an AE can
-        have no more than the rank of the cells.
+        ``axes`` (g, d), ``variance`` (d,) and ``scores`` (n, d) of the cells that the model was made with. d is the
+        number of latent dimensions in use. A VAE switches off dimensions whose variance is below its sigma^2. An AE
+        uses at most as many as the rank of the cells.
 
         Raises
         ------

@@ -50,9 +50,9 @@ def markers(model: "GMVAE", n_clusters: int | None = None, versus: str = "both")
     if not len(clusters.overdispersion):
         raise ValueError(f"Markers are tested on counts, and the likelihood is {model.likelihood_!r}.")
     if n_clusters < 2:
-        raise ValueError("There is one cluster, and so nothing to compare it with; ask for more by n_clusters.")
+        raise ValueError("There is one cluster only, so it has no markers; pass a larger n_clusters.")
     if clusters.n_classes or clusters.init in ("array", "function"):
-        warn("p and q hold only if labels or init were made without these counts; else they are too small.")
+        warn("p and q are too small if labels or init were made from these counts.")
     counts, stratum, halves = held_out_counts(model, "markers()")
     tree, below, tables = clusters.tree, clusters.tree.leaves(), []
     groups, names = clusters.groups(n_clusters), model._names(n_clusters)

@@ -1,4 +1,4 @@
-"""What the mixins of models derive from: nothing, but type checkers see the model that they are mixed into."""
+"""Base class of the mixins: an empty class, but type checkers see the model that uses the mixin."""
 
 from typing import TYPE_CHECKING
 

@@ -119,7 +119,7 @@ def get_outlier_p(
 
 
 def check_held_out(model: "LatentModel") -> dict[str, np.ndarray]:
-    """What a model remembers of its held-out cells.
+    """Values of the held-out cells that are saved with the model.
 
     Raises
     ------
@@ -221,8 +221,8 @@ def predict_set(
     held_out = check_held_out(model)
     if 0 < level <= (least := 1 / (len(held_out["surprise"]) + 1)):
         warn(
-            f"No p-value can be below level={level}: with {round(1 / least) - 1} held-out cells, the least is "
-            f"{least:.3f}. So no set is empty for that reason."
+            f"No p-value can be below level={level}: with {round(1 / least) - 1} held-out cells, the lowest is "
+            f"{least:.3f}. So level makes no set empty."
         )
     table = pd.DataFrame(model.predict(adata, indices, soft=True, batch_size=batch_size))
     p = table.to_numpy()

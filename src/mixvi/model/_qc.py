@@ -34,15 +34,15 @@ class QualityControl(NamedTuple):
 def quality_control(model: "GMVAE", batch_key: str | None = None, n_clusters: int | None = None) -> QualityControl:
     """Look for what could explain clusters other than cell types.
 
-    Named are doublets, ambient RNA, clusters of shallow cells or of one batch, and several types in one cluster. Each
-    is a reason to look again, not a proof.
+    It looks for doublets, ambient RNA, clusters of shallow cells or of one batch, and several types in one cluster.
+    Each finding is a reason to look again, not a proof.
 
     Parameters
     ----------
     batch_key
         Column of ``.obs`` with batches; ``None`` takes the registered one, if there is one. Missing values are a level.
     n_clusters
-        Where to cut the tree; ``None`` where the model does.
+        Number of clusters into which the tree is cut; ``None`` takes the default of the model.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def quality_control(model: "GMVAE", batch_key: str | None = None, n_clusters: in
     ``batch_share``      its share of the cluster's cells
     ``batch_expected``   its share of all cells
     ``doublet_of``       the two clusters whose sum is most like this one
-    ``doublet_worth``    nats a cell by which held-out counts tell the cluster from this sum
+    ``doublet_worth``    nats per cell: held-out gain of the cluster's own profile over this sum
     ``is_larger``        whether its library is at least as large as those of both clusters
     ``inside``           the largest worth of a split inside that is as clear as those between default clusters
     ===================  ===========================================================================================

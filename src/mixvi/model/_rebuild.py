@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def attributes_of(model: "LatentModel") -> dict[str, Any]:
-    """What a model is, but for its weights: the attributes whose name ends with an underscore, as in scvi-tools."""
+    """State of a model without its weights: the attributes whose names end with an underscore, as in scvi-tools."""
     return {name: value for name, value in vars(model).items() if name.endswith("_") and not name.startswith("_")}
 
 

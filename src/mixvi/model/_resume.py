@@ -1,4 +1,4 @@
-"""How a stopped training ends, and how it goes on."""
+"""Interrupted training: how it ends, and how it continues."""
 
 import hashlib
 import signal
@@ -21,7 +21,7 @@ def checkpoints_of(model: "LatentModel", resumed: str | None, minutes: float | N
     model
         Model that is about to be trained.
     resumed
-        Path of the checkpoint to continue from; ``None`` starts anew.
+        Path of the checkpoint to continue from; ``None`` starts a new run.
     minutes
         Time between checkpoints; ``None`` writes one after a signal only.
 
@@ -70,7 +70,7 @@ def pass_on(interruption: Interruption, epoch: int, how: str) -> None:
     epoch
         In which it came.
     how
-        Sentence on how to go on.
+        Sentence on how to continue.
     """
     if interruption.received is not None:
         warn(f"Stopped by {interruption.received.name} in epoch {epoch}; the model is usable as it is. {how}")

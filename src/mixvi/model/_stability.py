@@ -1,4 +1,4 @@
-"""Whether models that differ by their seed alone find the same clusters."""
+"""Whether models that differ only in their seed find the same clusters."""
 
 from typing import TYPE_CHECKING
 
@@ -15,36 +15,36 @@ if TYPE_CHECKING:
 
 
 def cluster_stability(model: "GMVAE", n_seeds: int = 5, max_epochs: int | None = None, **kwargs) -> pd.DataFrame:
-    """How far each cluster can be trusted: whether models that differ by their seed alone find it again.
+    """Whether each cluster is found again by models that differ only in their seed.
 
-    Fits ``n_seeds`` more models of the same settings to the same cells, with the arguments of `train` that are
-    given here. A cluster found again has Jaccard index 1
-    (cells in both over cells in either, with the most similar cluster of the other model); 0.75 is usually called
-    stable, and below 0.5 a cluster dissolves (Hennig 2007).
+    Trains ``n_seeds`` more models with the same settings on the same cells. Each cluster is compared with the most
+    similar cluster of another model. The Jaccard index is the number of cells in both clusters, divided by the number
+    in either; 1 means the same cells. A cluster is usually called stable at 0.75 or more. Below 0.5, it is not found
+    again (Hennig 2007).
 
     Parameters
     ----------
     n_seeds
         Number of further models, at least one.
     max_epochs
-        Of each; ``None`` takes as many as this model was trained for.
+        Epochs of each; ``None`` takes as many as this model was trained for.
     **kwargs
-        Of `train`.
+        Further arguments of `train`.
 
     Returns
     -------
-    One row a cluster, ``cluster_names`` as index: ``cells``, ``mean`` and ``min`` of the Jaccard index over models.
+    One row per cluster, ``cluster_names`` as index: ``cells``, ``mean`` and ``min`` of the Jaccard index over models.
 
     Raises
     ------
     ValueError
-        If ``n_seeds`` is below 1, or the AnnData was registered anew since this model was made.
+        If ``n_seeds`` is below 1, or the AnnData was registered again after this model was made.
     """
     check_whole("n_seeds", n_seeds)
     if model._get_most_recent_anndata_manager(model.adata) is not model.adata_manager:
         raise ValueError(
-            "The AnnData was registered anew since this model was made, and other models would be fitted; call "
-            f"setup_anndata with this model's arguments and make it anew: {model.registry_['setup_args']}."
+            "The AnnData was registered again after this model was made, so new models would differ from it. Call "
+            f"setup_anndata with these arguments, and make the model again: {model.registry_['setup_args']}."
         )
     own = pd.get_dummies(pd.Categorical(model.predict(), model.cluster_names)).to_numpy(dtype=float)  # (n, K)
     train = {"enable_progress_bar": False} | kwargs

@@ -1,4 +1,4 @@
-"""Which cells to label next: a method of a GMVAE, which takes it from here."""
+"""Suggests cells to label next: a method of `GMVAE`."""
 
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 def suggest_labels(model: "GMVAE", n: int = 10, adata: AnnData | None = None) -> pd.DataFrame:
-    """Cells to label next: typical cells of those components whose cells are least sure of their class or cluster.
+    """Cells to label next: typical cells of the components with the highest total entropy.
 
-    A component is a small group of similar cells, so a label for one of them helps all of them. Components are ranked
-    by the sum of the entropies of their cells. The most typical cell of each is suggested; then the second of each.
+    A component is a small group of similar cells, so a label for one cell helps the whole group. The entropy of a cell
+    is that of its class or cluster probabilities. The most typical cell of each component is suggested first, then the
+    second of each.
 
     Parameters
     ----------
@@ -30,8 +31,9 @@ def suggest_labels(model: "GMVAE", n: int = 10, adata: AnnData | None = None) ->
 
     Returns
     -------
-    Table (n, 3) with the names of the cells as index, best first: ``"cluster"``, the likeliest one; ``"cells"``, the
-    expected number of cells of the component; ``"entropy"``, what they are unsure of, summed over these cells, in nats.
+    Table (n, 3) with the names of the cells as index, best first. ``"cluster"`` is the most probable cluster of the
+    cell. ``"cells"`` is the expected number of cells of its component. ``"entropy"`` is the sum of their entropies, in
+    nats.
 
     Raises
     ------

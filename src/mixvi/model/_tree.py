@@ -19,16 +19,16 @@ def warn_of_noise(tree: Tree, splits: Sequence[int]) -> None:
 
 
 class Split(NamedTuple):
-    """One split of the tree. The worth is in nats, by which a cell tells its side from the other."""
+    """One split of the tree."""
 
     node: str  # what is split
     left: str  # the larger side
     right: str
     cells_left: int
     cells_right: int
-    worth: float  # gain in log-likelihood of held-out counts by two profiles instead of one; nan without counts
+    worth: float  # nats per cell: held-out gain of a profile for each side over a joint one; nan without counts
     error: float  # its standard error
-    kind: str  # "gap", "grade" (cells stand between both sides) or "noise" (no gain beyond chance); "" without counts
+    kind: str  # "gap", "grade" (many cells lie between the sides) or "noise" (no gain beyond chance); "" without counts
     between: float  # cells half-way between both sides, for each cell of the smaller side
     confusion: float  # share of cells that fit the other side better, if both sides were of one size
     connectivity: float  # edges of the neighbour graph between both sides, over those expected by chance

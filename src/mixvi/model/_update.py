@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 def update(model: "GMVAE", adata: AnnData, gene_key: str | None = None, new_at: float = 0.1, **train: Any) -> "GMVAE":
     """Train a new model on the cells of this one and on new cells. This model does not change.
 
-    Clusters that stay keep their names, others get new numbers. A cluster stays if most of its cells are together
-    again, and most cells there are its own. The model finds clusters anew, so it needs a named ``init``.
+    Clusters that stay keep their names, others get new numbers. A cluster stays if most of its cells are in one new
+    cluster, and are most of its cells. The new model finds its clusters itself, so it needs a named ``init``.
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ def update(model: "GMVAE", adata: AnnData, gene_key: str | None = None, new_at: 
     check_trainable(model)
     if isinstance(model._init, np.ndarray):
         raise ValueError(
-            "This model took its clusters from init, a partition of its own cells, and update() finds clusters anew. "
-            "Train a model with init='leiden', the default, and update that."
+            "The clusters of this model come from a partition of its cells (init), which has no new cells. Train a "
+            "model with init='leiden', the default, and update that."
         )
     assert model.adata is not None
     mapped = model.map(adata, gene_key)

@@ -34,10 +34,10 @@ class VAE(UnclusteredMixin, LinearMixin, EvidenceMixin, LatentModel):
         Width, number and dropout of the hidden layers of encoder and decoder.
     likelihood
         ``"nb"``, ``"zinb"``, ``"poisson"`` (counts), ``"bernoulli"`` (values in [0, 1]), ``"normal"`` (any, one learned
-        variance), or ``"auto"``: a look at the data.
+        variance), or ``"auto"``: chosen by the values.
     linear
-        No hidden layers, whatever ``n_layers`` says (``n_layers=0`` is the same). With ``likelihood="normal"``, which
-        ``"auto"`` then takes, this is probabilistic PCA, and `principal_components` gives its axes.
+        No hidden layers, for any value of ``n_layers`` (``n_layers=0`` is the same). With ``likelihood="normal"``,
+        which ``"auto"`` then takes, this is probabilistic PCA, and `principal_components` gives its axes.
     registry
         Used by ``load``.
 

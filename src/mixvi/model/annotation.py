@@ -1,4 +1,4 @@
-"""What a model writes into an AnnData: a method of `LatentModel`, which takes it from here."""
+"""Writing of results into an AnnData: `annotate`, a method of `LatentModel`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ def annotate(
     n_clusters: int | None = None,
     new_at: float | None = None,
 ) -> None:
-    """Write what the model found into an AnnData. It is the one method that does.
+    """Write the results of the model into an AnnData. No other method changes an AnnData.
 
     ========================================  ==================================================================
     ``.obsm["X_mixvi"]``                      latent means (n, d), for ``sc.pp.neighbors(use_rep="X_mixvi")``
@@ -56,7 +56,7 @@ def annotate(
         ``"leiden"`` clusters the latent neighbour graph with scanpy. ``None``: a GMVAE writes its own clusters,
         other models write none.
     resolution
-        Of Leiden.
+        Resolution of Leiden.
     n_clusters
         GMVAE: cut the tree of clusters into so many; ``None`` takes those of ``predict()``.
     new_at

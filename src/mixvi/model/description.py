@@ -1,4 +1,4 @@
-"""What a model says of itself: in print, and in the AnnData that it annotates."""
+"""Summary of a model, for ``print(model)`` and for ``.uns``."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def settings(model: "LatentModel") -> dict[str, Any]:
-    """What goes into ``.uns``: only values that any file format can hold."""
+    """Entries of ``.uns``: only values that any file format can hold."""
     params = model.init_params_["non_kwargs"]
     return {
         "model": type(model).__name__,

@@ -1,4 +1,4 @@
-"""What a trained model says of cells: methods of `LatentModel`, which takes them from here."""
+"""Latents, bounds, reconstructions and new cells from a trained model: methods of `LatentModel`."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -144,25 +144,25 @@ def get_reconstruction(
     batch_size: int | None = None,
     path: str | PathLike | None = None,
 ) -> np.ndarray | None:
-    """What the model expects of each cell given its latent mean: a denoised matrix.
+    """Expected values of each cell, given its latent mean: a denoised matrix.
 
     Parameters
     ----------
     adata, indices, batch_size
         As in `get_latent_representation`.
     library_size
-        Count models: give every cell this total (1e4, say; under ``"zinb"`` before zeros are added), in place of
-        its own.
+        Count models: give every cell this total instead of its own, such as 1e4. Under ``"zinb"``, this is the total
+        before zeros are added.
     transform_batch
-        CVAE and GMVAE: the batch that every cell is to look as if it came from; ``None`` keeps its own.
+        CVAE and GMVAE: expected values as if every cell came from this batch; ``None`` keeps its own.
     path
-        A new ``.h5ad`` or ``.zarr``: write the matrix there block by block, as ``.X`` beside the ``.obs`` of the
-        cells and the ``.var`` of the genes, instead of returning it.
+        A new ``.h5ad`` or ``.zarr``. The matrix is written there block by block as ``.X``, with ``.obs`` of the cells
+        and ``.var`` of the genes, and is not returned.
 
     Returns
     -------
-    (n, g) means of p(x | z, c): expected counts, probabilities or values, as the likelihood has it. It is dense:
-    give a ``path`` where memory is short, and nothing is returned.
+    (n, g) means of p(x | z, c): expected counts, probabilities or values, depending on the likelihood. The matrix is
+    dense. If memory is short, give a ``path``; then nothing is returned.
 
     Raises
     ------
@@ -201,26 +201,26 @@ def sample(
 ) -> AnnData:
     """Draw new cells from the model.
 
-    A new cell takes its library size and its conditions from a cell of the model's AnnData drawn at random, its z
-    from the prior, and its values from the likelihood.
+    Each new cell has the library size and the conditions of a random cell of the model's AnnData. Its z is drawn from
+    the prior, and its values from the likelihood.
 
     Parameters
     ----------
     n_cells
-        How many.
+        Number of new cells.
     component
-        GMVAE: the cluster to draw from, by name; ``None`` draws clusters by their weights.
+        GMVAE: the name of the cluster to draw from; ``None`` draws clusters by their weights.
     indices
-        Rows whose library sizes and conditions may be taken, those of one batch, say; ``None`` is all.
+        Rows from which library sizes and conditions are drawn, such as those of one batch; ``None`` is all.
     seed
-        Of the draw; ``None`` goes on with torch's own state.
+        Seed of the draw; ``None`` uses the current state of torch.
     give_mean
-        Draw z alone, and give the mean of x at it.
+        ``True`` draws z, and returns the mean of p(x | z, c). ``False`` also draws x.
 
     Returns
     -------
-    n_cells x g, with the registered covariates of the drawn cells in ``.obs``, and the values in ``.X`` and in the
-    layer of the model, if it has one: ready to be given back to it.
+    n_cells x g. ``.obs`` has the registered covariates of the random cells. ``.X``, and the layer of the model if it
+    has one, hold the values. So the model can read these cells.
     """
     check_trained(model)
     check_whole("n_cells", n_cells)

@@ -28,11 +28,13 @@ OF_TRAINING = ("train_indices_", "validation_indices_", "test_indices_", "histor
 def map_cells(model: "LatentModel", adata: AnnData, gene_key: str | None = None) -> "LatentModel":
     """A model for new cells, the query. The reference model and its latent space do not change.
 
-    Genes are matched by name. Genes that the query lacks are *unseen*: the model fills in what it expects of them.
-    Further genes are left out. A new batch, or a new level of another categorical covariate, gets weights of its own,
-    which are trained on its cells: for each gene, an effect on what the encoder reads and an intercept in the decoder
-    (Lotfollahi 2022). They start with those of the known level under which the cells are the most probable. Without new
-    levels, nothing is trained.
+    Genes are matched by name. Genes that the query lacks are *unseen*: the model fills in their expected values.
+    Further genes are left out.
+
+    A new batch, or a new level of another categorical covariate, gets weights of its own (Lotfollahi 2022). For each
+    gene, these are an effect that the encoder subtracts, and an intercept in the decoder. They start with the weights
+    of the known level under which the cells are most probable. Then they are trained on the cells of the new level.
+    Without new levels, nothing is trained.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a model knows of an AnnData: where its values are, and whether it can describe them."""
+"""Registration of an AnnData: where its values and columns are, and checks that a model can describe them."""
 
 import logging
 from difflib import get_close_matches
@@ -126,7 +126,7 @@ def _check_cells(adata: AnnData, setup_args: dict[str, Any], is_new: bool) -> No
     categorical = [setup_args["batch_key"], *(setup_args["categorical_covariate_keys"] or [])]
     categorical = [key for key in categorical if key is not None]
     if no_label is not None and labels is None:
-        raise ValueError(f"unlabeled_category={no_label!r} needs labels_key, the column it stands in.")
+        raise ValueError(f"unlabeled_category={no_label!r} needs labels_key, the column that holds it.")
     check_layer(adata, layer)
     check_dtype(*values_of(adata, layer))
     check_columns(adata.obs, categorical)

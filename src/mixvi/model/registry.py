@@ -1,4 +1,4 @@
-"""What the registry of scvi-tools says of the cells of a model."""
+"""The registered columns of a model, from the registry of scvi-tools."""
 
 from typing import Any
 

@@ -151,7 +151,7 @@ def _read(folder: Path, prefix: str | None, backup_url: str | None) -> tuple[dic
             pooch.retrieve(backup_url, known_hash=None, fname=path.name, path=folder)
     content = read_file(path)
     if missing := {"attributes", "state"} - set(content):
-        raise ValueError(f"{path} lacks {sorted(missing)}: it is not a whole model. Take a copy, or train anew.")
+        raise ValueError(f"{path} lacks {sorted(missing)}: it is not a whole model. Use a copy, or train a new model.")
     return content["attributes"], content["state"]
 
 
@@ -159,7 +159,7 @@ def _load_state(model: "LatentModel", state: dict[str, torch.Tensor], folder: Pa
     """Load the weights, which must be of this model and finite."""
     for name, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise ValueError(f"The weights {name!r} of the model in {folder} are not finite numbers; train it anew.")
+            raise ValueError(f"The weights {name!r} of the model in {folder} are not finite. Train a new model.")
     try:
         model.module.load_state_dict(state)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What a model writes into zarr stores of cells: a method of `LatentModel`, which takes it from here."""
+"""Writing of results into zarr stores: `annotate_store`, a method of `LatentModel`."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -56,8 +56,8 @@ def annotate_store(
     cells = model.adata if adata is None else adata
     if cells is None or cells.is_view or not isinstance(cells.X, ZarrMatrix):
         raise ValueError(
-            "annotate_store() writes into the stores of cells that mixvi.data.from_zarr opened, and these cells are "
-            "not such; use annotate() for cells in memory."
+            "annotate_store() writes into zarr stores, but mixvi.data.from_zarr did not open these cells. Use "
+            "annotate() for cells in memory."
         )
     names = model._cut(n_clusters)
     for path, _ in cells.X.stores():

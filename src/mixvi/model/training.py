@@ -1,4 +1,4 @@
-"""How a model is trained: scvi-tools' loop, with defaults tied to the length of the run."""
+"""Training of a model by the loop of scvi-tools, with defaults that depend on the length of the run."""
 
 import math
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +24,7 @@ from mixvi.train import FiniteWeights, MixturePhases, StartAndEnd
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
 
-MAX_CELLS = 20_000  # more are visited less often, so that their number times that of epochs stays the same
+MAX_CELLS = 20_000  # with more cells there are fewer epochs: cells times epochs stays the same
 
 
 def train(
@@ -49,32 +49,34 @@ def train(
 
     The bound of a linear AE, VAE or CVAE with ``likelihood="normal"`` has no noise. L-BFGS fits such a model to all
     cells at once, in double precision (`mixvi.train.fit_full_batch`). It is trained in minibatches like the others
-    if it has more than 200 million values, or if you set what only minibatches have: ``batch_size``, a split,
+    if it has more than 200 million values, or if you set an argument that needs minibatches: ``batch_size``, a split,
     early stopping, or settings of the plan other than ``max_kl_weight`` and ``weight_decay``.
 
-    Ctrl-C and SIGTERM end it between two steps. The model can be used as it is, and a checkpoint is left in
-    ``scvi.settings.logging_dir``. ``train(ckpt_path=...)``, with the other arguments as before, repeats the epoch
-    that was stopped and goes on. On one CPU, history and weights are then those of a run that nothing stopped, up to
-    rounding.
-    The initialisation of a GMVAE is not stopped half-way; a second signal acts at once. A fit to all cells at once
-    takes up to 20 iterations to end; ``train()`` goes on from there.
+    Ctrl-C and SIGTERM end training between two steps. The model can be used as it is. A checkpoint is in
+    ``scvi.settings.logging_dir``. ``train(ckpt_path=...)``, with the other arguments as before, repeats the
+    interrupted epoch and continues. On one CPU, history and weights are then those of a run without interruption, up
+    to rounding.
+
+    The initialisation of a GMVAE is completed first, unless there is a second signal. A fit to all cells at once ends
+    after up to 20 iterations, and ``train()`` continues it.
 
     Parameters
     ----------
     max_epochs
         Passes over the training cells. ``None`` takes 400. A GMVAE has a higher learning rate and takes at most 100.
-        It takes fewer if the bound on the validation cells settles after 500 steps or later: the second half of
-        pretraining brought at most ``min_worth`` nats a cell and 5 % of the whole gain. Its clusters are then placed,
-        and as many epochs follow. Above 20,000 cells both numbers are lower, so that as many cells are visited in all.
-        Below 1,000 cells, 100 epochs can be too few: pass more if the validation bound still falls.
+        It takes fewer if the bound on the validation cells settles, after 500 steps or later. The second half of
+        pretraining then gained at most ``min_worth`` nats per cell, and at most 5 % of the whole gain. The clusters are
+        placed, and as many epochs follow. Above 20,000 cells, 400 and 100 decrease in proportion, so epochs times
+        cells stays the same. Below 1,000 cells, 100 epochs can be too few: pass more if the validation bound still
+        falls.
     accelerator, devices
-        Where to run, as in Lightning; ``"auto"`` takes a CUDA GPU if there is one, and never MPS by itself.
+        Devices to train on, as in Lightning; ``"auto"`` takes a CUDA GPU if there is one, and never MPS.
     train_size, validation_size, shuffle_set_split
         The split: nine tenths of the cells train, the others validate.
     batch_size
-        Cells a minibatch; ``None`` takes 128.
+        Cells per minibatch; ``None`` takes 128.
     early_stopping
-        Stop when ``elbo_validation`` no longer falls. Not before warm-up (and placing of components) is over.
+        Stop when ``elbo_validation`` no longer falls, after warm-up and after the placing of components.
     data_path
         ``"resident"`` copies all cells to the training device, and reads a file into memory first. ``"stream"``
         brings them block by block. ``"auto"`` takes ``"resident"`` if the cells need less than half of the free
@@ -86,11 +88,11 @@ def train(
         Minutes between checkpoints, for runs that SIGKILL or a power cut may end. Each is written at the start of
         an epoch and replaces the last. The end of training deletes it.
     plan_kwargs
-        Of `MixviPlan` and :class:`scvi.train.TrainingPlan`: ``lr``, ``weight_decay``, ``max_kl_weight`` (beta),
-        ``n_epochs_kl_warmup`` (default: the first epoch), ``n_epochs_pretrain`` (GMVAE; default: half), ``compile``
-        (on CUDA: capture the whole step as a graph).
+        Settings of `MixviPlan` and :class:`scvi.train.TrainingPlan`: ``lr``, ``weight_decay``, ``max_kl_weight``
+        (beta), ``n_epochs_kl_warmup`` (default: the first epoch), ``n_epochs_pretrain`` (GMVAE; default: half),
+        ``compile`` (on CUDA: capture the whole step as a graph).
     **kwargs
-        Everything else of :class:`scvi.train.Trainer` and
+        Further arguments of :class:`scvi.train.Trainer` and
         :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.
     """
     split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
@@ -104,7 +106,7 @@ def train(
     for name in ("train_size", "validation_size"):
         check_number(name, split[name], least=0, none="the default")
     check_number("checkpoint_minutes", checkpoint_minutes, least=0, none="no checkpoints without a signal")
-    if model.adata.n_obs < 3:  # of which scvi-tools would train on none
+    if model.adata.n_obs < 3:  # scvi-tools would then train on no cell
         raise ValueError(f"There are {model.adata.n_obs} cells, and training needs at least three. Pass more cells.")
     if not plan_kwargs.get("compile"):
         plan_kwargs = {k: v for k, v in plan_kwargs.items() if k not in ("compile", "compile_kwargs")}
@@ -158,7 +160,7 @@ def _train_minibatches(
             f"from before epoch {max(epoch - 1, 0)}. Lower plan_kwargs={{'lr': {plan_kwargs['lr']:g}}}, the learning "
             f"rate, or look for extreme values: the largest is {largest(model)}."
         )
-    how = f"train(..., ckpt_path={str(checkpoints.path)!r}) goes on from there." if checkpoints.path else ""
+    how = f"train(..., ckpt_path={str(checkpoints.path)!r}) continues from there." if checkpoints.path else ""
     pass_on(checkpoints.interruption, model.trainer.current_epoch, how)
 
 

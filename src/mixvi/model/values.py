@@ -67,7 +67,7 @@ def settle_likelihood(model: "LatentModel", likelihood: str, linear: bool = Fals
         logger.info("%s took %s", type(model).__name__, why)
         if support.kind == "real" and support.fraction is None and not linear:
             warn(
-                f"{support.where} holds whole numbers only; if they are counts, mend those that are negative: "
+                f"{support.where} holds whole numbers, some below 0. If they are counts, correct the negative ones: "
                 f"{support.negative}."
             )
         if support.kind == "real" and not linear:

@@ -30,7 +30,7 @@ class GMVAEModule(ELBOModule):
     for all cells. A temperature T >= 1 calibrates the probabilities that users get. It is found at the end of training
     (`mixvi.cluster.calibration`).
 
-    With ``hierarchical=True``, a second latent w shapes the components (Dilokthanakul 2016): w ~ N(0, I) and
+    With ``hierarchical=True``, a second latent w ~ N(0, I) shapes the components (Dilokthanakul 2016):
     p(z | w, y = k) = N(mu_k(w), diag s_k(w)^2). q(w | x, c) is a diagonal normal, and KL_k uses one draw of w from it.
     A further term is kl_w = KL(q(w | x, c) || N(0, I)).
     """

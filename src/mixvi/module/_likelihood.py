@@ -1,4 +1,4 @@
-"""What all likelihoods share: hidden layers on the latent and the conditions, and an intercept for each condition."""
+"""Base class of all likelihoods: hidden layers on the latent and the conditions, with an intercept per condition."""
 
 from abc import abstractmethod
 from typing import ClassVar, Literal

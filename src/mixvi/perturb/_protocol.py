@@ -183,8 +183,8 @@ def _groups(obs: pd.DataFrame, treatment: Treatment, key: str, groups: Sequence[
     for group in chosen:
         if least.get(group, 0) < 2:
             raise ValueError(
-                f"{group!r} has not two cells in each condition to compare. Groups of {key!r} with at least "
-                f"{MIN_CELLS} are {list(least.index[least >= MIN_CELLS])}."
+                f"{group!r} needs at least two cells in each condition. Groups of {key!r} with at least {MIN_CELLS} in "
+                f"each are {list(least.index[least >= MIN_CELLS])}."
             )
     if not chosen:
         raise ValueError(f"No group of {key!r} has {MIN_CELLS} cells in each condition; name some in groups=.")

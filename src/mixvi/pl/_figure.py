@@ -1,4 +1,4 @@
-"""What all plots begin and end with."""
+"""First and last steps that all plots share."""
 
 from pathlib import Path
 

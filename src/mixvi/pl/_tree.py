@@ -34,10 +34,10 @@ def tree(
 ) -> Axes:
     """Draw the tree over the clusters, each with its name, its number of cells and its best marker genes.
 
-    A number stands at each split: its worth in nats per cell, as in ``model.tree.table``. The axis has a square-root
-    scale. A split stands at its worth. If splits below it are worth as much or more, it stands left of them. A solid
-    line is a gap. A dashed line is a grade: cells stand between both sides. A dotted line is noise. A model without
-    counts has no worth; its numbers are 1 / connectivity.
+    The number at each split is its worth in nats per cell, as in ``model.tree.table``. The axis has a square-root
+    scale. The position of a split is its worth. If splits below it have the same or a higher worth, it is drawn left of
+    them. A solid line is a gap. A dashed line is a grade: many cells lie between both sides. A dotted line is noise. A
+    model without counts has no worth; its numbers are 1 / connectivity.
 
     Parameters
     ----------

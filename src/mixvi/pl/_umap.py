@@ -28,9 +28,9 @@ def umap(
 ) -> list[Axes]:
     """UMAP of the cells, coloured by cluster, by confidence and by known labels.
 
-    If ``.obsm["X_umap"]`` exists, its coordinates are drawn, whatever they were computed from. If not, the layout is
-    computed from the latent space and not kept. To compute the layout of the latent space once and keep it, call
-    ``sc.pp.neighbors(adata, use_rep="X_mixvi")`` and ``sc.tl.umap(adata)`` before.
+    If ``.obsm["X_umap"]`` exists, its coordinates are drawn, even if they do not come from the latent space. If not,
+    the layout is computed from the latent space and not kept. To compute the layout of the latent space once and keep
+    it, call ``sc.pp.neighbors(adata, use_rep="X_mixvi")`` and ``sc.tl.umap(adata)`` before.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def _placed(adata: AnnData, key: str, values: pd.DataFrame) -> AnnData:
     for name in {f"{name}_colors" for name in values} & set(adata.uns):
         cells.uns[name] = list(adata.uns[name])
     if "X_umap" in adata.obsm:
-        logger.info("The coordinates drawn are those of .obsm['X_umap'], whatever they were computed from.")
+        logger.info("The plot shows .obsm['X_umap'], which need not come from the latent space.")
         cells.obsm["X_umap"] = np.asarray(adata.obsm["X_umap"])
     else:
         sc.pp.neighbors(cells, use_rep="X")

@@ -28,7 +28,7 @@ LIKELIHOODS = {
 
 
 def methods(model: "GMVAE", n_clusters: int) -> str:
-    """What was done, in the words of a methods section.
+    """The text of a methods section on this model.
 
     Parameters
     ----------

@@ -106,8 +106,9 @@ class _Page:
         if self.n_clusters < 2:
             return None
         texts = [
-            "Each split has a worth: the nats by which the counts of a cell tell the two sides apart. It was measured "
-            "on 20 % of the counts, which did not take part in finding the clusters. A gap has few cells between both "
+            "Each split has a worth: the gain in log-likelihood of held-out counts if each side has its own mean "
+            "profile instead of a joint one, in nats per cell. The held-out counts are 20 % of all counts, "
+            "and did not take part in finding the clusters. A gap has few cells between both "
             "sides. A grade is a gradient, so its border is arbitrary. Noise is a split that the test does not support."
             " Confused is the estimated share of cells that fit the other side better."
         ]

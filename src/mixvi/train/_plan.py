@@ -94,7 +94,7 @@ class MixviPlan(TrainingPlan):
         """Optimizer and scheduler as in scvi-tools, except L-BFGS."""
         config = super().configure_optimizers()
         if isinstance(config["optimizer"], torch.optim.LBFGS):
-            raise ValueError("L-BFGS asks for the loss several times a step, but minibatches change it; use another.")
+            raise ValueError("L-BFGS cannot train in minibatches, because the loss changes with each; use another.")
         return config
 
     def training_step(self, block: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
