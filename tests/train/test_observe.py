@@ -16,7 +16,7 @@ ROWS = np.array([5, 3, 99, 0, 7, 7])
 @pytest.fixture
 def asked(counts, rng, monkeypatch):
     """A module in training mode, its cells, and where they are read in small parts."""
-    monkeypatch.setattr("mixvi.train._observe.BATCH_SIZE", 4)
+    monkeypatch.setattr("mixvi.train._observe.EVALUATION_BATCH", 4)
     monkeypatch.setattr(CellsDataset, "block_size", lambda self, batch_size: batch_size)
     counts.obs["site"] = rng.choice(["north", "south"], 120)
     counts.X[:, 3:] *= rng.random((120, 27)) < 0.2  # sparse enough for CSR

@@ -9,7 +9,7 @@ from mixvi.train._initialise import NAMES as INITS
 from mixvi.train._interrupt import Interruption
 from mixvi.train._mixture_phases import MixturePhases
 from mixvi.train._new_levels import fit_new_levels, nearest_levels
-from mixvi.train._observe import Counts, read_counts
+from mixvi.train._observe import Counts, read_counts, stream
 from mixvi.train._plan import MixviPlan
 from mixvi.train._progress import ProgressLines, StartAndEnd
 
@@ -31,4 +31,5 @@ __all__ = [
     "nearest_levels",
     "read_counts",
     "start_from",
+    "stream",
 ]

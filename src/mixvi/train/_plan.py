@@ -20,7 +20,7 @@ from mixvi.train._compiled import compiled, filled
 from mixvi.train._effects import Looked, some_cells, start_from
 from mixvi.train._guide import Guide, Guided
 from mixvi.train._losses import Lost, objective_of
-from mixvi.train._observe import BATCH_SIZE, ask
+from mixvi.train._observe import EVALUATION_BATCH, ask
 from mixvi.train._smoothness import smoothness
 
 
@@ -173,7 +173,7 @@ class MixviPlan(TrainingPlan):
             Number of the block in the epoch; not used.
         """
         lost = Lost()
-        for part in self.module.read(block).split(max(self.batch_size, BATCH_SIZE)):
+        for part in self.module.read(block).split(max(self.batch_size, EVALUATION_BATCH)):
             lost.add(self.objective(part, self.n_importance_samples, **self.loss_kwargs)[1], len(part.x))
         found = lost.take(len(block[REGISTRY_KEYS.X_KEY]))
         self._log("validation_loss", found, self.val_metrics, "validation")
