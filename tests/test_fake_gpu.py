@@ -48,9 +48,9 @@ def test_a_tensor_on_the_wrong_device_is_seen():
 @pytest.fixture(autouse=True)
 def _few_steps(monkeypatch):
     """Of the nets that are trained on classes."""
-    for module in (imsat, vat):
+    for module, most in ((imsat, "MAX_STEPS_A_START"), (vat, "MAX_STEPS")):
         monkeypatch.setattr(module, "MIN_STEPS", 3)
-        monkeypatch.setattr(module, "MAX_STEPS", 4)
+        monkeypatch.setattr(module, most, 4)
 
 
 BATCH = {"batch_key": "condition"}

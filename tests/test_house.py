@@ -42,6 +42,24 @@ def test_no_import_circle():
     list(TopologicalSorter(graph).static_order())  # raises CycleError
 
 
+def constants(tree):
+    """Upper-case names that a file assigns, outside functions and classes."""
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names = [part.id for target in targets if target for part in ast.walk(target) if isinstance(part, ast.Name)]
+        yield from (name for name in names if name.isupper())
+
+
+def test_a_constant_has_one_meaning():
+    """No two files assign the same name, so a search for it finds its definition and its uses only."""
+    where = {}
+    for name, path in FILES.items():
+        for constant in set(constants(ast.parse(path.read_text()))):
+            where.setdefault(constant, []).append(name)
+    assert len(where) > 100
+    assert not {constant: names for constant, names in where.items() if len(names) > 1}
+
+
 def private(name):
     return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
 

@@ -23,7 +23,7 @@ pytest.importorskip("annbatch", reason="needs the packages of mixvi[large]")
 def paths(counts, tmp_path, monkeypatch):
     """120 cells in two stores: one of mixvi, one of anndata. Blocks and shards are small."""
     monkeypatch.setattr(_growing, "SHARD_CHUNKS", 1)
-    monkeypatch.setattr(_to_store, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(_to_store, "DENSE_CHUNK_ROWS", 16)
     monkeypatch.setattr(_observe, "EVALUATION_BATCH", 12)
     counts.X = csr_matrix(counts.X)
     counts[:70].copy().write_h5ad(tmp_path / "0.h5ad")

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
     from mixvi.model._gmvae import GMVAE
 
-MOST = 2000  # held-out cells that are kept with a model; the standard error of a p-value of 0.05 is then 0.005
-LEAST = 20  # with fewer, no p-value can be below 0.05
-LEVEL = 0.01  # p-value below which a prediction set is empty
+MAX_HELD_OUT = 2000  # held-out cells that are kept with a model; the standard error of a p-value of 0.05 is then 0.005
+MIN_HELD_OUT = 20  # with fewer, no p-value can be below 0.05
+OUTLIER_LEVEL = 0.01  # p-value below which a prediction set is empty
 
 
 def surprise(module: ELBOModule, z: Tensor, cells: Cells) -> Tensor:
@@ -56,9 +56,9 @@ def remember_held_out(model: "LatentModel") -> None:
         Trained model; its ``held_out_`` is set. It stays ``None`` if there is no posterior, or too few cells.
     """
     model.held_out_, rows = None, model.validation_indices
-    if isinstance(model.module.prior, Flat) or rows is None or len(rows) < LEAST:
+    if isinstance(model.module.prior, Flat) or rows is None or len(rows) < MIN_HELD_OUT:
         return
-    rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST])
+    rows = np.sort(np.random.default_rng(0).permutation(rows)[:MAX_HELD_OUT])
     model.held_out_ = {"surprise": collect(model, _surprise_of(model), None, rows)}
     if model.module.layout.n_labels:
         log_r = collect(model, log_responsibilities(model), None, rows)
@@ -112,8 +112,8 @@ def check_held_out(model: "LatentModel") -> dict[str, np.ndarray]:
     """
     if (held_out := model.held_out_) is None:
         raise ValueError(
-            f"This {type(model).__name__} has no p-values: fewer than {LEAST} cells were held out in training. Train "
-            "it with validation cells, the default, and with this version of mixvi."
+            f"This {type(model).__name__} has no p-values: fewer than {MIN_HELD_OUT} cells were held out in training. "
+            "Train it with validation cells, the default, and with this version of mixvi."
         )
     return held_out
 
@@ -172,7 +172,7 @@ def predict_set(
     adata: AnnData | None = None,
     indices: Sequence[int] | np.ndarray | None = None,
     coverage: float = 0.9,
-    level: float = LEVEL,
+    level: float = OUTLIER_LEVEL,
     batch_size: int | None = None,
 ) -> pd.DataFrame:
     """The smallest set of classes, or clusters, that holds the right one with a given probability.
@@ -211,7 +211,7 @@ def predict_set(
     table = pd.DataFrame(model.predict(adata, indices, soft=True, batch_size=batch_size))
     p = table.to_numpy()
     label = held_out.get("label", np.zeros(0))
-    if (label >= 0).sum() >= LEAST:
+    if (label >= 0).sum() >= MIN_HELD_OUT:
         known = label >= 0
         within = p >= thresholds(held_out["probabilities"][known], label[known], coverage + level)
     else:

@@ -21,7 +21,7 @@ REFERENCES = {
     "splitting": "Neufeld et al. 2023, Negative binomial count splitting for single-cell RNA sequencing data, arXiv.",
     "calibration": "Guo, Pleiss, Sun and Weinberger 2017, On calibration of modern neural networks, ICML.",
 }
-LIKELIHOODS = {
+LIKELIHOOD_NAMES = {
     "nb": "negative binomial", "zinb": "zero-inflated negative binomial", "poisson": "Poisson",
     "bernoulli": "Bernoulli", "normal": "normal",
 }  # fmt: skip
@@ -48,7 +48,7 @@ def methods(model: "GMVAE", n_clusters: int) -> str:
     said = [
         f"{model.adata.n_obs:,} cells and {model.adata.n_vars:,} genes were modelled by a Gaussian-mixture variational "
         f"autoencoder (GMVAE; mixvi {model.mixvi_version_}, scvi-tools {scvi.__version__}) with {params['n_latent']} "
-        f"latent dimensions and a {LIKELIHOODS.get(model.likelihood_, model.likelihood_)} likelihood."
+        f"latent dimensions and a {LIKELIHOOD_NAMES.get(model.likelihood_, model.likelihood_)} likelihood."
     ]
     if used:
         said.append(f"The model was conditioned on {' and '.join(used)}.")

@@ -20,7 +20,6 @@ SPLITS = {
     "node": "cluster", "left": "side 1", "right": "side 2", "cells_left": "cells 1", "cells_right": "cells 2",
     "worth": "worth", "error": "standard error", "confusion": "confused", "kind": "kind",
 }  # fmt: skip
-N_MARKERS = 5  # genes of each cluster in the table
 MAX_DRAWN = 2000  # cells of the posterior predictive check, whose counts are dense
 
 
@@ -51,7 +50,7 @@ class _Page:
         self.cells = _figures.some_cells(model, self.table, batch_key)
         self.has_counts = bool(len(model._clusters().overdispersion))
         self.history = model.history or {}
-        self.genes = best_markers(model, n_clusters, N_MARKERS)
+        self.genes = best_markers(model, n_clusters)
 
     def html(self) -> str:
         """The whole page."""

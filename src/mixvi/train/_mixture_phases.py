@@ -22,15 +22,15 @@ from mixvi.module.cells import Cells
 from mixvi.train._clusters import Clusters
 from mixvi.train._guide import Guide
 from mixvi.train._initialise import Wanted, initialise
-from mixvi.train._length import MIN_STEPS, has_settled, slow_down
+from mixvi.train._length import MIN_PRETRAINING_STEPS, has_settled, slow_down
 from mixvi.train._observe import ask, read_counts
 from mixvi.train._plan import MixviPlan
 
 logger = logging.getLogger(__name__)
 
 GUIDANCE = 5.0  # nats; the weight of -log r against the reconstruction loss
-MAX_CELLS = 100_000  # partitioned cells; a cluster with a share of 0.001 then has 100 cells
-MAX_VALUES = 200_000_000  # of their dense counts: 0.8 GB, as for 100,000 cells of 2,000 genes
+MAX_PARTITIONED = 100_000  # partitioned cells; a cluster with a share of 0.001 then has 100 cells
+MAX_PARTITIONED_VALUES = 200_000_000  # of their dense counts: 0.8 GB, as for 100,000 cells of 2,000 genes
 
 
 class MixturePhases(Callback):
@@ -138,7 +138,7 @@ class MixturePhases(Callback):
             The training plan.
         """
         now = trainer.current_epoch
-        may_end = self.until_settled and now < self.n_epochs_pretrain and trainer.global_step >= MIN_STEPS
+        may_end = self.until_settled and now < self.n_epochs_pretrain and trainer.global_step >= MIN_PRETRAINING_STEPS
         if may_end and has_settled(self.bounds, self.wanted.min_worth):
             self.n_epochs_pretrain, self.settled = now, True
         if now == self.n_epochs_pretrain and self.wanted.init is not None:
@@ -219,7 +219,7 @@ class MixturePhases(Callback):
 
     def _initialise(self, trainer: Trainer, plan: MixviPlan) -> None:
         module, data = plan.module, _data(trainer)
-        most = min(MAX_CELLS, max(MAX_VALUES // module.layout.n_genes, 1))
+        most = min(MAX_PARTITIONED, max(MAX_PARTITIONED_VALUES // module.layout.n_genes, 1))
         rows = data.some_rows(data.train_idx, most, self.seed)
         found = initialise(module, data.cells(), rows, self.wanted, self.seed)
         self.clusters, moments, trunk = trainer.strategy.broadcast(found)  # the same for all processes
