@@ -1,7 +1,7 @@
 """All tensors of a job are on the same device: training and what follows, on a GPU that is not there.
 
-Three things cannot run here: backward passes, compiled steps (see tests/train/test_captured.py), and functions of torch
-that need true values. Partition, evidence and markers use NumPy, and get invented values.
+Three things cannot run here: backward passes, compiled steps (see tests/train/test_cuda_graph.py), and functions of
+torch that need true values. Partition, evidence and markers use NumPy, and get invented values.
 """
 
 import numpy as np

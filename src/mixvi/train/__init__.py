@@ -2,7 +2,7 @@
 
 from mixvi.train._checkpoint import OURS, Checkpoints
 from mixvi.train._clusters import Clusters
-from mixvi.train._effects import Looked, start_from
+from mixvi.train._condition_effects import SampledValues, start_from
 from mixvi.train._finite import FiniteWeights
 from mixvi.train._full_batch import fit_full_batch
 from mixvi.train._initialise import NAMES as INITS
@@ -21,7 +21,7 @@ __all__ = [
     "Counts",
     "FiniteWeights",
     "Interruption",
-    "Looked",
+    "SampledValues",
     "MixturePhases",
     "MixviPlan",
     "ProgressLines",

@@ -23,7 +23,7 @@ from mixvi.train._clusters import Clusters
 from mixvi.train._guide import Guide
 from mixvi.train._initialise import Wanted, initialise
 from mixvi.train._length import MIN_PRETRAINING_STEPS, has_settled, slow_down
-from mixvi.train._observe import ask, read_counts
+from mixvi.train._observe import evaluate, read_counts
 from mixvi.train._plan import MixviPlan
 
 logger = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ class MixturePhases(Callback):
         module, prior = plan.module, plan.module.mixture
         prior.temperature.fill_(1.0)
         dataset, rows = _data(trainer).cells(), self.clusters.rows
-        log_r, labels = (found.numpy() for found in ask(module, dataset, rows, _responsibilities(module)))
+        log_r, labels = (found.numpy() for found in evaluate(module, dataset, rows, _responsibilities(module)))
         k = self.clusters.tree.n_leaves
         self.clusters = self.clusters._replace(size=np.exp(log_r[:, :k]).sum(0))
         if moved := (log_r.argmax(1) != labels)[labels >= 0].sum():
@@ -260,7 +260,7 @@ class MixturePhases(Callback):
             held_out = data.some_rows(data.val_idx, SAMPLE, clusters.seed)
             if len(held_out) >= MIN_ASKED:
                 log_p, label = (
-                    found.numpy() for found in ask(module, data.cells(), held_out, _responsibilities(module))
+                    found.numpy() for found in evaluate(module, data.cells(), held_out, _responsibilities(module))
                 )
                 log_p, label = log_p[label >= 0, : log_r.shape[1]], label[label >= 0]
                 if len(label) >= MIN_ASKED:
@@ -275,7 +275,7 @@ class MixturePhases(Callback):
         halves = split_counts(counts, clusters.overdispersion, 0.5, clusters.seed + 1)
         guesses = [
             cluster_log_probabilities(
-                ask(module, data.cells(), rows, _responsibilities(module), half)[0].numpy()[:, : len(group)], group
+                evaluate(module, data.cells(), rows, _responsibilities(module), half)[0].numpy()[:, : len(group)], group
             ).argmax(1)
             for half in (halves.seen, halves.held_out)
         ]

@@ -12,7 +12,7 @@ from mixvi.module.cells import Cells
 from mixvi.module.encoders import Encoder
 from mixvi.module.query import Levels
 from mixvi.ops.csr import dense
-from mixvi.train._effects import some_cells
+from mixvi.train._condition_effects import some_cells
 from mixvi.train._observe import stream
 
 MAX_OF_LEVELS = 1000  # to compare known levels; differences between them are large

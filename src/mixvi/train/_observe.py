@@ -14,14 +14,14 @@ from mixvi.module._elbo import ELBOModule
 from mixvi.module.cells import Cells
 from mixvi.ops.csr import csr, is_sparse
 
-Question = Callable[[Cells], tuple[Tensor, ...]]
+OfCells = Callable[[Cells], tuple[Tensor, ...]]
 
 EVALUATION_BATCH = 1024  # cells of a minibatch without gradients
 
 
 @torch.no_grad()
-def ask(
-    module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, of: Question, x: csr_matrix | None = None
+def evaluate(
+    module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, of: OfCells, x: csr_matrix | None = None
 ) -> list[Tensor]:
     """Evaluate a function of the module on many cells, in evaluation mode and without gradients.
 
@@ -44,9 +44,9 @@ def ask(
     """
     was_training = module.training
     module.eval()
-    said = [[value.cpu() for value in of(cells)] for cells in stream(module, dataset, rows, x)]
+    outputs = [[value.cpu() for value in of(cells)] for cells in stream(module, dataset, rows, x)]
     module.train(was_training)
-    return [torch.cat(values) for values in zip(*said, strict=True)]
+    return [torch.cat(values) for values in zip(*outputs, strict=True)]
 
 
 def stream(

@@ -22,7 +22,7 @@ N_GROUPS = 10
 N_ALTERNATIONS = 10
 
 
-class Looked(NamedTuple):
+class SampledValues(NamedTuple):
     """Values of some cells, from which condition effects are estimated."""
 
     c: Tensor  # (n, q)
@@ -30,7 +30,7 @@ class Looked(NamedTuple):
     scaled: Tensor  # (n, g) values on the scale of the decoder's mean
 
     @classmethod
-    def at(cls, module: ELBOModule, cells: Cells) -> "Looked":
+    def at(cls, module: ELBOModule, cells: Cells) -> "SampledValues":
         """Values of a minibatch.
 
         Parameters
@@ -52,7 +52,7 @@ def some_cells(n_genes: int) -> int:
     return min(MAX_SAMPLED, max(MAX_SAMPLED_VALUES // n_genes, 1))
 
 
-def start_from(module: ELBOModule, cells: Looked, seed: int = 0) -> None:
+def start_from(module: ELBOModule, cells: SampledValues, seed: int = 0) -> None:
     """Start with a latent space in which similar cells of all conditions lie together.
 
     The bound hardly depends on whether the conditions share one arrangement of the latent space. So the start of
