@@ -41,7 +41,7 @@ def methods(model: "GMVAE", n_clusters: int) -> str:
     -------
     One paragraph.
     """
-    params, tree, setup = model.init_params_["non_kwargs"], model._clusters().tree, model.registry_["setup_args"]
+    params, tree, setup = model.init_params_["non_kwargs"], model.tree.clusters.tree, model.registry_["setup_args"]
     covariates = [*(setup["categorical_covariate_keys"] or []), *(setup["continuous_covariate_keys"] or [])]
     used = [f"batch ({setup['batch_key']})"] if setup["batch_key"] else []
     used += [f"covariates ({', '.join(covariates)})"] if covariates else []
@@ -85,16 +85,16 @@ def is_calibrated(model: "GMVAE") -> bool:
 
 
 def _has_counts(model: "GMVAE") -> bool:
-    return bool(len(model._clusters().overdispersion))
+    return bool(len(model.tree.clusters.overdispersion))
 
 
 def _is_leiden(model: "GMVAE") -> bool:
-    return model._clusters().init == "leiden" and not model.module.layout.n_labels
+    return model.tree.clusters.init == "leiden" and not model.module.layout.n_labels
 
 
 def _rule(model: "GMVAE", n_clusters: int) -> str:
     """How the number of clusters was inferred, if it was."""
-    tree = model._clusters().tree
+    tree = model.tree.clusters.tree
     if n_clusters != tree.n_default or not tree.min_worth > 0 or not _has_counts(model):
         return ""
     confused = (

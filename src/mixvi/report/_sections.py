@@ -48,7 +48,7 @@ class _Page:
         self.quality = model.quality_control(batch_key, n_clusters)
         self.qc = self.quality.clusters
         self.cells = _figures.some_cells(model, self.table, batch_key)
-        self.has_counts = bool(len(model._clusters().overdispersion))
+        self.has_counts = bool(len(model.tree.clusters.overdispersion))
         self.history = model.history or {}
         self.genes = best_markers(model, n_clusters)
 
@@ -197,7 +197,7 @@ class _Page:
         rows |= {key: "none" if value is None else value for key, value in params.items()}
         rows |= {f"setup: {key}": value for key, value in self.model.registry_["setup_args"].items() if value}
         rows |= {
-            "seed of the partition": str(self.model._clusters().seed),
+            "seed of the partition": str(self.model.tree.clusters.seed),
             "mixvi, at training": self.model.mixvi_version_,
         }
         rows |= {"scvi-tools, of this page": scvi.__version__, "torch, of this page": torch.__version__}
