@@ -134,8 +134,18 @@ def test_two_levels_of_models(name):
     assert len(ours) == 3 or name != "GMVAE"
 
 
+def methods_of_models():
+    """Every public method of the models that is defined in this package, also those of mixins, by its name."""
+    for model in (mixvi.AE, mixvi.VAE, mixvi.CVAE, mixvi.GMVAE):
+        for key in dir(model):
+            method = getattr(model, key)
+            if not key.startswith("_") and callable(method) and method.__module__.startswith("mixvi"):
+                yield f"{model.__name__}.{key}", method
+
+
 def public_functions():
     """Every function and method that is reached without an underscore, defined in this package, by its name."""
+    yield from methods_of_models()
     for name in sorted(FILES):
         if private(name) or name == "mixvi.__main__":
             continue
