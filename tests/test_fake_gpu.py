@@ -1,7 +1,7 @@
 """All tensors of a job are on the same device: training and what follows, on a GPU that is not there.
 
-Three things cannot run here: backward passes, compiled steps (see tests/train/test_captured.py), and functions of torch
-that need true values. Partition, evidence and markers use NumPy, and get invented values.
+Three things cannot run here: backward passes, compiled steps (see tests/train/test_cuda_graph.py), and functions of
+torch that need true values. Partition, evidence and markers use NumPy, and get invented values.
 """
 
 import numpy as np
@@ -48,9 +48,9 @@ def test_a_tensor_on_the_wrong_device_is_seen():
 @pytest.fixture(autouse=True)
 def _few_steps(monkeypatch):
     """Of the nets that are trained on classes."""
-    for module in (imsat, vat):
+    for module, most in ((imsat, "MAX_STEPS_A_START"), (vat, "MAX_STEPS")):
         monkeypatch.setattr(module, "MIN_STEPS", 3)
-        monkeypatch.setattr(module, "MAX_STEPS", 4)
+        monkeypatch.setattr(module, most, 4)
 
 
 BATCH = {"batch_key": "condition"}

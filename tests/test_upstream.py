@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from scvi.model import SCVI
 
 from mixvi import VAE, datasets
-from mixvi._upstream import MINIFY_TYPE, restart_epoch
+from mixvi._upstream import MINIFY_TYPE, restart_epoch, step_progress
 from tests.model.helpers import MODELS, QUICK, SMALL, build, fitted
 
 
@@ -31,6 +31,21 @@ def test_counts_of_the_epoch_before_are_where_they_were_seen(counts):
         assert set(after["current"].values()) == {0}
         assert after["total"] == before["total"]
         assert not after["is_last_batch"]
+
+
+def test_steps_are_counted_where_they_were_seen(counts):
+    class CountOneMore(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            seen.append(trainer.global_step)
+            step_progress(trainer).increment_ready()
+            step_progress(trainer).increment_completed()
+            seen.append(trainer.global_step)
+
+    seen = []
+    model = fitted("VAE", counts, train={"callbacks": [CountOneMore()], "max_epochs": 2})
+    steps = seen[0]
+    assert seen == [steps, steps + 1, 2 * steps + 1, 2 * steps + 2]
+    assert model.trainer.global_step == seen[-1]
 
 
 def test_minified_cells_are_marked_as_scvi_tools_marks_them(counts):

@@ -21,6 +21,7 @@ _WHERE = {
     "model": "mixvi.model",
     "metrics": "mixvi.metrics",
     "module": "mixvi.module",
+    "ops": "mixvi.ops",
     "perturb": "mixvi.perturb",
     "pl": "mixvi.pl",
     "refine": "mixvi._refine",

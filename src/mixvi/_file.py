@@ -20,7 +20,7 @@ import torch
 from mixvi._atomic import replacing
 
 VERSION = 1  # of the format; a later release reads all earlier ones
-KINDS = {
+FILE_KINDS = {
     "model": "pass the folder that save() wrote",
     "checkpoint": "pass the path that the interrupted train() named",
 }
@@ -81,7 +81,7 @@ def read_file(path: Path, kind: str = "model") -> dict[str, Any]:
     digest, _, payload = rest.partition(b"\n")
     magic, version = f"mixvi {kind} ".encode(), head[len(f"mixvi {kind} ") :]
     if not head.startswith(magic) or not version.isdigit():
-        raise ValueError(f"{path} is not a {kind} that mixvi saved; {KINDS[kind]}.")
+        raise ValueError(f"{path} is not a {kind} that mixvi saved; {FILE_KINDS[kind]}.")
     if _digest(head, payload) != digest:
         raise ValueError(f"{path} is damaged: its checksum is wrong. Use a copy, or train a new model.")
     if int(version) > VERSION:

@@ -3,6 +3,7 @@
 import weakref
 from typing import Any
 
+from lightning.pytorch import Trainer
 from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass
 
@@ -17,6 +18,14 @@ def restart_epoch(checkpoint: dict[str, Any]) -> None:
     """
     counts = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     counts |= {"current": dict.fromkeys(counts["current"], 0), "is_last_batch": False}
+
+
+def step_progress(trainer: Trainer) -> Any:
+    """What counts the steps of the optimizer, for steps that Lightning does not see.
+
+    Lightning 2.6 has only a method that takes a step and counts it. ``trainer.global_step`` reads this count.
+    """
+    return trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
 
 
 def forget_with_cells(cls: type[BaseModelClass], manager: AnnDataManager) -> None:
@@ -37,6 +46,27 @@ def forget_with_cells(cls: type[BaseModelClass], manager: AnnDataManager) -> Non
 def forget_with_model(model: BaseModelClass) -> None:
     """Make the class of a model forget the managers of this model when it is deleted; see `forget_with_cells`."""
     weakref.finalize(model, model._per_instance_manager_store.pop, model.id, None)
+
+
+def is_registered(model: BaseModelClass) -> bool:
+    """Whether the last ``setup_anndata`` of the model's AnnData is the one that the model was made with.
+
+    scvi-tools 1.5 gives the last one by a private method of models only.
+    """
+    return model._get_most_recent_anndata_manager(model.adata) is model.adata_manager
+
+
+def give_manager(model: BaseModelClass, manager: AnnDataManager) -> None:
+    """Make a model use a manager for the AnnData of the manager. scvi-tools 1.5 has a private method for it only.
+
+    Parameters
+    ----------
+    model
+        Of the class that the AnnData was set up for.
+    manager
+        Manager of the AnnData.
+    """
+    model._register_manager_for_instance(manager)
 
 
 def _forget(store: dict[str, AnnDataManager], adata_uuid: str, manager_id: str) -> None:

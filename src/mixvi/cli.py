@@ -27,7 +27,6 @@ app = typer.Typer(
 
 FIGURES = ("umap.png", "training.png")
 CHECKPOINT_MINUTES = 10
-N_MARKERS = 5  # genes of each cluster in the summary
 
 
 class Model(StrEnum):
@@ -247,7 +246,7 @@ def _summarise(model: "LatentModel", adata: "AnnData", sizes: "Series", key: str
     """Print a line for each cluster: cells, mean confidence and marker genes."""
     from mixvi.model._markers import best_markers
 
-    genes = best_markers(model, len(model.cluster_names), N_MARKERS)  # type: ignore[attr-defined, arg-type]
+    genes = best_markers(model, len(model.cluster_names))  # type: ignore[attr-defined, arg-type]
     obs: Any = adata.obs
     confidence = obs.groupby(key, observed=True)[f"{key}_confidence"].mean()
     width = max(len("cluster"), *map(len, map(str, sizes.index)))

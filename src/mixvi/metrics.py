@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.metrics import pairwise_distances
 
 N_TOP = 100  # differentially expressed genes
-MAX_CELLS = 1000  # of each sample, for distances between cells
+MAX_COMPARED = 1000  # of each sample, for distances between cells
 
 
 class Moments(NamedTuple):
@@ -247,7 +247,7 @@ def cell_distances(a: np.ndarray, b: np.ndarray, seed: int = 0) -> tuple[np.ndar
     """
     rng = np.random.default_rng(seed)
     chosen, others = (
-        np.arange(len(x)) if len(x) <= MAX_CELLS else rng.choice(len(x), MAX_CELLS, replace=False) for x in (a, b)
+        np.arange(len(x)) if len(x) <= MAX_COMPARED else rng.choice(len(x), MAX_COMPARED, replace=False) for x in (a, b)
     )
     return pairwise_distances(np.concatenate([a[chosen], b[others]])), chosen
 

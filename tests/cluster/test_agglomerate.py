@@ -7,7 +7,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import norm, t
 
 from mixvi.cluster.agglomerate import EVEN, MIN_WORTH, Tree, agglomerate, most_confused
-from mixvi.cluster.evidence import LEVEL
+from mixvi.cluster.evidence import SPLIT_LEVEL
 from mixvi.cluster.graph import shared_neighbors
 from tests.cluster.populations import draw, evidence_of, on_a_line, profiles
 
@@ -181,7 +181,7 @@ def test_worth_and_support_are_those_of_the_evidence(three):
     for j, pair in enumerate(tree.pairs):
         gain = evidence.gain(*(evidence.group(np.flatnonzero(np.isin(part, below[node]))) for node in pair))
         np.testing.assert_allclose((tree.worth[j], tree.error[j]), gain)
-        limit = t.isf(LEVEL / 5, tree.cells[j].min() - 1) * gain.error
+        limit = t.isf(SPLIT_LEVEL / 5, tree.cells[j].min() - 1) * gain.error
         assert tree.supported[j] == (gain.worth > limit)
 
 

@@ -7,7 +7,7 @@ from scipy.stats import multinomial, t
 
 from mixvi.cluster.agglomerate import MIN_WORTH
 from mixvi.cluster.count_splitting import Halves, split_counts
-from mixvi.cluster.evidence import LEVEL, Evidence, lower_bound
+from mixvi.cluster.evidence import SPLIT_LEVEL, Evidence, lower_bound
 from tests.cluster.populations import draw, evidence_of, profiles
 
 N, G = 200, 60
@@ -94,7 +94,7 @@ def test_one_deep_cell_does_not_decide(rng):
 
 def test_a_lower_bound_is_that_of_a_t_test():
     found = lower_bound(np.array([3.0, 3.0]), np.array([1.5, 1.5]), np.array([10, 1]), 7)
-    assert found[0] == pytest.approx(3.0 - t.isf(LEVEL / 7, 9) * 1.5)
+    assert found[0] == pytest.approx(3.0 - t.isf(SPLIT_LEVEL / 7, 9) * 1.5)
     assert found[1] == -np.inf  # one cell has no variance
 
 

@@ -12,7 +12,14 @@ from sklearn.decomposition import PCA
 
 from mixvi import datasets
 from mixvi.cluster import find_partition
-from mixvi.cluster.graph import THETA, count_views, nearest, pearson_residuals, principal_components, shared_neighbors
+from mixvi.cluster.graph import (
+    PEARSON_THETA,
+    count_views,
+    nearest,
+    pearson_residuals,
+    principal_components,
+    shared_neighbors,
+)
 from tests.cluster.populations import draw, profiles
 
 
@@ -58,7 +65,7 @@ def test_residuals_are_those_of_scanpy():
     counts = csr_matrix(datasets.blobs(300, 40, n_clusters=4, kind="count").X)
     cells = ad.AnnData(counts.astype(np.float64))
     assert (counts.sum(0) > 0).all()
-    expected = sc.experimental.pp.normalize_pearson_residuals(cells, theta=THETA, inplace=False)["X"]
+    expected = sc.experimental.pp.normalize_pearson_residuals(cells, theta=PEARSON_THETA, inplace=False)["X"]
     np.testing.assert_allclose(pearson_residuals(counts), expected, rtol=1e-3, atol=1e-4)
 
 

@@ -34,7 +34,7 @@ def test_even_clusters_are_found_and_nothing_else_is_touched():
 
 def test_the_same_seed_gives_the_same_bits(monkeypatch):
     monkeypatch.setattr(module, "MIN_STEPS", 20)
-    monkeypatch.setattr(module, "MAX_STEPS", 20)
+    monkeypatch.setattr(module, "MAX_STEPS_A_START", 20)
     x, shares = torch.randn(100, 5), []
     for seed in (5, 5, 6):
         torch.manual_seed(len(shares))  # the caller's stream does not matter

@@ -7,7 +7,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from mixvi.cluster import n2d as module
 from mixvi.cluster.leiden import by_size
-from mixvi.cluster.n2d import MIN_CELLS, n2d
+from mixvi.cluster.n2d import MIN_LAID_OUT, n2d
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +44,11 @@ def test_clusters_are_what_mixtures_agree_on(blobs, monkeypatch):
 
 
 def test_few_cells_are_clustered_or_refused():
-    x, y = make_blobs(MIN_CELLS, 5, centers=2, cluster_std=0.1, random_state=0)
+    x, y = make_blobs(MIN_LAID_OUT, 5, centers=2, cluster_std=0.1, random_state=0)
     part = n2d(x, 1)
     np.testing.assert_array_equal(part, 0)
-    assert n2d(x, MIN_CELLS).max() < MIN_CELLS
-    with pytest.raises(ValueError, match=f"{MIN_CELLS - 1} cells .* at least {MIN_CELLS}"):
+    assert n2d(x, MIN_LAID_OUT).max() < MIN_LAID_OUT
+    with pytest.raises(ValueError, match=f"{MIN_LAID_OUT - 1} cells .* at least {MIN_LAID_OUT}"):
         n2d(x[1:], 2)
 
 

@@ -77,7 +77,7 @@ def test_nothing_to_learn_from(shape):
 
 
 def test_blocks_are_put_together(monkeypatch):
-    monkeypatch.setattr("mixvi.data._support.BLOCK", 2)
+    monkeypatch.setattr("mixvi.data._support.ROWS_AT_ONCE", 2)
     x = COUNTS.copy()
     x[0, 0], x[3, 1] = -1, -2
     support = look(csr_matrix(x))

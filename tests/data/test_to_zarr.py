@@ -12,7 +12,7 @@ pytest.importorskip("annbatch", reason="needs the packages of mixvi[large]")
 
 @pytest.mark.parametrize("dense_file", [False, True])
 def test_the_converter_writes_a_layer_in_whole_shards(cells, tmp_path, monkeypatch, dense_file):
-    monkeypatch.setattr(_to_zarr, "BLOCK", 7)
+    monkeypatch.setattr(_to_zarr, "ROWS_AT_ONCE", 7)
     monkeypatch.setattr(_growing, "SHARD_CHUNKS", 1)
     if dense_file:
         cells.layers["twice"] = cells.layers["twice"].toarray()

@@ -11,7 +11,8 @@ import zarr
 from scipy.sparse import csr_matrix
 
 from mixvi.data import _growing, _to_store, from_zarr, to_zarr
-from mixvi.model import store, streaming
+from mixvi.model import store
+from mixvi.train import _observe
 from tests.data.helpers import checksums
 from tests.model.helpers import fitted
 
@@ -22,8 +23,8 @@ pytest.importorskip("annbatch", reason="needs the packages of mixvi[large]")
 def paths(counts, tmp_path, monkeypatch):
     """120 cells in two stores: one of mixvi, one of anndata. Blocks and shards are small."""
     monkeypatch.setattr(_growing, "SHARD_CHUNKS", 1)
-    monkeypatch.setattr(_to_store, "CHUNK_ROWS", 16)
-    monkeypatch.setattr(streaming, "BATCH_SIZE", 12)
+    monkeypatch.setattr(_to_store, "DENSE_CHUNK_ROWS", 16)
+    monkeypatch.setattr(_observe, "EVALUATION_BATCH", 12)
     counts.X = csr_matrix(counts.X)
     counts[:70].copy().write_h5ad(tmp_path / "0.h5ad")
     to_zarr(tmp_path / "0.h5ad", tmp_path / "0.zarr", progress=False)
@@ -85,7 +86,7 @@ def test_blocks_are_small(paths, monkeypatch):
     monkeypatch.setattr(store, "write_entries", counting)
     model_of(paths).annotate_store()
     assert all(len(size) == 1 for size in sizes)
-    assert max(map(max, sizes)) <= streaming.BATCH_SIZE
+    assert max(map(max, sizes)) <= _observe.EVALUATION_BATCH
     assert sum(map(sum, sizes)) == 120
 
 

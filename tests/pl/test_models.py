@@ -44,7 +44,10 @@ def test_weights_are_those_of_the_prior_and_bars_those_of_the_cells(model):
     sizes = [(model.predict() == name).mean() for name in model.cluster_names]
     np.testing.assert_allclose([bar.get_width() for bar in ax.patches], sizes)
     dots = ax.lines[0].get_xdata()
-    weight, below = model.module.prior.log_weights().exp().detach().numpy(), model._clusters().groups(model.n_clusters)
+    weight, below = (
+        model.module.prior.log_weights().exp().detach().numpy(),
+        model.tree.clusters.groups(model.n_clusters),
+    )
     np.testing.assert_allclose(dots, [weight[group].sum() for group in below], rtol=1e-5)
     assert sum(dots) == pytest.approx(1, abs=1e-5)
 
@@ -55,7 +58,7 @@ def test_weights_of_many_long_names_can_be_read(n):
     prior = SimpleNamespace(log_weights=lambda: torch.zeros(n).log_softmax(0))
     model = SimpleNamespace(
         cluster_names=names, predict=lambda: np.repeat(names, 3), module=SimpleNamespace(prior=prior),
-        _component_index=lambda name: [names.index(name)],
+        clusters_={}, tree=SimpleNamespace(clusters=SimpleNamespace(groups=lambda n: [[k] for k in range(n)])),
     )  # fmt: skip
     ax = pl.weights(model, show=False)
     ax.figure.canvas.draw()

@@ -11,7 +11,7 @@ from tests.model.helpers import fitted
 
 
 def test_some_cells_are_those_of_the_model(monkeypatch):
-    monkeypatch.setattr(_figures, "MAX_CELLS", 50)
+    monkeypatch.setattr(_figures, "MAX_PICTURED", 50)
     cells = datasets.blobs(120, 30, n_clusters=3, n_conditions=2, kind="count")
     model = fitted("GMVAE", cells, train={"max_epochs": 40})
     table = model.predict(soft=True)

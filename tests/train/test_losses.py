@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mixvi.train._losses import Lost, objective_of
+from mixvi.train._losses import LossMeter, objective_of
 from tests.model.helpers import build
 
 
@@ -52,18 +52,18 @@ def test_guidance_is_added_to_the_loss_and_changes_no_other_term(n_samples, coun
 
 
 def test_many_minibatches_lose_what_one_would():
-    lost = Lost()
+    meter = LossMeter()
     for _ in range(2):  # the second time starts from nothing
         for n, loss, error, kl in ((10, 2.0, 20.0, 3.0), (5, 4.0, 5.0, 0.5)):
             means = {"loss": loss, "reconstruction_loss": error / n, "kl_local": kl / n, "kl_global": 7.0, "kl_z": 0.3}
-            lost.add({key: torch.tensor(value) for key, value in means.items()}, n)
-        block, terms = lost.take(15)
+            meter.add({key: torch.tensor(value) for key, value in means.items()}, n)
+        block, terms = meter.take(15)
         assert float(block.loss) == pytest.approx((10 * 2 + 5 * 4) / 15)
         assert float(block.reconstruction_loss_sum) == 25
         assert float(block.kl_local_sum) == 3.5
         assert float(block.kl_global_sum) == pytest.approx(7)
         assert block.n_obs_minibatch == 15
         assert terms == {"kl_z": pytest.approx(torch.tensor(0.3))}
-    lost.add({"loss": torch.tensor(1.0), "reconstruction_loss": torch.tensor(1.0), "kl_local": torch.tensor(0.0),
+    meter.add({"loss": torch.tensor(1.0), "reconstruction_loss": torch.tensor(1.0), "kl_local": torch.tensor(0.0),
               "kl_global": torch.tensor(0.0), "smooth": torch.tensor(4.0)}, 3)  # fmt: skip
-    assert {key: float(value) for key, value in lost.take(6)[1].items()} == {"smooth": 2}
+    assert {key: float(value) for key, value in meter.take(6)[1].items()} == {"smooth": 2}

@@ -39,7 +39,7 @@ def test_phases_follow_each_other(counts):
 def test_pretraining_ends_when_the_held_out_bound_settles(counts, monkeypatch):
     """Joint training is then as long, its learning rate falls to zero, and a given number of epochs is kept."""
     monkeypatch.setattr(GMVAE, "_max_epochs", 40)
-    monkeypatch.setattr("mixvi.train._mixture_phases.MIN_STEPS", 0)
+    monkeypatch.setattr("mixvi.train._mixture_phases.MIN_PRETRAINING_STEPS", 0)
     rates = []
 
     class Rates(Callback):

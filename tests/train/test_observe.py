@@ -7,16 +7,16 @@ from scipy.sparse import csr_matrix
 
 from mixvi.data import CellsDataset
 from mixvi.train import read_counts
-from mixvi.train._observe import ask
+from mixvi.train._observe import evaluate
 from tests.model.helpers import build
 
 ROWS = np.array([5, 3, 99, 0, 7, 7])
 
 
 @pytest.fixture
-def asked(counts, rng, monkeypatch):
+def observed(counts, rng, monkeypatch):
     """A module in training mode, its cells, and where they are read in small parts."""
-    monkeypatch.setattr("mixvi.train._observe.BATCH_SIZE", 4)
+    monkeypatch.setattr("mixvi.train._observe.EVALUATION_BATCH", 4)
     monkeypatch.setattr(CellsDataset, "block_size", lambda self, batch_size: batch_size)
     counts.obs["site"] = rng.choice(["north", "south"], 120)
     counts.X[:, 3:] *= rng.random((120, 27)) < 0.2  # sparse enough for CSR
@@ -25,30 +25,30 @@ def asked(counts, rng, monkeypatch):
     return model.module.train(), CellsDataset(model.adata_manager, torch.device("cpu"), False)
 
 
-def test_answers_are_those_of_evaluation_mode_in_the_order_of_the_rows(asked, counts):
-    module, dataset = asked
+def test_answers_are_those_of_evaluation_mode_in_the_order_of_the_rows(observed, counts):
+    module, dataset = observed
     running = [buffer.clone() for buffer in module.buffers()]
-    x, z = ask(module, dataset, ROWS, lambda cells: (cells.library, module.encode(cells).loc))
+    x, z = evaluate(module, dataset, ROWS, lambda cells: (cells.library, module.encode(cells).loc))
     assert module.training
     assert not z.requires_grad
     assert all(torch.equal(*pair) for pair in zip(module.buffers(), running, strict=True))
     np.testing.assert_allclose(x.ravel(), counts.X[ROWS].sum(1))
     module.eval()
     torch.testing.assert_close(z, module.encode(module.read(dataset[ROWS])).loc.detach())
-    ask(module, dataset, ROWS, lambda cells: (cells.library,))
+    evaluate(module, dataset, ROWS, lambda cells: (cells.library,))
     assert not module.training
 
 
-def test_other_values_may_stand_in_for_the_registered_ones(asked, rng):
-    module, dataset = asked
+def test_other_values_may_stand_in_for_the_registered_ones(observed, rng):
+    module, dataset = observed
     other = rng.poisson(0.3, (6, 30)).astype(np.float32)
-    found, c = ask(module, dataset, ROWS, lambda cells: (cells.filled().x, cells.c), csr_matrix(other))
+    found, c = evaluate(module, dataset, ROWS, lambda cells: (cells.filled().x, cells.c), csr_matrix(other))
     np.testing.assert_array_equal(found, other)
     torch.testing.assert_close(c, module.read(dataset[ROWS]).c)
 
 
-def test_counts_and_strata_are_those_of_the_cells(asked, counts):
-    found = read_counts(*asked, ROWS)
+def test_counts_and_strata_are_those_of_the_cells(observed, counts):
+    found = read_counts(*observed, ROWS)
     np.testing.assert_array_equal(found.x.toarray(), counts.X[ROWS])
     names = (counts.obs["condition"].astype(str) + counts.obs["site"].astype(str)).to_numpy()[ROWS]
     same = names[:, None] == names

@@ -1,6 +1,7 @@
 """Progress as plain lines."""
 
 import pytest
+from lightning.pytorch import Callback
 
 from mixvi.train import ProgressLines, StartAndEnd
 from tests.model.helpers import fitted
@@ -34,3 +35,19 @@ def test_a_training_that_stops_early_says_how_far_it_came(counts, caplog):
     fitted("VAE", counts, train={"max_epochs": 9, "max_steps": 3, "batch_size": 60})
     assert "9 epochs on cpu" in caplog.text
     assert "trained for 2 epochs" in caplog.text
+
+
+@pytest.mark.parametrize(("hook", "n_epochs"), [("on_train_epoch_start", 2), ("on_train_batch_start", 3)])
+def test_an_epoch_counts_if_it_had_a_step(counts, caplog, hook, n_epochs):
+    """The number is that of the losses in the history."""
+
+    class Stop(Callback):
+        pass
+
+    def stop(self, trainer, *args):
+        trainer.should_stop |= trainer.current_epoch == 2
+
+    setattr(Stop, hook, stop)
+    model = fitted("VAE", counts, train={"max_epochs": 9, "callbacks": [Stop()]})
+    assert len(model.history["elbo_train"]) == n_epochs
+    assert f"trained for {n_epochs} epochs" in caplog.text

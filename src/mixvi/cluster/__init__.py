@@ -1,4 +1,9 @@
-"""Clusters from arrays: neighbour graphs, communities, the tree over them and its evidence. No AnnData, no model."""
+"""Clusters from arrays: neighbour graphs, communities, the tree over them and its evidence. No AnnData, no model.
+
+Files that only ``init`` or labels ask for load when they are first used.
+"""
+
+import importlib
 
 from mixvi.cluster.agglomerate import Tree, agglomerate
 from mixvi.cluster.calibration import temperature
@@ -6,7 +11,7 @@ from mixvi.cluster.count_splitting import Halves, split_counts
 from mixvi.cluster.dispersion import overdispersion
 from mixvi.cluster.evidence import Evidence
 from mixvi.cluster.graph import count_views, shared_neighbors
-from mixvi.cluster.leiden import leiden
+from mixvi.cluster.leiden import by_size, leiden
 from mixvi.cluster.markers import Markers, markers
 from mixvi.cluster.partition import Partition, find_partition
 
@@ -17,6 +22,7 @@ __all__ = [
     "Partition",
     "Tree",
     "agglomerate",
+    "by_size",
     "count_views",
     "find_partition",
     "leiden",
@@ -26,3 +32,9 @@ __all__ = [
     "split_counts",
     "temperature",
 ]
+
+
+def __getattr__(name: str):
+    if name not in ("imsat", "label_spreading", "n2d", "vat"):
+        raise AttributeError(f"module 'mixvi.cluster' has no attribute {name!r}")
+    return importlib.import_module(f"mixvi.cluster.{name}")

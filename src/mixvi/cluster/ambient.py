@@ -3,7 +3,7 @@
 import numpy as np
 
 GENES = 100  # with so many genes of enough counts, some are specific to other clusters
-ENOUGH = 50.0  # counts of a gene in a cluster, if its expression were the mean of all cells
+ENOUGH_COUNTS = 50.0  # counts of a gene in a cluster, if its expression were the mean of all cells
 LOWEST = 5  # genes whose counts are pooled
 
 
@@ -32,7 +32,7 @@ def ambient_share(seen: np.ndarray, held_out: np.ndarray) -> float:
         return float("nan")
     mean, found = seen.sum(0) / max(seen.sum(), 1), []
     for counts, others in zip(seen, held_out, strict=True):
-        genes = np.flatnonzero(counts.sum() * mean >= ENOUGH)
+        genes = np.flatnonzero(counts.sum() * mean >= ENOUGH_COUNTS)
         if len(genes) >= GENES:
             lowest = genes[np.argsort(counts[genes] / mean[genes], kind="stable")[:LOWEST]]
             found.append(others[lowest].sum() / max(others.sum() * mean[lowest].sum(), 1e-12))

@@ -17,9 +17,9 @@ from scipy.stats import t
 
 from mixvi.cluster.count_splitting import Halves
 
-LEVEL = 0.05  # probability that a tree of pure noise has any significant split
+SPLIT_LEVEL = 0.05  # probability that a tree of pure noise has any significant split
 PSEUDO = 1.0  # shape of the gamma prior of a gene's share: the weight of one count. Its mean is the share in all cells
-ENOUGH = 10  # cells of both groups in the same strata; with fewer, a t test has little power
+ENOUGH_CELLS = 10  # cells of both groups in the same strata; with fewer, a t test has little power
 
 
 class Group(NamedTuple):
@@ -87,7 +87,7 @@ def lower_bound(
     -------
     (m,) or scalar lower bounds, in nats; ``-inf`` for a group of one cell.
     """
-    bound = worth - t.isf(LEVEL / max(n_tests, 1), np.maximum(n_cells - 1, 1)) * error
+    bound = worth - t.isf(SPLIT_LEVEL / max(n_tests, 1), np.maximum(n_cells - 1, 1)) * error
     return np.where(n_cells > 1, bound, -np.inf)
 
 
@@ -181,7 +181,7 @@ class Evidence:
         -------
         Whether at least 10 cells of one have a partner of the other in their stratum, or all cells of one group do.
         """
-        return np.minimum(self.member @ a.size, self.member @ b.size).sum() >= min(a.n_cells, b.n_cells, ENOUGH)
+        return np.minimum(self.member @ a.size, self.member @ b.size).sum() >= min(a.n_cells, b.n_cells, ENOUGH_CELLS)
 
     def loss(self, a: Group, b: Group) -> float:
         """Log-likelihood of the seen counts that is lost when both groups share one profile.

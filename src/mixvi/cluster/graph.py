@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 N_COMPONENTS = 30  # principal components of a view, within the usual 10 to 50
 N_NEIGHBORS = 15  # scanpy's default
-THETA = 100.0  # inverse dispersion in the null model of Pearson residuals, as its authors chose
+PEARSON_THETA = 100.0  # inverse dispersion in the null model of Pearson residuals, as its authors chose
 ROUNDING = 1e-4  # smaller differences are rounding errors of single precision
 SAMPLE = 10_000  # cells from which a statistic is estimated; the standard error of a share is then at most 0.005
 
@@ -121,7 +121,7 @@ def pearson_residuals(counts: csr_matrix) -> np.ndarray:
     total, share = x.sum(1, dtype=np.float64, keepdims=True), x.sum(0, dtype=np.float64, keepdims=True)
     mu = (total * (share / max(share.sum(), 1))).astype(np.float32)
     x -= mu
-    x /= np.sqrt(mu + mu * mu / np.float32(THETA) + np.float32(1e-12))
+    x /= np.sqrt(mu + mu * mu / np.float32(PEARSON_THETA) + np.float32(1e-12))
     limit = np.float32(len(x) ** 0.5)
     return np.clip(x, -limit, limit, out=x)
 

@@ -11,10 +11,9 @@ import torch
 from scipy.stats import entropy
 from torch import Tensor, nn
 
-from mixvi.cluster.vat import BATCH_SIZE, N_EPOCHS, adversarial, probabilities, trained
+from mixvi.cluster.vat import BATCH_SIZE, MIN_STEPS, N_EPOCHS, adversarial, probabilities, trained
 
-MIN_STEPS = 500  # as in `mixvi.cluster.vat`
-MAX_STEPS = 1000  # on Fashion-MNIST, starts of 2,000 steps were no better
+MAX_STEPS_A_START = 1000  # on Fashion-MNIST, starts of 2,000 steps were no better
 STARTS = 4  # nets from random weights; the accuracy of one start on Fashion-MNIST ranges from 0.53 to 0.71
 INFORMATION = 0.1  # weight of the mutual information against the adversarial loss: lambda of Hu et al. 2017
 EVENNESS = 4.0  # weight of the entropy of cluster sizes in the mutual information: mu of Hu et al. 2017
@@ -60,7 +59,7 @@ def imsat(x: Tensor, n_clusters: int, hidden: Callable[[], nn.Module], seed: int
         own, size = -(p * log_p).sum(-1).mean(), -(mean * mean.clamp(min=1e-30).log()).sum()  # H(y | x), H(y)
         return adversarial(net, net, cells) + INFORMATION * (own - EVENNESS * size)
 
-    n_steps = int(np.clip(N_EPOCHS * len(x) / BATCH_SIZE, MIN_STEPS, MAX_STEPS))
+    n_steps = int(np.clip(N_EPOCHS * len(x) / BATCH_SIZE, MIN_STEPS, MAX_STEPS_A_START))
     tried = []
     for _ in range(STARTS):
         net = trained(x, n_clusters, hidden, rng, n_steps, loss)

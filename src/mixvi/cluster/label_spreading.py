@@ -10,8 +10,8 @@ from sklearn.semi_supervised import LabelSpreading
 from mixvi.cluster.leiden import by_size
 
 ALPHA = 0.99  # weight of a cell's neighbours; its own label has the rest (Zhou et al. 2004)
-TOLERANCE = 1e-6  # last change per label; errors of shares are about 1e-4, and larger far from any label
-MAX_ITER = 10_000  # the change falls by the factor ALPHA in each iteration; about 1,000 reach TOLERANCE
+SPREADING_TOLERANCE = 1e-6  # last change per label; errors of shares are about 1e-4, and larger far from any label
+MAX_ITER = 10_000  # the change falls by the factor ALPHA in each iteration; about 1,000 reach SPREADING_TOLERANCE
 FOLDS = 5  # the usual choice for cross-validation: each fold keeps four fifths of the labels
 MIN_ASKED = 20  # held-out labels; with fewer, the standard error of the share may exceed 0.11
 
@@ -44,7 +44,7 @@ def spread(graph: csr_matrix, labels: np.ndarray, n_classes: int) -> np.ndarray:
         return shares
     rows = np.arange(len(labels))[:, None]  # scikit-learn asks for features, but the graph holds all that is needed
     weights = graph.astype(np.float64)
-    model = LabelSpreading(lambda *_: weights, alpha=ALPHA, max_iter=MAX_ITER, tol=TOLERANCE * n_labels)
+    model = LabelSpreading(lambda *_: weights, alpha=ALPHA, max_iter=MAX_ITER, tol=SPREADING_TOLERANCE * n_labels)
     model.fit(rows, labels)
     shares[:, model.classes_] = model.label_distributions_
     return shares

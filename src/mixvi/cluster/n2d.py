@@ -10,14 +10,14 @@ from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import OneHotEncoder
 
+from mixvi.cluster.graph import N_NEIGHBORS
 from mixvi.cluster.leiden import by_size
 
-N_NEIGHBORS = 15  # scanpy's default
 N_DIMENSIONS = 10  # of the layout; the paper takes one for each class, and its image sets have ten classes
 MIN_DISTANCE = 0.0  # of UMAP, as in the paper; dense groups of cells are easier to separate
-MIN_CELLS = N_DIMENSIONS + 2  # UMAP starts from 11 eigenvectors of the graph, which needs one more cell
+MIN_LAID_OUT = N_DIMENSIONS + 2  # UMAP starts from 11 eigenvectors of the graph, which needs one more cell
 SIZES = (0.75, 1.0, 1.25, 1.5) * 3  # components of the twelve mixtures, relative to the number of clusters
-RIDGE = 1e-4  # added to the variances of a component, for groups of cells that are flat in some dimension
+VARIANCE_RIDGE = 1e-4  # added to the variances of a component, for groups of cells that are flat in some dimension
 K_MEANS_STARTS = 10  # scikit-learn's former default; k-means has few distinct rows to fit
 
 
@@ -51,11 +51,13 @@ def n2d(latent: np.ndarray, n_clusters: int, seed: int = 0) -> np.ndarray:
     manifold of an autoencoded embedding, ICPR.
     Wu, Liu, Xiong, Cao and Chen 2015, K-means-based consensus clustering: a unified view, IEEE TKDE.
     """
-    if len(latent) < MIN_CELLS:
-        raise ValueError(f"N2D got {len(latent)} cells and needs at least {MIN_CELLS}; use Leiden communities instead.")
+    if len(latent) < MIN_LAID_OUT:
+        raise ValueError(
+            f"N2D got {len(latent)} cells and needs at least {MIN_LAID_OUT}; use Leiden communities instead."
+        )
     layout, rng = _layout(latent, seed), np.random.RandomState(seed)
     sizes = np.ceil(np.multiply(SIZES, n_clusters)).astype(int).clip(max=len(layout))
-    mixtures = [GaussianMixture(k, reg_covar=RIDGE, random_state=rng) for k in sizes]
+    mixtures = [GaussianMixture(k, reg_covar=VARIANCE_RIDGE, random_state=rng) for k in sizes]
     said = np.column_stack([mixture.fit_predict(layout) for mixture in mixtures])  # (n, 12)
     said, row, size = np.unique(said, axis=0, return_inverse=True, return_counts=True)  # many cells have the same row
     members = OneHotEncoder(sparse_output=False).fit_transform(said)

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, issparse
 
 AT_ONCE = 10_000_000  # values in double precision: 80 MB
-TOLERANCE = 1e-6  # relative to a cell's total: one count of a million
+COUNT_TOLERANCE = 1e-6  # relative to a cell's total: one count of a million
 
 
 def fingerprint(matrix) -> np.ndarray | None:
@@ -40,4 +40,6 @@ def same_values(now: np.ndarray, then: np.ndarray) -> bool:
     now, then
         (n, 2) each; see `fingerprint`.
     """
-    return now.shape == then.shape and bool((np.abs(now - then) <= TOLERANCE * then[:, :1]).all())  # NaN is no value
+    return now.shape == then.shape and bool(
+        (np.abs(now - then) <= COUNT_TOLERANCE * then[:, :1]).all()
+    )  # NaN is no value

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import coo_matrix, issparse
 
-BLOCK = 4096  # rows checked together
+ROWS_AT_ONCE = 4096  # rows of a matrix that are read together
 LARGEST = float(np.finfo(np.float32).max)  # models compute in single precision
 
 AUTO = {"count": "nb", "unit": "bernoulli", "real": "normal"}
@@ -203,8 +203,8 @@ def _blocks(matrix) -> Iterator[tuple[int, np.ndarray]]:
     """Number of the first row, and rows, of each block."""
     if issparse(matrix):
         matrix = matrix.tocsr()
-    for start in range(0, matrix.shape[0], BLOCK):
-        block = matrix[start : start + BLOCK]
+    for start in range(0, matrix.shape[0], ROWS_AT_ONCE):
+        block = matrix[start : start + ROWS_AT_ONCE]
         if issparse(block):
             block.sum_duplicates()  # of the copy: if a row has a gene twice, its value is the sum
         yield start, block

@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 from mixvi.data._annotation import check_free, own_keys
 from mixvi.data._growing import Growing, GrowingCSR
 
-CHUNK_ROWS = 1024  # of dense arrays: rows that are decoded together
+DENSE_CHUNK_ROWS = 1024  # of dense arrays: rows that are decoded together
 
 
 class Entries(NamedTuple):
@@ -114,7 +114,7 @@ def _write(group: zarr.Group, blocks: Iterable[Entries], varm: dict[str, np.ndar
 def _growing(group: zarr.Group, place: str, first: np.ndarray | csr_matrix) -> Growing | GrowingCSR:
     if isinstance(first, csr_matrix):
         return GrowingCSR(group, place, first.dtype)
-    return Growing(group, place, first.dtype, CHUNK_ROWS, first.shape[1:])
+    return Growing(group, place, first.dtype, DENSE_CHUNK_ROWS, first.shape[1:])
 
 
 def _joined(parts: list) -> Any:

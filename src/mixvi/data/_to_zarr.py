@@ -15,9 +15,8 @@ from scipy.sparse import csr_matrix
 from scvi.utils import track
 
 from mixvi.data._growing import GrowingCSR
+from mixvi.data._support import ROWS_AT_ONCE
 from mixvi.data._zarr import check_same_genes, needs_large, read_table, stack_obs
-
-BLOCK = 4096  # rows read at once
 
 
 def to_zarr(
@@ -104,8 +103,8 @@ def _write(group, matrices: Sequence, progress: bool) -> None:
 
 
 def _blocks(matrices: Sequence, progress: bool) -> Iterator[csr_matrix]:
-    places = [(matrix, start) for matrix in matrices for start in range(0, matrix.shape[0], BLOCK)]
+    places = [(matrix, start) for matrix in matrices for start in range(0, matrix.shape[0], ROWS_AT_ONCE)]
     for matrix, start in track(places, description="to zarr", disable=not progress):
-        block = csr_matrix(matrix[start : start + BLOCK])
+        block = csr_matrix(matrix[start : start + ROWS_AT_ONCE])
         block.sort_indices()
         yield block

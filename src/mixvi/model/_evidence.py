@@ -110,7 +110,10 @@ class EvidenceMixin(Mixin):
 
         Then x is normal given c and, under a mixture prior, its component (Tipping & Bishop 1999, eq. 5).
 
-        Parameters are those of ``get_latent_representation``.
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in ``get_latent_representation``; by default, minibatches have 128 cells.
 
         Returns
         -------

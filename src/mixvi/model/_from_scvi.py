@@ -13,14 +13,20 @@ if TYPE_CHECKING:
 
 
 def from_scvi(cls: type["VAE"], model: SCVI, adata: AnnData | None = None) -> "VAE":
-    """See `VAE.from_scvi`.
+    """Make a model with the weights of a trained SCVI model, which gives the same numbers without training.
 
     Parameters
     ----------
     cls
         Class of the new model.
-    model, adata
-        As in `VAE.from_scvi`.
+    model
+        Trained SCVI model of one batch, without covariates.
+    adata
+        Cells to register with the new model; ``None`` takes those of the SCVI model.
+
+    Returns
+    -------
+    The new model, which is trained.
     """
     settings, theirs = model.init_params_["non_kwargs"], model.module
     state = {name: value.detach().cpu() for name, value in theirs.state_dict().items()}

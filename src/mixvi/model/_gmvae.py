@@ -32,7 +32,7 @@ from mixvi.train import Clusters, MixturePhases
 
 logger = logging.getLogger(__name__)
 
-N_MARKERS = 50  # of each cluster and comparison that `annotate` writes; `markers` gives all genes
+N_WRITTEN_MARKERS = 50  # of each cluster and comparison that `annotate` writes; `markers` gives all genes
 
 
 class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
@@ -267,7 +267,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         n_clusters = n_clusters or self.n_clusters
         if n_clusters > 1 and len(self.clusters_["overdispersion"]) and self.adata is not None and is_of_training(self):
             markers = self.markers(n_clusters).groupby(["cluster", "versus"], sort=False)
-            tables["markers"] = markers.head(N_MARKERS).reset_index(drop=True)
+            tables["markers"] = markers.head(N_WRITTEN_MARKERS).reset_index(drop=True)
         return tables
 
     def _component_index(self, component: int | str) -> list[int]:

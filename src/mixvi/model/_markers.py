@@ -14,6 +14,8 @@ from mixvi.model._held_out import held_out_counts
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
 
+N_LISTED_MARKERS = 5  # genes of each cluster in a summary
+
 
 def markers(model: "GMVAE", n_clusters: int | None = None, versus: str = "both") -> pd.DataFrame:
     """Marker genes of each cluster, tested on counts that took no part in finding the clusters.
@@ -76,7 +78,7 @@ def markers(model: "GMVAE", n_clusters: int | None = None, versus: str = "both")
     return pd.concat(tables, ignore_index=True)
 
 
-def best_markers(model: "GMVAE", n_clusters: int, n_markers: int) -> dict[str, list[str]]:
+def best_markers(model: "GMVAE", n_clusters: int, n_markers: int = N_LISTED_MARKERS) -> dict[str, list[str]]:
     """Genes of each cluster that are higher in it than in the rest and than in its sibling, the best first.
 
     Parameters

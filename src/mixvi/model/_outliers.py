@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
     from mixvi.model._gmvae import GMVAE
 
-MOST = 2000  # held-out cells that are kept with a model; the standard error of a p-value of 0.05 is then 0.005
-MOST_REFERENCE = 5000  # training cells that are kept with a model: 2.5 MB at 128 hidden units
-LEAST = 20  # with fewer, no p-value can be below 0.05
-LEVEL = 0.01  # p-value below which a prediction set is empty
+MAX_HELD_OUT = 2000  # held-out cells that are kept with a model; the standard error of a p-value of 0.05 is then 0.005
+MAX_REFERENCE = 5000  # training cells that are kept with a model: 2.5 MB at 128 hidden units
+MIN_HELD_OUT = 20  # with fewer, no p-value can be below 0.05
+OUTLIER_LEVEL = 0.01  # p-value below which a prediction set is empty
 
 
 def surprise(model: "LatentModel", h: Tensor, cells: Cells) -> Tensor:
@@ -65,11 +65,11 @@ def remember_held_out(model: "LatentModel") -> None:
         Trained model; its ``held_out_`` is set. It stays ``None`` if there is no posterior, or too few cells.
     """
     model.held_out_, rows = None, model.validation_indices
-    if isinstance(model.module.prior, Flat) or rows is None or min(len(rows), len(model.train_indices)) < LEAST:
+    if isinstance(model.module.prior, Flat) or rows is None or min(len(rows), len(model.train_indices)) < MIN_HELD_OUT:
         return
     rows, reference = (
         np.sort(np.random.default_rng(0).permutation(some)[:most])
-        for some, most in ((rows, MOST), (model.train_indices, MOST_REFERENCE))
+        for some, most in ((rows, MAX_HELD_OUT), (model.train_indices, MAX_REFERENCE))
     )
     h = torch.as_tensor(collect(model, lambda cells: model.module.features(cells)[0], None, reference))
     spacing = torch.cat([neighbor_distances(part, h, skip=1)[0] for part in h.split(BATCH_SIZE)])
@@ -128,8 +128,8 @@ def check_held_out(model: "LatentModel") -> dict[str, np.ndarray]:
     """
     if "reference" not in (held_out := model.held_out_ or {}):
         raise ValueError(
-            f"This {type(model).__name__} has no p-values: fewer than {LEAST} cells were held out in training. Train "
-            "it with validation cells, the default, and with this version of mixvi."
+            f"This {type(model).__name__} has no p-values: fewer than {MIN_HELD_OUT} cells were held out in training. "
+            "Train it with validation cells, the default, and with this version of mixvi."
         )
     return held_out
 
@@ -188,7 +188,7 @@ def predict_set(
     adata: AnnData | None = None,
     indices: Sequence[int] | np.ndarray | None = None,
     coverage: float = 0.9,
-    level: float = LEVEL,
+    level: float = OUTLIER_LEVEL,
     batch_size: int | None = None,
 ) -> pd.DataFrame:
     """The smallest set of classes, or clusters, that holds the right one with a given probability.
@@ -227,7 +227,7 @@ def predict_set(
     table = pd.DataFrame(model.predict(adata, indices, soft=True, batch_size=batch_size))
     p = table.to_numpy()
     label = held_out.get("label", np.zeros(0))
-    if (label >= 0).sum() >= LEAST:
+    if (label >= 0).sum() >= MIN_HELD_OUT:
         known = label >= 0
         within = p >= thresholds(held_out["probabilities"][known], label[known], coverage + level)
     else:

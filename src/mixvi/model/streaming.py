@@ -12,11 +12,10 @@ from mixvi._checks import check_whole
 from mixvi.data import CellsDataset, as_positions
 from mixvi.model.registration import registered
 from mixvi.module.cells import Cells
+from mixvi.train import stream
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
-
-BATCH_SIZE = 1024
 
 
 def check_trained(model: "LatentModel") -> None:
@@ -72,10 +71,7 @@ def blocks(
     rows = as_positions(indices, manager.adata.n_obs)
     model.module.eval()
     dataset = CellsDataset(manager, model.device, resident=False)
-    batch_size = batch_size or BATCH_SIZE
-    size = dataset.block_size(batch_size)
-    for block in (dataset[rows[start : start + size]] for start in range(0, len(rows), size)):
-        for cells in model.module.read(block).split(batch_size):
-            with torch.inference_mode():  # not around a yield, which would leave the caller in it
-                part = of(cells).cpu().numpy()
-            yield part
+    for cells in stream(model.module, dataset, rows, batch_size=batch_size):
+        with torch.inference_mode():  # not around a yield, which would leave the caller in it
+            part = of(cells).cpu().numpy()
+        yield part

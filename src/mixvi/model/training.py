@@ -24,7 +24,7 @@ from mixvi.train import FiniteWeights, MixturePhases, StartAndEnd
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
 
-MAX_CELLS = 20_000  # with more cells there are fewer epochs: cells times epochs stays the same
+MAX_FULLY_VISITED = 20_000  # more are visited less often, so that their number times that of epochs stays the same
 
 
 def train(
@@ -127,7 +127,7 @@ def _train_minibatches(
 ) -> None:  # fmt: skip
     checkpoints = checkpoints_of(model, kwargs.get("ckpt_path"), checkpoint_minutes)
     if by_default := max_epochs is None:
-        max_epochs = get_max_epochs_heuristic(model.adata.n_obs, model._max_epochs, MAX_CELLS)
+        max_epochs = get_max_epochs_heuristic(model.adata.n_obs, model._max_epochs, MAX_FULLY_VISITED)
     n_epochs_pretrain = plan_kwargs.pop("n_epochs_pretrain", None)
     plan_kwargs |= {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("gradient_clip_")}
     callbacks = list(kwargs.pop("callbacks", None) or [])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOOK = 100  # cells by which matrices that may be raw counts are told
+MAX_LOOKED_AT = 100  # cells by which matrices that may be raw counts are told
 
 
 def settle_likelihood(model: "LatentModel", likelihood: str, linear: bool = False) -> str:
@@ -136,7 +136,7 @@ def _point_to_counts(adata: AnnData, where: str) -> None:
     if adata.raw is not None:
         beside["adata.raw.X"] = adata.raw.X, "adata.raw.to_adata()"
     for name, (values, how) in beside.items():
-        some = values[:LOOK]
+        some = values[:MAX_LOOKED_AT]
         some = some.toarray() if issparse(some) else np.asarray(some)
         if name != where and some.max(initial=0) > 1 and (some >= 0).all() and (some == np.floor(some)).all():
             warn(

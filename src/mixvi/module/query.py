@@ -12,7 +12,7 @@ from mixvi.ops.csr import dense
 if TYPE_CHECKING:
     from mixvi.module._elbo import ELBOModule
 
-N_ROUNDS = 5  # of encoding and filling in
+N_FILLS = 5  # of encoding and filling in
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def complete(module: "ELBOModule", cells: Cells, unseen: Tensor) -> Cells:
     """
     seen, total = dense(cells.seen).clone(), cells.library
     sums_up = module.likelihood.support == "count" and not module.layout.size_factor
-    for _ in range(N_ROUNDS):
+    for _ in range(N_FILLS):
         z = module.encode(cells).loc
         if sums_up:
             share = (module.decode(z, cells).mean[:, unseen] / cells.library).sum(1, keepdim=True)

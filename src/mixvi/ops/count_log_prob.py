@@ -13,8 +13,7 @@ from torch.nn.functional import linear, softplus
 
 from mixvi.ops import negative_binomial_cpu
 from mixvi.ops.csr import Entries, entries
-
-EPS = 1e-8  # added inside logs, where mu or theta may underflow; as in scvi-tools
+from mixvi.ops.negative_binomial_cpu import EPS
 
 
 def log_poisson(x: Tensor, mu: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from torch.autograd.function import once_differentiable
 
 from mixvi.ops.csr import is_sparse
 
-EPS = np.float32(1e-8)  # as in mixvi.ops.count_log_prob
+EPS = 1e-8  # added inside logs, where mu or theta may underflow; as in scvi-tools
+EPS_32 = np.float32(EPS)
 FLAGS = {"contract", "reassoc", "arcp", "nsz"}  # sums may be reordered; NaN and infinity are kept
 _f, _i = np.float32, np.int32
 
@@ -166,7 +167,7 @@ def _negative_binomial(logits, library, theta, each, offset, gene, value, log_p,
         for j in range(g):  # as if all counts were 0: theta log(theta / s)
             rho[j] *= share
             mu = size * rho[j]
-            weight = theta[j] / (mu + theta[j] + EPS)
+            weight = theta[j] / (mu + theta[j] + EPS_32)
             log_ratio = _log(weight)
             log_px += theta[j] * log_ratio
             logits[i, j] = -weight * mu  # by log mu, for now
@@ -183,9 +184,9 @@ def _negative_binomial(logits, library, theta, each, offset, gene, value, log_p,
             digamma_y[k] = _digamma(y[k])
         for k in range(m):  # contribution of counts above 0
             x, mu = value_at[k], mu_at[k]
-            s = mu + y[m + k] + EPS
-            log_px += x * _log((mu + EPS) / s) + lgamma_y[k] - lgamma_y[m + k] - lgamma_y[2 * m + k]
-            mu_at[k] = x * mu / (mu + EPS) - x * mu / s
+            s = mu + y[m + k] + EPS_32
+            log_px += x * _log((mu + EPS_32) / s) + lgamma_y[k] - lgamma_y[m + k] - lgamma_y[2 * m + k]
+            mu_at[k] = x * mu / (mu + EPS_32) - x * mu / s
             sum_grad += mu_at[k]
             digamma_y[k] -= digamma_y[m + k] + x / s
         for k in range(m):

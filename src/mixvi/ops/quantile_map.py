@@ -10,9 +10,9 @@ from scvi.distributions import NegativeBinomial, Poisson
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Normal
 
-EDGE = 1e-6  # a value further out is impossible under the model, and its quantile is not informative
+TAIL = 1e-6  # a value further out is impossible under the model, and its quantile is not informative
 TINY = 1e-30
-THETA = (1e-8, 1e6)  # range; below it every count is 0, above it the distribution is a Poisson
+THETA_RANGE = (1e-8, 1e6)  # range; below it every count is 0, above it the distribution is a Poisson
 
 
 def carry(x: Tensor, here: Distribution, there: Distribution) -> Tensor:
@@ -45,11 +45,11 @@ def carry(x: Tensor, here: Distribution, there: Distribution) -> Tensor:
     some, low, high = counts > 0, np.zeros_like(counts), old.cdf_at_zero()
     low[some], high[some] = (old.of_those(some).cdf(counts[some] - less) for less in (1, 0))
     u, v = torch.rand(2, *x.shape, dtype=torch.float64).numpy()
-    at = (low + (high - low) * u).clip(EDGE, 1 - EDGE)
+    at = (low + (high - low) * u).clip(TAIL, 1 - TAIL)
     found, more = np.zeros_like(counts), ~(at <= new.cdf_at_zero())  # NaN stays
     found[more] = new.of_those(more).quantile(at[more])
     scaled = np.floor(counts * new.mean / np.maximum(old.mean, TINY) + v)
-    impossible = (low > 1 - EDGE) | (high < EDGE)
+    impossible = (low > 1 - TAIL) | (high < TAIL)
     found = np.where(impossible, np.minimum(scaled, np.maximum(counts, found)), found)
     return torch.from_numpy(found).to(x.dtype).to(x.device)
 
@@ -64,7 +64,7 @@ class _Counts(NamedTuple):
     @classmethod
     def of(cls, px: Poisson | NegativeBinomial, shape: tuple[int, ...]) -> "_Counts":
         mean = np.broadcast_to(_array(px.rate if isinstance(px, Poisson) else px.mu), shape)
-        theta = None if isinstance(px, Poisson) else np.broadcast_to(_array(px.theta).clip(*THETA), shape)
+        theta = None if isinstance(px, Poisson) else np.broadcast_to(_array(px.theta).clip(*THETA_RANGE), shape)
         zeros = expit(_array(px.zi_logits)) if hasattr(px, "zi_logits") else np.zeros(1)
         return cls(mean, theta, np.broadcast_to(zeros, shape))
 
@@ -80,7 +80,7 @@ class _Counts(NamedTuple):
         return self.zeros + (1 - self.zeros) * self._own().cdf(x)
 
     def quantile(self, u: np.ndarray) -> np.ndarray:
-        return self._own().ppf(np.maximum(u - self.zeros, TINY) / np.maximum(1 - self.zeros, EDGE))
+        return self._own().ppf(np.maximum(u - self.zeros, TINY) / np.maximum(1 - self.zeros, TAIL))
 
     def _own(self):
         if self.theta is None:

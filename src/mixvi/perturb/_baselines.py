@@ -11,8 +11,8 @@ from sklearn.linear_model import Ridge
 
 from mixvi.perturb._predictor import Predictor, Treatment, expression, is_counts
 
-N_COMPONENTS = 50
-MOST = 2.0  # largest factor of a scaled shift
+N_BASELINE_COMPONENTS = 50
+MAX_FACTOR = 2.0  # largest factor of a scaled shift
 
 
 class Training(NamedTuple):
@@ -54,7 +54,7 @@ def scaled_shift(x: np.ndarray, training: Training) -> np.ndarray:
     place = np.array([training.control[name] @ direction / norm for name in names])
     size = np.array([training.shift[name] @ direction / norm for name in names])
     slope, level = np.polyfit(place, size, 1) if len(names) > 1 and np.ptp(place) > 0 else (0.0, size.mean())
-    return x + np.clip(level + slope * (x.mean(0) @ direction / norm), 0, MOST) * direction
+    return x + np.clip(level + slope * (x.mean(0) @ direction / norm), 0, MAX_FACTOR) * direction
 
 
 def pca_arithmetic(x: np.ndarray, training: Training) -> np.ndarray:
@@ -160,4 +160,4 @@ def fit_baseline(
 
 
 def _pca(x: np.ndarray) -> PCA:
-    return PCA(min(N_COMPONENTS, *(size - 1 for size in x.shape)), random_state=0).fit(x)
+    return PCA(min(N_BASELINE_COMPONENTS, *(size - 1 for size in x.shape)), random_state=0).fit(x)

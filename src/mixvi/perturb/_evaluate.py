@@ -12,7 +12,7 @@ from mixvi.metrics import Trio, moments
 from mixvi.perturb._predictor import SOURCE, TARGET_SUM, expression, is_counts
 
 INTERVAL = (2.5, 97.5)  # percentiles
-MOST = 2 * np.log1p(TARGET_SUM)  # twice the largest log-normalised value, because baselines add to values
+MAX_PLAUSIBLE = 2 * np.log1p(TARGET_SUM)  # twice the largest log-normalised value, because baselines add to values
 RANGES = {"pearson of change": (-1, 1), "r2 of means": (0, 1), "r2 of variances": (0, 1), "de overlap": (0, 1)}
 
 
@@ -121,11 +121,11 @@ def _of_distances(
 def _log_normalised(name: str, predicted: AnnData) -> np.ndarray:
     """Log-normalised values (m, g) of a prediction, checked to be on that scale."""
     x = expression(predicted)
-    if x.max() > MOST:
+    if x.max() > MAX_PLAUSIBLE:
         raise ValueError(
-            f"{name!r} has values up to {x.max():.4g}, but log(1 + counts per 10,000) cannot exceed {MOST / 2:.3g}. So "
-            "it is not on the scale of the real cells. Use predict of mixvi.perturb, or log-normalise it "
-            "(sc.pp.normalize_total to 1e4, sc.pp.log1p)."
+            f"{name!r} has values up to {x.max():.4g}, but log(1 + counts per 10,000) cannot exceed "
+            f"{MAX_PLAUSIBLE / 2:.3g}. So it is not on the scale of the real cells. Use predict of mixvi.perturb, or "
+            "log-normalise it (sc.pp.normalize_total to 1e4, sc.pp.log1p)."
         )
     return x
 

@@ -16,7 +16,7 @@ from mixvi.module.likelihoods import LIKELIHOODS
 
 TARGET_SUM = 1e4
 SOURCE = "mixvi_control_cell"  # column of .obs of predictions
-MIN_CELLS = 10
+MIN_OF_TYPE = 10
 
 
 class Treatment(NamedTuple):
@@ -53,7 +53,7 @@ class Treatment(NamedTuple):
                 raise ValueError(f"No cell has {self.condition_key}={value!r}; there are {sorted(map(str, there))}.")
         if both and not self.types(obs):
             raise ValueError(
-                f"No type of {self.cell_type_key!r} has {MIN_CELLS} cells or more in both {self.control!r} and "
+                f"No type of {self.cell_type_key!r} has {MIN_OF_TYPE} cells or more in both {self.control!r} and "
                 f"{self.stimulated!r}, so there is nothing to learn the effect from."
             )
 
@@ -61,7 +61,7 @@ class Treatment(NamedTuple):
         """Cell types that have at least 10 cells in both conditions. The mean of fewer cells is mostly noise."""
         count = pd.crosstab(obs[self.cell_type_key], obs[self.condition_key])
         count = count.reindex(columns=[self.control, self.stimulated], fill_value=0).min(axis=1)
-        return sorted(count.index[count >= MIN_CELLS], key=str)
+        return sorted(count.index[count >= MIN_OF_TYPE], key=str)
 
     def control_rows(self, obs: pd.DataFrame, cell_type: str | None) -> np.ndarray:
         """Find the control cells.

@@ -22,7 +22,7 @@ from mixvi.perturb._counterfactual import fit_counterfactual
 from mixvi.perturb._evaluate import evaluate
 from mixvi.perturb._predictor import Predictor, Treatment
 
-MIN_CELLS = 20  # of a group in each condition; the mean of fewer cells is mostly noise
+MIN_OF_GROUP = 20  # of a group in each condition; the mean of fewer cells is mostly noise
 
 
 def leave_one_out(
@@ -179,13 +179,13 @@ def _groups(obs: pd.DataFrame, treatment: Treatment, key: str, groups: Sequence[
         columns=[treatment.control, treatment.stimulated], fill_value=0
     )
     least = cells.min(axis=1)
-    chosen = list(least.index[least >= MIN_CELLS]) if groups is None else list(groups)
+    chosen = list(least.index[least >= MIN_OF_GROUP]) if groups is None else list(groups)
     for group in chosen:
         if least.get(group, 0) < 2:
             raise ValueError(
-                f"{group!r} needs at least two cells in each condition. Groups of {key!r} with at least {MIN_CELLS} in "
-                f"each are {list(least.index[least >= MIN_CELLS])}."
+                f"{group!r} needs at least two cells in each condition. Groups of {key!r} with at least {MIN_OF_GROUP} in "
+                f"each are {list(least.index[least >= MIN_OF_GROUP])}."
             )
     if not chosen:
-        raise ValueError(f"No group of {key!r} has {MIN_CELLS} cells in each condition; name some in groups=.")
+        raise ValueError(f"No group of {key!r} has {MIN_OF_GROUP} cells in each condition; name some in groups=.")
     return chosen

@@ -141,7 +141,8 @@ def weights(model: "GMVAE", ax: Axes | None = None, show: bool | None = None, sa
         _, ax = plt.subplots(figsize=_size(names), layout="constrained")
     share = pd.Series(model.predict()).value_counts(normalize=True).reindex(names, fill_value=0)
     weight = model.module.prior.log_weights().exp().detach().cpu()
-    prior = [float(weight[model._component_index(name)].sum()) for name in names]
+    groups = [slice(None)] if model.clusters_ is None else model.tree.clusters.groups(len(names))
+    prior = [float(weight[group].sum()) for group in groups]
     rows = np.arange(len(names))
     ax.barh(rows, share, color="0.75", label="share of the cells")
     ax.plot(prior, rows, "o", ms=5, color="C0", label="weight in the prior")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mixvi.model._tree import Split
 
 STYLES: dict[str, Literal["-", "--", ":"]] = {"gap": "-", "grade": "--", "noise": ":", "": "-"}
-KINDS = {
+SPLIT_KINDS = {
     "gap": "gap: few cells between",
     "grade": "grade: many cells between",
     "noise": "noise: no significant difference",
@@ -94,9 +94,9 @@ def _decorate(ax: Axes, labels: list[str], splits: "list[Split]") -> None:
     ax.set_xlabel(f"{quantity} (read the numbers; positions are approximate)")
     ax.spines[["left", "top", "right"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
-    kinds = [kind for kind in KINDS if any(split.kind == kind for split in splits)]
+    kinds = [kind for kind in SPLIT_KINDS if any(split.kind == kind for split in splits)]
     if kinds:
-        lines = [Line2D([], [], color="0.3", linestyle=STYLES[kind], label=KINDS[kind]) for kind in kinds]
+        lines = [Line2D([], [], color="0.3", linestyle=STYLES[kind], label=SPLIT_KINDS[kind]) for kind in kinds]
         ax.legend(
             handles=lines, frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=len(kinds)
         )

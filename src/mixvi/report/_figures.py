@@ -18,8 +18,8 @@ from mixvi.report._page import Picture, picture
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
 
-MAX_CELLS = 10_000  # in a picture; UMAP takes a minute for 100,000, and points would cover each other
-N_MARKERS = 3  # genes of each cluster
+MAX_PICTURED = 10_000  # in a picture; UMAP takes a minute for 100,000, and points would cover each other
+N_PICTURED_MARKERS = 3  # genes of each cluster
 
 
 def some_cells(model: "GMVAE", table: pd.DataFrame, batch_key: str | None) -> ad.AnnData:
@@ -38,7 +38,7 @@ def some_cells(model: "GMVAE", table: pd.DataFrame, batch_key: str | None) -> ad
     -------
     An AnnData of latent means, annotated under the key ``"mixvi"``; it shares nothing with the model's.
     """
-    rows = np.sort(np.random.default_rng(0).permutation(len(table))[:MAX_CELLS])
+    rows = np.sort(np.random.default_rng(0).permutation(len(table))[:MAX_PICTURED])
     p = table.to_numpy()[rows]
     obs = pd.DataFrame(index=table.index[rows])
     obs["mixvi"] = pd.Categorical.from_codes(p.argmax(1), list(table))
@@ -67,7 +67,9 @@ def tree(model: "GMVAE", n_clusters: int) -> Picture:
 
 def dots(model: "GMVAE", cells: ad.AnnData, markers: dict[str, list[str]]) -> Picture | None:
     """Dot plot of the best of these markers, by cluster; ``None`` if there are none."""
-    genes = {name: markers[name][:N_MARKERS] for name in cells.obs["mixvi"].cat.categories if markers.get(name)}
+    genes = {
+        name: markers[name][:N_PICTURED_MARKERS] for name in cells.obs["mixvi"].cat.categories if markers.get(name)
+    }
     if not genes:
         return None
     names = list(dict.fromkeys(gene for group in genes.values() for gene in group))

@@ -21,7 +21,7 @@ REFERENCES = {
     "splitting": "Neufeld et al. 2023, Negative binomial count splitting for single-cell RNA sequencing data, arXiv.",
     "calibration": "Guo, Pleiss, Sun and Weinberger 2017, On calibration of modern neural networks, ICML.",
 }
-LIKELIHOODS = {
+LIKELIHOOD_NAMES = {
     "nb": "negative binomial", "zinb": "zero-inflated negative binomial", "poisson": "Poisson",
     "bernoulli": "Bernoulli", "normal": "normal",
 }  # fmt: skip
@@ -41,14 +41,14 @@ def methods(model: "GMVAE", n_clusters: int) -> str:
     -------
     One paragraph.
     """
-    params, tree, setup = model.init_params_["non_kwargs"], model._clusters().tree, model.registry_["setup_args"]
+    params, tree, setup = model.init_params_["non_kwargs"], model.tree.clusters.tree, model.registry_["setup_args"]
     covariates = [*(setup["categorical_covariate_keys"] or []), *(setup["continuous_covariate_keys"] or [])]
     used = [f"batch ({setup['batch_key']})"] if setup["batch_key"] else []
     used += [f"covariates ({', '.join(covariates)})"] if covariates else []
     said = [
         f"{model.adata.n_obs:,} cells and {model.adata.n_vars:,} genes were modelled by a Gaussian-mixture variational "
         f"autoencoder (GMVAE; mixvi {model.mixvi_version_}, scvi-tools {scvi.__version__}) with {params['n_latent']} "
-        f"latent dimensions and a {LIKELIHOODS.get(model.likelihood_, model.likelihood_)} likelihood."
+        f"latent dimensions and a {LIKELIHOOD_NAMES.get(model.likelihood_, model.likelihood_)} likelihood."
     ]
     if used:
         said.append(f"The model was conditioned on {' and '.join(used)}.")
@@ -85,16 +85,16 @@ def is_calibrated(model: "GMVAE") -> bool:
 
 
 def _has_counts(model: "GMVAE") -> bool:
-    return bool(len(model._clusters().overdispersion))
+    return bool(len(model.tree.clusters.overdispersion))
 
 
 def _is_leiden(model: "GMVAE") -> bool:
-    return model._clusters().init == "leiden" and not model.module.layout.n_labels
+    return model.tree.clusters.init == "leiden" and not model.module.layout.n_labels
 
 
 def _rule(model: "GMVAE", n_clusters: int) -> str:
     """How the number of clusters was inferred, if it was."""
-    tree = model._clusters().tree
+    tree = model.tree.clusters.tree
     if n_clusters != tree.n_default or not tree.min_worth > 0 or not _has_counts(model):
         return ""
     confused = (

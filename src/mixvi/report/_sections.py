@@ -20,7 +20,6 @@ SPLITS = {
     "node": "cluster", "left": "side 1", "right": "side 2", "cells_left": "cells 1", "cells_right": "cells 2",
     "worth": "worth", "error": "standard error", "confusion": "confused", "kind": "kind",
 }  # fmt: skip
-N_MARKERS = 5  # genes of each cluster in the table
 MAX_DRAWN = 2000  # cells of the posterior predictive check, whose counts are dense
 
 
@@ -49,9 +48,9 @@ class _Page:
         self.quality = model.quality_control(batch_key, n_clusters)
         self.qc = self.quality.clusters
         self.cells = _figures.some_cells(model, self.table, batch_key)
-        self.has_counts = bool(len(model._clusters().overdispersion))
+        self.has_counts = bool(len(model.tree.clusters.overdispersion))
         self.history = model.history or {}
-        self.genes = best_markers(model, n_clusters, N_MARKERS)
+        self.genes = best_markers(model, n_clusters)
 
     def html(self) -> str:
         """The whole page."""
@@ -199,7 +198,7 @@ class _Page:
         rows |= {key: "none" if value is None else value for key, value in params.items()}
         rows |= {f"setup: {key}": value for key, value in self.model.registry_["setup_args"].items() if value}
         rows |= {
-            "seed of the partition": str(self.model._clusters().seed),
+            "seed of the partition": str(self.model.tree.clusters.seed),
             "mixvi, at training": self.model.mixvi_version_,
         }
         rows |= {"scvi-tools, of this page": scvi.__version__, "torch, of this page": torch.__version__}

@@ -2,14 +2,14 @@
 
 from mixvi.train._checkpoint import OURS, Checkpoints
 from mixvi.train._clusters import Clusters
-from mixvi.train._effects import Looked, start_from
+from mixvi.train._condition_effects import SampledValues, start_from
 from mixvi.train._finite import FiniteWeights
 from mixvi.train._full_batch import fit_full_batch
 from mixvi.train._initialise import NAMES as INITS
 from mixvi.train._interrupt import Interruption
 from mixvi.train._mixture_phases import MixturePhases
 from mixvi.train._new_levels import fit_new_levels, nearest_levels
-from mixvi.train._observe import Counts, read_counts
+from mixvi.train._observe import Counts, read_counts, stream
 from mixvi.train._plan import MixviPlan
 from mixvi.train._progress import ProgressLines, StartAndEnd
 
@@ -21,7 +21,7 @@ __all__ = [
     "Counts",
     "FiniteWeights",
     "Interruption",
-    "Looked",
+    "SampledValues",
     "MixturePhases",
     "MixviPlan",
     "ProgressLines",
@@ -31,4 +31,5 @@ __all__ = [
     "nearest_levels",
     "read_counts",
     "start_from",
+    "stream",
 ]

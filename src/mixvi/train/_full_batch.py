@@ -16,7 +16,7 @@ from mixvi.module.priors import Flat
 
 ITERATIONS_AN_EPOCH = 20
 MAX_GENES_TO_WHITEN = 5_000  # the whitening map is genes x genes
-RIDGE = 0.1  # of the variance of each gene
+WHITENING_RIDGE = 0.1  # of the variance of each gene
 NOTHING = 1e-6  # below this loss the reconstruction is exact, and changes are compared with this number
 
 
@@ -177,7 +177,9 @@ def _whitening(centred: Tensor, s: Tensor) -> tuple[Callable[[Tensor], Tensor], 
         scale = (centred.square().mean(0) + floor).sqrt()
         return scale.mul, lambda x: x / scale, lambda w: w / scale
     covariance = centred.T @ centred / len(centred)
-    factor = torch.linalg.cholesky(covariance + torch.diag(RIDGE * covariance.diagonal() + floor))  # L, (g, g)
+    factor = torch.linalg.cholesky(
+        covariance + torch.diag(WHITENING_RIDGE * covariance.diagonal() + floor)
+    )  # L, (g, g)
     return (
         lambda w: w @ factor,
         lambda x: torch.linalg.solve_triangular(factor, x.T, upper=False).T,

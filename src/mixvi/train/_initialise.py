@@ -20,7 +20,7 @@ from mixvi.module._elbo import ELBOModule
 from mixvi.module.cells import Cells
 from mixvi.ops.csr import dense
 from mixvi.train._clusters import Clusters
-from mixvi.train._observe import ask, read_counts
+from mixvi.train._observe import evaluate, read_counts
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Task(NamedTuple):
     def values(self) -> torch.Tensor:
         """Values (m, g) that the encoder reads, without condition effects, on the module's device."""
         encoder = self.module.encoder
-        (found,) = ask(
+        (found,) = evaluate(
             self.module, self.dataset, self.rows, lambda cells: (encoder.discounted(dense(cells.seen), cells.c),)
         )
         return found.to(next(self.module.parameters()).device)
@@ -107,14 +107,14 @@ def initialise(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, want
     ValueError
         If ``init`` was not saved with the model.
     """
-    loc, variance, label = ask(module, dataset, rows, _posterior(module))
+    loc, variance, label = evaluate(module, dataset, rows, _posterior(module))
     views, evidence, alpha = {"latent": loc.numpy()}, None, np.zeros(0)
     if module.likelihood.support == "count":
         counts, stratum = read_counts(module, dataset, rows)
         alpha = overdispersion(counts, stratum, seed)
         halves = split_counts(counts, alpha, seed=seed)
         evidence = Evidence(halves, alpha, stratum)
-        latent, *_ = ask(module, dataset, rows, _posterior(module), halves.seen)
+        latent, *_ = evaluate(module, dataset, rows, _posterior(module), halves.seen)
         views = {"latent": latent.numpy()}
         if not module.layout.n_conditions:  # counts would show the conditions
             views |= count_views(halves.seen, seed)

@@ -4,7 +4,9 @@ import numpy as np
 
 from mixvi.train._plan import MixviPlan
 
-MIN_STEPS = 500  # of the optimizer; before, the bound can be level for a while, until the latent space is used
+MIN_PRETRAINING_STEPS = (
+    500  # of the optimizer; before, the bound can be level for a while, until the latent space is used
+)
 SETTLED = 0.05  # share of the gain on held-out cells that the second half of pretraining brings, when it is long enough
 
 

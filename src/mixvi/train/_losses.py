@@ -39,7 +39,7 @@ def objective_of(module: ELBOModule) -> Objective:
     return objective
 
 
-class Lost:
+class LossMeter:
     """Sums of loss terms over the cells of several minibatches, in fixed memory, as a CUDA graph needs it."""
 
     def __init__(self):

@@ -22,15 +22,15 @@ from mixvi.module.cells import Cells
 from mixvi.train._clusters import Clusters
 from mixvi.train._guide import Guide
 from mixvi.train._initialise import Wanted, initialise
-from mixvi.train._length import MIN_STEPS, has_settled, slow_down
-from mixvi.train._observe import ask, read_counts
+from mixvi.train._length import MIN_PRETRAINING_STEPS, has_settled, slow_down
+from mixvi.train._observe import evaluate, read_counts
 from mixvi.train._plan import MixviPlan
 
 logger = logging.getLogger(__name__)
 
 GUIDANCE = 5.0  # nats; the weight of -log r against the reconstruction loss
-MAX_CELLS = 100_000  # partitioned cells; a cluster with a share of 0.001 then has 100 cells
-MAX_VALUES = 200_000_000  # of their dense counts: 0.8 GB, as for 100,000 cells of 2,000 genes
+MAX_PARTITIONED = 100_000  # partitioned cells; a cluster with a share of 0.001 then has 100 cells
+MAX_PARTITIONED_VALUES = 200_000_000  # of their dense counts: 0.8 GB, as for 100,000 cells of 2,000 genes
 
 
 class MixturePhases(Callback):
@@ -138,7 +138,7 @@ class MixturePhases(Callback):
             The training plan.
         """
         now = trainer.current_epoch
-        may_end = self.until_settled and now < self.n_epochs_pretrain and trainer.global_step >= MIN_STEPS
+        may_end = self.until_settled and now < self.n_epochs_pretrain and trainer.global_step >= MIN_PRETRAINING_STEPS
         if may_end and has_settled(self.bounds, self.wanted.min_worth):
             self.n_epochs_pretrain, self.settled = now, True
         if now == self.n_epochs_pretrain and self.wanted.init is not None:
@@ -190,7 +190,7 @@ class MixturePhases(Callback):
         module, prior = plan.module, plan.module.mixture
         prior.temperature.fill_(1.0)
         dataset, rows = _data(trainer).cells(), self.clusters.rows
-        log_r, labels = (found.numpy() for found in ask(module, dataset, rows, _responsibilities(module)))
+        log_r, labels = (found.numpy() for found in evaluate(module, dataset, rows, _responsibilities(module)))
         k = self.clusters.tree.n_leaves
         self.clusters = self.clusters._replace(size=np.exp(log_r[:, :k]).sum(0))
         if moved := (log_r.argmax(1) != labels)[labels >= 0].sum():
@@ -219,7 +219,7 @@ class MixturePhases(Callback):
 
     def _initialise(self, trainer: Trainer, plan: MixviPlan) -> None:
         module, data = plan.module, _data(trainer)
-        most = min(MAX_CELLS, max(MAX_VALUES // module.layout.n_genes, 1))
+        most = min(MAX_PARTITIONED, max(MAX_PARTITIONED_VALUES // module.layout.n_genes, 1))
         rows = data.some_rows(data.train_idx, most, self.seed)
         found = initialise(module, data.cells(), rows, self.wanted, self.seed)
         self.clusters, moments, trunk = trainer.strategy.broadcast(found)  # the same for all processes
@@ -260,7 +260,7 @@ class MixturePhases(Callback):
             held_out = data.some_rows(data.val_idx, SAMPLE, clusters.seed)
             if len(held_out) >= MIN_ASKED:
                 log_p, label = (
-                    found.numpy() for found in ask(module, data.cells(), held_out, _responsibilities(module))
+                    found.numpy() for found in evaluate(module, data.cells(), held_out, _responsibilities(module))
                 )
                 log_p, label = log_p[label >= 0, : log_r.shape[1]], label[label >= 0]
                 if len(label) >= MIN_ASKED:
@@ -275,7 +275,7 @@ class MixturePhases(Callback):
         halves = split_counts(counts, clusters.overdispersion, 0.5, clusters.seed + 1)
         guesses = [
             cluster_log_probabilities(
-                ask(module, data.cells(), rows, _responsibilities(module), half)[0].numpy()[:, : len(group)], group
+                evaluate(module, data.cells(), rows, _responsibilities(module), half)[0].numpy()[:, : len(group)], group
             ).argmax(1)
             for half in (halves.seen, halves.held_out)
         ]

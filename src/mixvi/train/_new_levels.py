@@ -12,10 +12,10 @@ from mixvi.module.cells import Cells
 from mixvi.module.encoders import Encoder
 from mixvi.module.query import Levels
 from mixvi.ops.csr import dense
-from mixvi.train._effects import some_cells
+from mixvi.train._condition_effects import some_cells
 from mixvi.train._observe import stream
 
-MAX_CELLS = 1000  # to compare known levels; differences between them are large
+MAX_OF_LEVELS = 1000  # to compare known levels; differences between them are large
 N_CELLS = 128  # in a minibatch
 RATE, N_STEPS = 0.01, 400  # a step of Adam moves a weight by 0.01 at most, so that effects reach 4, a factor of 55
 REFILL = 100  # steps after which unseen genes are filled in anew
@@ -44,7 +44,7 @@ def nearest_levels(
     -------
     The same, where the nearest known level stands for each new one.
     """
-    rows = np.sort(np.random.default_rng(seed).permutation(rows)[:MAX_CELLS])
+    rows = np.sort(np.random.default_rng(seed).permutation(rows)[:MAX_OF_LEVELS])
     average, typical = levels.average.clone(), levels.typical
     cells = list(stream(module, dataset, rows))
     for column in torch.where(~levels.known)[0].tolist():

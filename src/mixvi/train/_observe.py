@@ -14,14 +14,14 @@ from mixvi.module._elbo import ELBOModule
 from mixvi.module.cells import Cells
 from mixvi.ops.csr import csr, is_sparse
 
-Question = Callable[[Cells], tuple[Tensor, ...]]
+OfCells = Callable[[Cells], tuple[Tensor, ...]]
 
-BATCH_SIZE = 1024  # without gradients
+EVALUATION_BATCH = 1024  # cells of a minibatch without gradients
 
 
 @torch.no_grad()
-def ask(
-    module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, of: Question, x: csr_matrix | None = None
+def evaluate(
+    module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, of: OfCells, x: csr_matrix | None = None
 ) -> list[Tensor]:
     """Evaluate a function of the module on many cells, in evaluation mode and without gradients.
 
@@ -44,12 +44,18 @@ def ask(
     """
     was_training = module.training
     module.eval()
-    said = [[value.cpu() for value in of(cells)] for cells in stream(module, dataset, rows, x)]
+    outputs = [[value.cpu() for value in of(cells)] for cells in stream(module, dataset, rows, x)]
     module.train(was_training)
-    return [torch.cat(values) for values in zip(*said, strict=True)]
+    return [torch.cat(values) for values in zip(*outputs, strict=True)]
 
 
-def stream(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, x: csr_matrix | None = None) -> Iterator[Cells]:
+def stream(
+    module: ELBOModule,
+    dataset: CellsDataset,
+    rows: np.ndarray,
+    x: csr_matrix | None = None,
+    batch_size: int | None = None,
+) -> Iterator[Cells]:
     """Read cells in minibatches.
 
     Parameters
@@ -62,17 +68,20 @@ def stream(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, x: csr_m
         (m,) row numbers.
     x
         (m, g) values to use instead of the registered ones.
+    batch_size
+        Most cells of a minibatch; ``None`` is ``EVALUATION_BATCH``.
 
     Yields
     ------
-    Minibatches of at most ``BATCH_SIZE`` cells, in the order of the rows.
+    Minibatches, in the order of the rows.
     """
-    size = dataset.block_size(BATCH_SIZE)
+    batch_size = batch_size or EVALUATION_BATCH
+    size = dataset.block_size(batch_size)
     for start in range(0, len(rows), size):
         block = dataset[rows[start : start + size]]
         if x is not None:
             block[REGISTRY_KEYS.X_KEY] = _tensor(x[start : start + size], block[REGISTRY_KEYS.X_KEY])
-        yield from module.read(block).split(BATCH_SIZE)
+        yield from module.read(block).split(batch_size)
 
 
 class Counts(NamedTuple):

@@ -15,12 +15,12 @@ from scvi.train import TrainingPlan
 from torch import Tensor
 
 from mixvi.module._elbo import ELBOModule
-from mixvi.train._captured import CapturedStep, can_capture
 from mixvi.train._compiled import compiled, filled
-from mixvi.train._effects import Looked, some_cells, start_from
+from mixvi.train._condition_effects import SampledValues, some_cells, start_from
+from mixvi.train._cuda_graph import CapturedStep, can_capture
 from mixvi.train._guide import Guide, Guided
-from mixvi.train._losses import Lost, objective_of
-from mixvi.train._observe import BATCH_SIZE, ask
+from mixvi.train._losses import LossMeter, objective_of
+from mixvi.train._observe import EVALUATION_BATCH, evaluate
 from mixvi.train._smoothness import smoothness
 
 
@@ -79,7 +79,7 @@ class MixviPlan(TrainingPlan):
         self.objective = objective_of(module)
         self.compiled = compiled(self.objective, compile_kwargs or {}) if compile else None
         self.captured: CapturedStep | None = None
-        self.lost = Lost()
+        self.meter = LossMeter()
         self.automatic_optimization = False
         self.batch_size = batch_size
         self.clip = {"gradient_clip_val": gradient_clip_val, "gradient_clip_algorithm": gradient_clip_algorithm}
@@ -122,7 +122,7 @@ class MixviPlan(TrainingPlan):
             step(kl_weight)
             n += n_cells
         self.log("kl_weight", self.loss_kwargs["kl_weight"], on_step=False, on_epoch=True)
-        found = self.lost.take(n)
+        found = self.meter.take(n)
         self._log("train_loss", found, self.train_metrics, "train", prog_bar=True)
         return {"loss": found[0].loss}
 
@@ -152,7 +152,7 @@ class MixviPlan(TrainingPlan):
         if self.clip["gradient_clip_val"]:
             self.clip_gradients(optimizer, **self.clip)
         optimizer.step()
-        self.lost.add(means, len(cells.x))
+        self.meter.add(means, len(cells.x))
 
     def _warms_up_by_steps(self) -> bool:
         return not self.n_epochs_kl_warmup and self.trainer.global_step <= (self.n_steps_kl_warmup or -1)
@@ -172,10 +172,10 @@ class MixviPlan(TrainingPlan):
         batch_idx
             Number of the block in the epoch; not used.
         """
-        lost = Lost()
-        for part in self.module.read(block).split(max(self.batch_size, BATCH_SIZE)):
-            lost.add(self.objective(part, self.n_importance_samples, **self.loss_kwargs)[1], len(part.x))
-        found = lost.take(len(block[REGISTRY_KEYS.X_KEY]))
+        meter = LossMeter()
+        for part in self.module.read(block).split(max(self.batch_size, EVALUATION_BATCH)):
+            meter.add(self.objective(part, self.n_importance_samples, **self.loss_kwargs)[1], len(part.x))
+        found = meter.take(len(block[REGISTRY_KEYS.X_KEY]))
         self._log("validation_loss", found, self.val_metrics, "validation")
 
     def _log(self, name: str, found: tuple[LossOutput, dict[str, Tensor]], metrics: dict, mode: str, **kwargs) -> None:
@@ -219,10 +219,10 @@ class MixviPlan(TrainingPlan):
             module.continuous.fit(datamodule.cells().column(REGISTRY_KEYS.CONT_COVS_KEY, datamodule.train_idx))
         rows = datamodule.some_rows(datamodule.train_idx, some_cells(module.layout.n_genes), seed)
 
-        def look() -> Looked:
-            return Looked(*ask(module, datamodule.cells(), rows, partial(Looked.at, module)))
+        def sampled() -> SampledValues:
+            return SampledValues(*evaluate(module, datamodule.cells(), rows, partial(SampledValues.at, module)))
 
         if module.likelihood.unit is not None:
-            module.likelihood.measure(look().scaled)
+            module.likelihood.measure(sampled().scaled)
         if module.layout.n_conditions:
-            start_from(module, look(), seed)
+            start_from(module, sampled(), seed)

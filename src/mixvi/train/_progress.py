@@ -45,7 +45,7 @@ class StartAndEnd(Callback):
     """
 
     def __init__(self, what: str):
-        self.what, self.started = what, time.monotonic()
+        self.what, self.started, self.n_epochs = what, time.monotonic(), 0
 
     def on_train_start(self, trainer: Trainer, plan: LightningModule) -> None:
         """Tell the first line.
@@ -55,9 +55,20 @@ class StartAndEnd(Callback):
         trainer, plan
             From Lightning.
         """
+        self.n_epochs = trainer.current_epoch
         if trainer.is_global_zero:
             n_epochs = None if trainer.max_epochs == -1 else trainer.max_epochs
             self.start(n_epochs, str(trainer.strategy.root_device), trainer.current_epoch)
+
+    def on_train_batch_end(self, trainer: Trainer, plan: LightningModule, *args) -> None:
+        """Count the epoch. Lightning also counts one that is stopped before its first batch.
+
+        Parameters
+        ----------
+        trainer, plan, *args
+            From Lightning.
+        """
+        self.n_epochs = trainer.current_epoch + 1
 
     def teardown(self, trainer: Trainer, plan: LightningModule, stage: str) -> None:
         """Tell the last line.
@@ -68,7 +79,7 @@ class StartAndEnd(Callback):
             From Lightning.
         """
         if trainer.is_global_zero:
-            self.end(trainer.current_epoch)
+            self.end(self.n_epochs)
 
     def start(self, n_epochs: int | None, device: str, n_done: int = 0) -> None:
         """Tell the first line.

@@ -6,7 +6,7 @@ import torch
 
 import mixvi
 from mixvi import datasets
-from mixvi.train._effects import effects, groups
+from mixvi.train._condition_effects import effects, groups
 from tests.model.helpers import build, fitted
 
 

@@ -10,19 +10,19 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
+from mixvi.cluster.graph import N_COMPONENTS
 from mixvi.module._elbo import ELBOModule
 from mixvi.module.cells import Cells
 from mixvi.module.encoders import Encoder
 from mixvi.ops.csr import dense
 
-MAX_CELLS = 10_000
-MAX_VALUES = 100_000_000  # in memory at once: 10,000 cells of 10,000 genes
-N_COMPONENTS = 30
+MAX_SAMPLED = 10_000
+MAX_SAMPLED_VALUES = 100_000_000  # in memory at once: 10,000 cells of 10,000 genes
 N_GROUPS = 10
-N_ROUNDS = 10
+N_ALTERNATIONS = 10
 
 
-class Looked(NamedTuple):
+class SampledValues(NamedTuple):
     """Values of some cells, from which condition effects are estimated."""
 
     c: Tensor  # (n, q)
@@ -30,7 +30,7 @@ class Looked(NamedTuple):
     scaled: Tensor  # (n, g) values on the scale of the decoder's mean
 
     @classmethod
-    def at(cls, module: ELBOModule, cells: Cells) -> "Looked":
+    def at(cls, module: ELBOModule, cells: Cells) -> "SampledValues":
         """Values of a minibatch.
 
         Parameters
@@ -49,10 +49,10 @@ class Looked(NamedTuple):
 
 def some_cells(n_genes: int) -> int:
     """Number of cells from which effects are estimated."""
-    return min(MAX_CELLS, max(MAX_VALUES // n_genes, 1))
+    return min(MAX_SAMPLED, max(MAX_SAMPLED_VALUES // n_genes, 1))
 
 
-def start_from(module: ELBOModule, cells: Looked, seed: int = 0) -> None:
+def start_from(module: ELBOModule, cells: SampledValues, seed: int = 0) -> None:
     """Start with a latent space in which similar cells of all conditions lie together.
 
     The bound hardly depends on whether the conditions share one arrangement of the latent space. So the start of
@@ -125,7 +125,7 @@ def groups(x: np.ndarray, c: np.ndarray, seed: int = 0) -> np.ndarray:
     z = PCA(n_components, random_state=seed).fit_transform(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # where many cells are equal there are fewer groups
-        for _ in range(N_ROUNDS):
+        for _ in range(N_ALTERNATIONS):
             rest = z - (c - c.mean(0)) @ effects(z, c, group)
             group = KMeans(N_GROUPS, n_init=1, random_state=seed).fit_predict(rest)
     return group

@@ -11,8 +11,8 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mixvi.train import _captured, _compiled
-from mixvi.train._captured import SideStream, can_capture
+from mixvi.train import _compiled, _cuda_graph
+from mixvi.train._cuda_graph import SideStream, can_capture
 from mixvi.train._losses import objective_of
 from mixvi.train._smoothness import smoothness
 from tests.model.helpers import MODELS, build, fitted
@@ -97,8 +97,8 @@ def graphs(monkeypatch):
             assert counters["stats"]["unique_graphs"] == n_compiled  # to compile in a capture ends it
             return captured[-1].replay
 
-    monkeypatch.setattr(_captured, "DEVICES", ("cpu",))
-    monkeypatch.setattr(_captured, "SideStream", StandIn)
+    monkeypatch.setattr(_cuda_graph, "DEVICES", ("cpu",))
+    monkeypatch.setattr(_cuda_graph, "SideStream", StandIn)
     return captured
 
 
@@ -134,7 +134,7 @@ def test_a_replayed_step_is_the_same_step(name, settings, train, counts, monkeyp
     phases = 2 if name == "GMVAE" else 1  # each has a graph of its own
     assert len(graphs) == phases
     assert sum(graph.n_replays for graph in graphs) > found.trainer.global_step * 0.6
-    monkeypatch.setattr(_captured, "DEVICES", ())
+    monkeypatch.setattr(_cuda_graph, "DEVICES", ())
     assert_same(found, fitted(name, counts, train=steps_of(**train), **settings))
     assert len(graphs) == phases
 
@@ -148,7 +148,7 @@ def test_labels_that_nets_learned_guide_replayed_steps_too(counts, monkeypatch, 
     found = fitted("GMVAE", counts, setup, train=steps_of({"lr": 1e-3}, max_epochs=6), **settings)
     assert "smooth_train" in found.history
     assert len(graphs) == 2
-    monkeypatch.setattr(_captured, "DEVICES", ())
+    monkeypatch.setattr(_cuda_graph, "DEVICES", ())
     assert_same(found, fitted("GMVAE", counts, setup, train=steps_of({"lr": 1e-3}, max_epochs=6), **settings))
 
 
@@ -161,7 +161,7 @@ def test_what_is_no_tensor_is_captured_anew(counts, monkeypatch, graphs):
 
     found = fitted("VAE", counts, train=steps_of(callbacks=[Change()]))
     assert len(graphs) == 2
-    monkeypatch.setattr(_captured, "DEVICES", ())
+    monkeypatch.setattr(_cuda_graph, "DEVICES", ())
     assert_same(found, fitted("VAE", counts, train=steps_of(callbacks=[Change()])))
 
 

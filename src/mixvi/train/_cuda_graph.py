@@ -10,6 +10,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 
+from mixvi._upstream import step_progress
 from mixvi.module.cells import Cells
 from mixvi.train._guide import Guided
 
@@ -62,7 +63,7 @@ class CapturedStep:
         trainer: Trainer,
     ):
         self._step, self._batch_size, self._optimizer = step, batch_size, optimizer
-        self._progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        self._progress = step_progress(trainer)
         self._aside = SideStream()
         self._fixed: tuple | None = None
         self._block: list[Tensor] = []
