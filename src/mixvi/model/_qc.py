@@ -37,17 +37,6 @@ def quality_control(model: "GMVAE", batch_key: str | None = None, n_clusters: in
     Named are doublets, ambient RNA, clusters of shallow cells or of one batch, and several types in one cluster. Each
     is a reason to look again, not a proof.
 
-    Parameters
-    ----------
-    batch_key
-        Column of ``.obs`` with batches; ``None`` takes the registered one, if there is one. Missing values are a level.
-    n_clusters
-        Where to cut the tree; ``None`` where the model does.
-
-    Returns
-    -------
-    ``faults`` has the sentences, and ``clusters`` a row for each cluster:
-
     ===================  ===========================================================================================
     ``cells``            number of cells
     ``confidence``       mean probability of the cluster, of its cells
@@ -60,6 +49,17 @@ def quality_control(model: "GMVAE", batch_key: str | None = None, n_clusters: in
     ``is_larger``        whether its library is at least as large as those of both clusters
     ``inside``           the largest worth of a split inside that is as clear as those between default clusters
     ===================  ===========================================================================================
+
+    Parameters
+    ----------
+    batch_key
+        Column of ``.obs`` with batches; ``None`` takes the registered one, if there is one. Missing values are a level.
+    n_clusters
+        Where to cut the tree; ``None`` where the model does.
+
+    Returns
+    -------
+    ``faults`` has the sentences. ``clusters`` has a row for each cluster, with the columns above.
 
     Raises
     ------
