@@ -35,18 +35,7 @@ def quality_control(model: "GMVAE", batch_key: str | None = None, n_clusters: in
     """Look for what could explain clusters other than cell types.
 
     It looks for doublets, ambient RNA, clusters of shallow cells or of one batch, and several types in one cluster.
-    Each finding is a reason to look again, not a proof.
-
-    Parameters
-    ----------
-    batch_key
-        Column of ``.obs`` with batches; ``None`` takes the registered one, if there is one. Missing values are a level.
-    n_clusters
-        Number of clusters into which the tree is cut; ``None`` takes the default of the model.
-
-    Returns
-    -------
-    ``faults`` has the sentences, and ``clusters`` a row for each cluster:
+    Each finding is a reason to look again, not a proof. The table has for each cluster:
 
     ===================  ===========================================================================================
     ``cells``            number of cells
@@ -60,6 +49,17 @@ def quality_control(model: "GMVAE", batch_key: str | None = None, n_clusters: in
     ``is_larger``        whether its library is at least as large as those of both clusters
     ``inside``           the largest worth of a split inside that is as clear as those between default clusters
     ===================  ===========================================================================================
+
+    Parameters
+    ----------
+    batch_key
+        Column of ``.obs`` with batches; ``None`` takes the registered one, if there is one. Missing values are a level.
+    n_clusters
+        Number of clusters into which the tree is cut; ``None`` takes the default of the model.
+
+    Returns
+    -------
+    ``faults`` has the sentences. ``clusters`` has a row for each cluster, with the columns above.
 
     Raises
     ------

@@ -17,8 +17,8 @@ class CVAEModule(ELBOModule):
 
         generative   p(x, z | c) = p(z | c) p(x | z, c)
                      p(z | c)    = N(0, I)                 the latent forgets c; the decoder uses c
-                                or N(m(c), diag s(c)^2)    the latent keeps c (learned prior); then the decoder may
-                                                           be p(x | z)
+                                or N(m(c), diag s(c)^2)    the latent keeps c (learned prior);
+                                                           the decoder may be p(x | z)
         inference    q(z | x, c) = N(m(x, c), diag s(x, c)^2)
 
         ELBO(x | c) = E_q[ log p(x | z, c) ] - kl_z

@@ -183,8 +183,8 @@ def _groups(obs: pd.DataFrame, treatment: Treatment, key: str, groups: Sequence[
     for group in chosen:
         if least.get(group, 0) < 2:
             raise ValueError(
-                f"{group!r} needs at least two cells in each condition. Groups of {key!r} with at least {MIN_OF_GROUP} in "
-                f"each are {list(least.index[least >= MIN_OF_GROUP])}."
+                f"{group!r} needs at least two cells in each condition. Groups of {key!r} with at least {MIN_OF_GROUP} "
+                f"in each are {list(least.index[least >= MIN_OF_GROUP])}."
             )
     if not chosen:
         raise ValueError(f"No group of {key!r} has {MIN_OF_GROUP} cells in each condition; name some in groups=.")
