@@ -18,7 +18,7 @@ from mixvi.cluster.graph import shared_neighbors
 from mixvi.cluster.leiden import leiden
 from mixvi.cluster.outliers import local_outlier_factor, neighbor_distances, outlier_p
 from mixvi.model._predict import cluster_probabilities, log_responsibilities
-from mixvi.model.streaming import BATCH_SIZE, collect
+from mixvi.model.streaming import collect
 from mixvi.module import Cells
 from mixvi.module.priors import Flat
 
@@ -72,7 +72,7 @@ def remember_held_out(model: "LatentModel") -> None:
         for some, most in ((rows, MAX_HELD_OUT), (model.train_indices, MAX_REFERENCE))
     )
     h = torch.as_tensor(collect(model, lambda cells: model.module.features(cells)[0], None, reference))
-    spacing = torch.cat([neighbor_distances(part, h, skip=1)[0] for part in h.split(BATCH_SIZE)])
+    spacing, _ = neighbor_distances(h, h, skip=1)
     model.held_out_ = {"reference": h.numpy(), "spacing": spacing.numpy()}
     model.held_out_["surprise"] = collect(model, _surprise_of(model), None, rows)
     if model.module.layout.n_labels:
