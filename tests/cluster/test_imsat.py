@@ -8,7 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import nn
 
 from mixvi.cluster import imsat as module
-from mixvi.cluster.imsat import imsat
+from mixvi.cluster.imsat import _judged, _loss, imsat
 from mixvi.cluster.vat import adversarial
 
 
@@ -44,44 +44,60 @@ def test_the_same_seed_gives_the_same_bits(monkeypatch):
     assert not np.array_equal(first, other)
 
 
-@pytest.fixture
-def nets():
-    """Probabilities (600, 3) that are sure and even, sure and uneven, or unsure."""
-    sure = torch.full((600, 3), 1e-6).scatter(1, torch.arange(600)[:, None] % 3, 1 - 2e-6)
-    uneven = sure[:, [0, 1, 1]] * torch.tensor([1.0, 0.999, 0.001])
-    return {"sure": sure, "uneven": uneven / uneven.sum(1, keepdim=True), "unsure": torch.full((600, 3), 1 / 3)}
+@pytest.mark.parametrize("good", [0, 3])
+def test_the_start_with_the_smallest_loss_is_kept(monkeypatch, good):
+    """All others are blind: they cannot tell one cell from another."""
+    monkeypatch.setattr(module, "MIN_STEPS", 100)
+    monkeypatch.setattr(module, "MAX_STEPS_A_START", 100)
+    x, y = make_blobs(400, 5, centers=4, cluster_std=0.5, random_state=1)
+    made = []
+
+    def hidden():
+        made.append(Features())
+        if len(made) - 1 != good:
+            made[-1].insert(0, nn.Threshold(torch.inf, 0.0))
+        return made[-1]
+
+    shares = imsat(torch.from_numpy(x).float(), 4, hidden)
+    assert len(made) == 4
+    assert adjusted_rand_score(y, shares.argmax(1)) > 0.5  # of a blind one: 0
 
 
-@pytest.mark.parametrize(("misled", "taken"), [([], "sure"), (["sure"], "unsure"), (["sure", "unsure"], "uneven")])
-def test_the_start_with_the_smallest_loss_is_kept(nets, monkeypatch, misled, taken):
-    """Even and sure clusters say most, and evenness counts most; but small changes must not mislead the net."""
-    given = iter([nets["uneven"], nets["unsure"], nets["sure"], nets["unsure"]])
-    monkeypatch.setattr(module, "trained", lambda *_: next(given))
-    monkeypatch.setattr(module, "probabilities", lambda net, _: net.numpy())
-    monkeypatch.setattr(module, "_divergence", lambda net, *_: 2.0 * any(net is nets[name] for name in misled))
-    np.testing.assert_array_equal(imsat(torch.zeros(600, 5), 3, Features), nets[taken].numpy())
+class Waves(nn.Module):
+    """Cell x belongs to class x mod 3, as surely as the scale is large, or to 0 or 1 if it is uneven."""
+
+    def __init__(self, scale, uneven=False):
+        super().__init__()
+        self.scale, self.uneven = scale, uneven
+
+    def forward(self, x):
+        logits = (2 * torch.pi / 3 * (x - torch.arange(3))).cos()
+        if self.uneven:
+            logits = torch.cat([logits[:, :1], torch.full_like(x, 0.25), torch.full_like(x, -9.0)], 1)
+        return (self.scale * logits).log_softmax(-1)
 
 
-def test_what_a_net_minimises_is_what_chooses_between_starts(monkeypatch):
+def test_even_and_sure_clusters_that_small_changes_do_not_mislead_are_best():
+    """Evenness counts most. Cells are at whole numbers, small changes go up to 0.25, and borders are at 0.5."""
+    x = torch.arange(600.0)[:, None]
+    sure, unsure, uneven = Waves(100.0), Waves(0.0), Waves(100.0, uneven=True)
+    worth = [_judged(net, x, 0) for net in (sure, unsure, uneven)]
+    size = np.log(3), np.log(3), np.log(3) - 2 / 3 * np.log(2)
+    np.testing.assert_allclose(worth, [-0.4 * size[0], 0.1 * np.log(3) - 0.4 * size[1], -0.4 * size[2]], atol=1e-3)
+    assert worth == sorted(worth)
+    assert _judged(sure, x + 0.3, 0) > 1
+
+
+def test_what_a_net_minimises_is_what_chooses_between_starts():
     """On one batch of all cells: the same value up to the random direction from which the worst change is found."""
-    x, losses = torch.randn(200, 5), []
-
-    def untrained(x, n_parts, hidden, rng, n_steps, loss):
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(5, 3, bias=False), nn.LogSoftmax(-1))
-        losses.append(loss(net).item())
-        return net
-
-    monkeypatch.setattr(module, "trained", untrained)
-    monkeypatch.setattr(module, "STARTS", 1)
-    p = imsat(x, 3, Features).astype(float)
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(5, 3, bias=False), nn.LogSoftmax(-1))
+    x, net = torch.randn(200, 5), nn.Sequential(nn.Linear(5, 3, bias=False), nn.LogSoftmax(-1))
+    p = net(x).detach().exp().numpy().astype(float)
     mean = p.mean(0)
     information = -(p * np.log(p)).sum(1).mean() + 4 * (mean * np.log(mean)).sum()
     change = adversarial(net, net, x).item()
-    assert losses[0] == pytest.approx(change + 0.1 * information, abs=0.2 * change)
-    assert module._divergence(net, x, 0) == pytest.approx(change, rel=0.2)
+    for found in (_loss(net, x, np.random.default_rng(0)).item(), _judged(net, x, 0)):
+        assert found == pytest.approx(change + 0.1 * information, abs=0.2 * change)
 
 
 def test_starts_are_compared_on_the_same_changes():

@@ -149,26 +149,22 @@ class Constant(nn.Module):
         return self.log_p.expand(len(cells), 2)
 
 
-def test_nets_speak_of_cells_whose_guess_they_have_not_seen(two, monkeypatch):
-    x, y, labels = two
-    seen = []
+def test_nets_speak_of_cells_whose_guess_they_have_not_seen(monkeypatch):
+    """A guess by chance about cells without structure: a net learns it by heart, but not for the cells it is asked."""
+    monkeypatch.setattr(vat, "MIN_STEPS", 150)
+    torch.manual_seed(0)
+    x, guess = torch.randn(400, 200), np.random.default_rng(0).integers(2, size=400)
 
-    def net(*args):
-        seen.append(args[-1].keywords)  # of the loss
-        return Constant(len(seen) - 1)
+    def hidden():
+        layer = nn.Sequential(nn.Linear(200, 64), nn.ReLU())
+        layer.n_out = 64
+        return layer
 
-    monkeypatch.setattr(vat, "trained", net)
-    shares, _ = cross_fit(x, labels, y, 2, hidden=Features, is_count=True)
-    hidden = np.stack([each["guess"] < 0 for each in seen], axis=1)
-    np.testing.assert_array_equal(shares, hidden)
-    np.testing.assert_array_equal(hidden.sum(0), 200)
-    for each in seen:
-        np.testing.assert_array_equal(each["labels"], labels)
-        np.testing.assert_array_equal(each["guess"][each["guess"] >= 0], y[each["guess"] >= 0])
-    seen.clear()
-    shares, _ = cross_fit(x, labels, UNKNOWN, 2, hidden=Features, is_count=True)
-    assert len(seen) == 1
-    np.testing.assert_array_equal(shares[:, 0], 1)
+    def right(labels, guess, truth):
+        return (cross_fit(x, labels, guess, 2, hidden=hidden, is_count=True)[0].argmax(1) == truth).mean()
+
+    assert right(UNKNOWN, guess, guess) < 0.6
+    assert right(guess, UNKNOWN, guess) > 0.95  # labels are seen by each net
 
 
 @pytest.mark.parametrize(
@@ -273,23 +269,16 @@ def test_a_guess_that_is_not_made_anew_keeps_still_about_held_out_cells(two, mon
     np.testing.assert_array_equal(sources[-1], y)
 
 
-def test_without_labels_to_hold_out_the_guess_is_used(two, monkeypatch):
-    x, y, labels = two
-    asked = []
-
-    def net(x, labels, guess, n_parts, *, share=1.0, **_):
-        asked.append((guess, share))
-        return np.eye(n_parts, dtype=np.float32)[y], {}
-
-    monkeypatch.setattr(vat, "cross_fit", net)
-    for few in (UNKNOWN, np.where(np.arange(400) < 41, labels, -1), y):  # none, three, and all
-        learned = learn_classes(x, few, y, 2, Features, is_count=True)
-        assert learned.accuracy is None
-        np.testing.assert_array_equal(learned.shares, np.eye(2)[y])
-    assert len(asked) == 3
-    for guess, share in asked:
-        np.testing.assert_array_equal(guess, y)
-        assert share == 1.0
+@pytest.mark.parametrize("n_labels", [0, 3, 400])
+def test_without_labels_to_hold_out_the_guess_is_used(two, quick, n_labels):
+    """With three labels or none, all of one class, only the guess knows the other class."""
+    x, y, _ = two
+    labels = UNKNOWN.copy()
+    rows = np.argsort(y, kind="stable")[:n_labels]
+    labels[rows] = y[rows]
+    learned = learn_classes(x, labels, y, 2, Features, is_count=True)
+    assert learned.accuracy is None
+    assert (learned.shares.argmax(1) == y).mean() > 0.85
 
 
 def test_the_only_label_of_a_class_is_not_held_out_and_an_empty_part_keeps_its_cells(two, monkeypatch):

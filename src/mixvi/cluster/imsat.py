@@ -5,6 +5,7 @@ network does not see the graph, so clusters need not be unions of its communitie
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -51,22 +52,24 @@ def imsat(x: Tensor, n_clusters: int, hidden: Callable[[], nn.Module], seed: int
     Krause, Perona and Gomes 2010, Discriminative clustering by regularized information maximization, NeurIPS.
     """
     rng = np.random.default_rng(seed)
-
-    def loss(net: nn.Module) -> Tensor:
-        cells = x[rng.choice(len(x), min(BATCH_SIZE, len(x)), replace=False)]
-        log_p = net(cells)
-        p, mean = log_p.exp(), log_p.exp().mean(0)
-        own, size = -(p * log_p).sum(-1).mean(), -(mean * mean.clamp(min=1e-30).log()).sum()  # H(y | x), H(y)
-        return adversarial(net, net, cells) + INFORMATION * (own - EVENNESS * size)
-
     n_steps = int(np.clip(N_EPOCHS * len(x) / BATCH_SIZE, MIN_STEPS, MAX_STEPS_A_START))
-    tried = []
-    for _ in range(STARTS):
-        net = trained(x, n_clusters, hidden, rng, n_steps, loss)
-        p = probabilities(net, x)
-        information = entropy(p, axis=1).mean() - EVENNESS * entropy(p.mean(0))
-        tried.append((_divergence(net, x, seed) + INFORMATION * information, p))
-    return min(tried, key=lambda each: each[0])[1]
+    nets = [trained(x, n_clusters, hidden, rng, n_steps, partial(_loss, x=x, rng=rng)) for _ in range(STARTS)]
+    return probabilities(min(nets, key=lambda net: _judged(net, x, seed)), x)
+
+
+def _loss(net: nn.Module, x: Tensor, rng: np.random.Generator) -> Tensor:
+    """What a net minimises, on some of the cells."""
+    cells = x[rng.choice(len(x), min(BATCH_SIZE, len(x)), replace=False)]
+    log_p = net(cells)
+    p, mean = log_p.exp(), log_p.exp().mean(0)
+    own, size = -(p * log_p).sum(-1).mean(), -(mean * mean.clamp(min=1e-30).log()).sum()  # H(y | x), H(y)
+    return adversarial(net, net, cells) + INFORMATION * (own - EVENNESS * size)
+
+
+def _judged(net: nn.Module, x: Tensor, seed: int) -> float:
+    """The same loss, with the information of all cells."""
+    p = probabilities(net, x)
+    return _divergence(net, x, seed) + INFORMATION * (entropy(p, axis=1).mean() - EVENNESS * entropy(p.mean(0)))
 
 
 def _divergence(net: nn.Module, x: Tensor, seed: int) -> float:

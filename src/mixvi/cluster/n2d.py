@@ -58,10 +58,14 @@ def n2d(latent: np.ndarray, n_clusters: int, seed: int = 0) -> np.ndarray:
     layout, rng = _layout(latent, seed), np.random.RandomState(seed)
     sizes = np.ceil(np.multiply(SIZES, n_clusters)).astype(int).clip(max=len(layout))
     mixtures = [GaussianMixture(k, reg_covar=VARIANCE_RIDGE, random_state=rng) for k in sizes]
-    said = np.column_stack([mixture.fit_predict(layout) for mixture in mixtures])  # (n, 12)
-    said, row, size = np.unique(said, axis=0, return_inverse=True, return_counts=True)  # many cells have the same row
-    members = OneHotEncoder(sparse_output=False).fit_transform(said)
-    kmeans = KMeans(min(n_clusters, len(said)), n_init=K_MEANS_STARTS, random_state=seed)
+    return _consensus(np.column_stack([mixture.fit_predict(layout) for mixture in mixtures]), n_clusters, seed)
+
+
+def _consensus(parts: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """Clusters (n,) that several partitions (n, m) agree on, the largest first."""
+    parts, row, size = np.unique(parts, axis=0, return_inverse=True, return_counts=True)  # many cells have the same row
+    members = OneHotEncoder(sparse_output=False).fit_transform(parts)
+    kmeans = KMeans(min(n_clusters, len(parts)), n_init=K_MEANS_STARTS, random_state=seed)
     return by_size(kmeans.fit_predict(members, sample_weight=size)[row.ravel()])
 
 
