@@ -11,7 +11,7 @@ from mixvi.model._resume import pass_on
 from mixvi.model.description import size_of
 from mixvi.model.values import largest, totals_of
 from mixvi.ops.csr import dense
-from mixvi.train import Interruption, StartAndEnd, fit_full_batch
+from mixvi.train import Interruption, StartAndEnd, fit_full_batch, use_data_units
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
@@ -55,6 +55,7 @@ def train_full_batch(
     """
     device = device_of(accelerator, devices)
     model.module.to(device).double()
+    use_data_units(model.module, fresh=not model.is_trained_)
     max_epochs = max_epochs or MAX_EPOCHS_FULL_BATCH
     interruption, lines = Interruption(), StartAndEnd(size_of(model))
     interruption.listen()

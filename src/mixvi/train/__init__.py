@@ -4,7 +4,7 @@ from mixvi.train._checkpoint import OURS, Checkpoints
 from mixvi.train._clusters import Clusters
 from mixvi.train._effects import Looked, start_from
 from mixvi.train._finite import FiniteWeights
-from mixvi.train._full_batch import fit_full_batch
+from mixvi.train._full_batch import fit_full_batch, use_data_units
 from mixvi.train._initialise import NAMES as INITS
 from mixvi.train._interrupt import Interruption
 from mixvi.train._mixture_phases import MixturePhases
@@ -31,4 +31,5 @@ __all__ = [
     "nearest_levels",
     "read_counts",
     "start_from",
+    "use_data_units",
 ]
