@@ -12,6 +12,7 @@ from mixvi._checks import check_whole
 from mixvi.data import CellsDataset, as_positions
 from mixvi.model.registration import registered
 from mixvi.module.cells import Cells
+from mixvi.ops.csr import dense
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
@@ -58,6 +59,7 @@ def blocks(
     batch_size: int | None,
     *,
     minified: bool = False,
+    may_lack: int = 0,
 ) -> Iterator[np.ndarray]:
     """Values of a function for each cell, block by block.
 
@@ -65,6 +67,13 @@ def blocks(
     ----------
     model, of, adata, indices, batch_size, minified
         As in `collect`.
+    may_lack
+        Number of first columns that may be NaN.
+
+    Raises
+    ------
+    ValueError
+        If a result is not finite. Single values of minus infinity, the log of 0, are allowed.
     """
     check_trained(model)
     check_whole("batch_size", batch_size, none="the default")
@@ -74,8 +83,32 @@ def blocks(
     dataset = CellsDataset(manager, model.device, resident=False)
     batch_size = batch_size or BATCH_SIZE
     size = dataset.block_size(batch_size)
+    n_read = 0
     for block in (dataset[rows[start : start + size]] for start in range(0, len(rows), size)):
         for cells in model.module.read(block).split(batch_size):
             with torch.inference_mode():  # not around a yield, which would leave the caller in it
                 part = of(cells).cpu().numpy()
+            wrong = _is_wrong(part.reshape(len(part), -1)[:, may_lack:])
+            if wrong.any():
+                first = int(wrong.argmax())
+                raise ValueError(_what_is_wrong(manager.adata, rows[n_read + first], dense(cells.x)[first]))
+            n_read += len(part)
             yield part
+
+
+def _is_wrong(found: np.ndarray) -> np.ndarray:
+    """Which rows (n,) of results (n, k) have NaN or infinity, or only minus infinity."""
+    if not found.size or np.isfinite(found).all():
+        return np.zeros(len(found), dtype=bool)
+    return (np.isnan(found) | (found == np.inf)).any(1) | np.isneginf(found).all(1)
+
+
+def _what_is_wrong(adata: AnnData, row: int, x: Tensor) -> str:
+    """That the values x (g,) of a cell are too large."""
+    text = f"The result for cell {adata.obs_names[row]!r} is not a finite number. "
+    if not len(x):  # minified
+        return text + "Leave this cell out."
+    gene = int(x.abs().argmax())
+    return (
+        f"{text}Its largest value is {x[gene]:g}, in gene {adata.var_names[gene]!r}. Correct it, or leave the cell out."
+    )

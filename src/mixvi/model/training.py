@@ -151,10 +151,10 @@ def _train_minibatches(
     if isinstance(getattr(model.trainer.logger, "history", None), dict):  # other loggers keep it themselves
         model.history_ = checkpoints.history(model.trainer)
     if finite.failed is not None:
-        epoch, name = finite.failed
+        epoch, what = finite.failed
         model.is_trained_ = was_trained or epoch > 1
         raise ValueError(
-            f"Training stopped in epoch {epoch}: {name!r} has numbers that are not finite. The model has the weights "
+            f"Training stopped in epoch {epoch}: {what} is not finite (NaN or infinite). The model has the weights "
             f"from before epoch {max(epoch - 1, 0)}. Lower plan_kwargs={{'lr': {plan_kwargs['lr']:g}}}, the learning "
             f"rate, or look for extreme values: the largest is {largest(model)}."
         )
