@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from scvi import settings
+from scvi import settings as scvi_settings
 from scvi.model import get_max_epochs_heuristic
 from scvi.model.base import UnsupervisedTrainingMixin
 from scvi.train import merge_kwargs
@@ -24,6 +24,7 @@ from mixvi.train import FiniteWeights, MixturePhases, StartAndEnd
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
 
+HOW = "compile", "compile_kwargs", "data_path"  # settings that may differ when training continues
 MAX_CELLS = 20_000  # more are visited less often, so that their number times that of epochs stays the same
 
 
@@ -113,7 +114,7 @@ def train(
     if not only_minibatches and fits_in_full_batch(model, plan_kwargs, kwargs):
         train_full_batch(model, max_epochs, accelerator, devices, plan_kwargs, **kwargs)
         return
-    plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size or settings.batch_size}
+    plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size or scvi_settings.batch_size}
     kwargs |= {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping}
     kwargs["datasplitter_kwargs"] = {"data_path": data_path, **(kwargs.get("datasplitter_kwargs") or {})}
     _train_minibatches(model, split, max_epochs, checkpoint_minutes, plan_kwargs, kwargs)
@@ -123,9 +124,11 @@ def _train_minibatches(
     model: "LatentModel", split: dict, max_epochs: int | None, checkpoint_minutes: float | None, plan_kwargs: dict,
     kwargs: dict,
 ) -> None:  # fmt: skip
-    checkpoints = checkpoints_of(model, kwargs.get("ckpt_path"), checkpoint_minutes)
     if by_default := max_epochs is None:
         max_epochs = get_max_epochs_heuristic(model.adata.n_obs, model._max_epochs, MAX_CELLS)
+    settings = {"lr": model._learning_rate} | split | plan_kwargs | kwargs["datasplitter_kwargs"]
+    settings = {name: value for name, value in settings.items() if name not in HOW}
+    checkpoints = checkpoints_of(model, kwargs.get("ckpt_path"), checkpoint_minutes, max_epochs, settings)
     n_epochs_pretrain = plan_kwargs.pop("n_epochs_pretrain", None)
     plan_kwargs |= {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("gradient_clip_")}
     callbacks = list(kwargs.pop("callbacks", None) or [])
