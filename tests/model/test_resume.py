@@ -2,11 +2,14 @@
 
 import signal
 
+import numpy as np
 import pytest
+import scvi
 
 from mixvi.model._resume import identity_of, pass_on
 from mixvi.train import Interruption
 from tests.model.helpers import build
+from tests.train.helpers import Press
 
 
 def test_models_of_the_same_cells_and_settings_are_the_same(counts):
@@ -15,6 +18,40 @@ def test_models_of_the_same_cells_and_settings_are_the_same(counts):
     reordered = counts[:, ::-1].copy()
     others = [build("AE", counts), build("VAE", counts, n_latent=2), build("VAE", counts[:100].copy())]
     assert len({one, identity_of(build("VAE", reordered)), *map(identity_of, others)}) == 5
+
+
+def test_columns_and_parts_of_the_cells_tell_models_apart(counts):
+    parts = np.arange(counts.n_obs) // 60
+    other = counts.copy()
+    other.obs["condition"] = other.obs["condition"].to_numpy()[::-1].copy()
+    models = [
+        build("CVAE", counts),
+        build("CVAE", other),
+        *(build("GMVAE", counts, init=p) for p in (parts, np.arange(counts.n_obs) % 2)),
+    ]
+    assert len(set(map(identity_of, models))) == 4
+
+
+def test_a_training_goes_on_with_its_own_data_and_settings(counts, tmp_path, monkeypatch):
+    monkeypatch.setattr(scvi.settings, "logging_dir", tmp_path)
+    quiet = {"enable_progress_bar": False, "accelerator": "cpu"}
+    with pytest.raises(KeyboardInterrupt):
+        build("VAE", counts).train(5, callbacks=[Press(signal.SIGINT, 2)], plan_kwargs={"lr": 0.01}, **quiet)
+    (path,) = map(str, tmp_path.glob("*.ckpt"))
+    other = counts.copy()
+    other.X = other.X[::-1].copy()
+    as_then = {"max_epochs": 5, "plan_kwargs": {"lr": 0.01}, "ckpt_path": path}
+    for cells, change, message in (
+        (other, {}, "values or registered columns differ"),
+        (counts, {"plan_kwargs": {"weight_decay": 0.1}}, r"lr=0.01 \(now 0.001\), weight_decay=default \(now 0.1\)"),
+        (counts, {"batch_size": 64}, r"batch_size=128 \(now 64\)"),
+        (counts, {"train_size": 0.5}, r"train_size=None \(now 0.5\)"),
+        (counts, {"max_epochs": 1}, "was written in epoch 2, which is beyond max_epochs=1"),
+        (counts, {"ckpt_path": str(tmp_path)}, "is a folder; pass the path of the .ckpt file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build("VAE", cells).train(**as_then | change, **quiet)
+    build("VAE", counts).train(**as_then, **quiet)
 
 
 @pytest.mark.parametrize(

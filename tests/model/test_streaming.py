@@ -29,3 +29,15 @@ def test_the_size_of_a_batch_changes_nothing(batch_size, counts):
 def test_a_model_that_is_not_trained_says_so(counts):
     with pytest.raises(RuntimeError, match="VAE is not trained yet"):
         build("VAE", counts).get_latent_representation()
+
+
+def test_a_cell_without_finite_results_is_named(counts):
+    model = fitted("GMVAE", counts, likelihood="normal")
+    query = counts.copy()
+    query.X = query.X.astype(np.float64)
+    query.X[2, 5] = 1e37
+    before = set(query.obs)
+    for use in (model.get_elbo, model.annotate):
+        with pytest.raises(ValueError, match=r"'cell 2' is not a finite number.* 1e\+37, in gene 'gene 5'"):
+            use(query)
+    assert set(query.obs) == before

@@ -1,12 +1,14 @@
 """The values a model was made with: a likelihood that can describe them, and changes in place."""
 
 import anndata as ad
+import dask.array
 import numpy as np
 import pytest
 import scanpy as sc
 from scipy.sparse import csc_matrix, csr_matrix
 
 import mixvi
+from mixvi.model.values import check_unchanged
 from tests.model.helpers import MODELS, QUICK, build, fitted
 
 
@@ -150,6 +152,35 @@ def test_size_factors_changed_in_place_are_noticed(counts, change):
     counts.obs["size"] = change(counts.obs["size"].to_numpy())
     with pytest.raises(ValueError, match="The size factors of this VAE's AnnData changed"):
         model.get_reconstruction()
+
+
+@pytest.mark.parametrize("key", ["condition", "age", "cluster"])
+def test_registered_columns_changed_in_place_are_noticed(counts, key):
+    counts.obs["age"] = np.linspace(0, 1, counts.n_obs)
+    setup = {"batch_key": "condition", "continuous_covariate_keys": ["age"], "labels_key": "cluster"}
+    model = build("GMVAE", counts, setup)
+    assert len(model.adata_manager.seen.columns) == 3
+    counts.obs[key] = counts.obs[key].to_numpy()[::-1].copy()
+    with pytest.raises(ValueError, match=rf"The column .obs\['{key}'\] of this GMVAE's AnnData changed"):
+        check_unchanged(model)
+
+
+def test_values_changed_before_the_model_is_made_are_noticed(counts):
+    mixvi.VAE.setup_anndata(counts)
+    sc.pp.log1p(counts)
+    with pytest.raises(ValueError, match="The values of this VAE's AnnData changed after setup_anndata"):
+        mixvi.VAE(counts)
+
+
+def test_a_matrix_that_was_exchanged_for_one_out_of_memory_is_noticed(counts, tmp_path):
+    model = build("VAE", counts)
+    ad.AnnData(counts.X * 7).write_h5ad(tmp_path / "cells.h5ad")
+    counts.X = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r").X
+    with pytest.raises(ValueError, match="The values of this VAE's AnnData changed"):
+        check_unchanged(model)
+    counts.X = dask.array.from_array(np.asarray(counts.X) / 7)
+    with pytest.raises(ValueError, match="is a dask array. Load it"):
+        check_unchanged(model)
 
 
 def test_cells_in_another_order_are_not_those_of_the_training(counts, tmp_path):

@@ -15,7 +15,7 @@ QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 def test_a_learning_rate_that_is_too_high_is_an_error(counts, name):
     scvi.settings.seed = 0
     model = build(name, counts)
-    with pytest.raises(ValueError, match=r"stopped in epoch 1: .* not finite.*'lr': 1e\+30.*largest is \d+ in cell '"):
+    with pytest.raises(ValueError, match=r"stopped in epoch 0: .* not finite.*'lr': 1e\+30.*largest is \d+ in cell '"):
         model.train(6, plan_kwargs={"lr": 1e30}, **QUIET)
     assert all(value.isfinite().all() for value in model.module.state_dict().values())
     with pytest.raises(RuntimeError, match="is not trained yet"):  # nothing was learned
@@ -65,3 +65,18 @@ def test_what_was_learned_before_is_kept(counts):
     np.testing.assert_array_equal(model.get_latent_representation(), z)
     model.train(2, **QUIET)
     assert np.isfinite(model.get_elbo())
+
+
+def test_validation_cells_with_an_infinite_loss_end_training(counts):
+    x = counts.X = counts.X.astype(np.float64)
+    x[3, 4] = 1e20
+    model = build("VAE", counts, likelihood="normal")
+    split = [np.arange(8, counts.n_obs), np.arange(8), np.array([], int)]
+    with pytest.raises(ValueError, match=r"epoch 0: .*'reconstruction_loss' of the validation cells .*'cell 3'"):
+        model.train(5, datasplitter_kwargs={"external_indexing": split}, **QUIET)
+
+
+def test_the_term_of_the_loss_is_named(counts):
+    model = build("VAE", counts)
+    with pytest.raises(ValueError, match="the loss term '[a-z_]+' of the training cells is not finite"):
+        model.train(4, callbacks=[Spoil(1)], **QUIET)

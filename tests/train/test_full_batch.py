@@ -9,7 +9,7 @@ from mixvi._warnings import MixviWarning
 from mixvi.module import AEModule, Cells, CVAEModule, Layout, VAEModule
 from mixvi.module.likelihoods import Normal
 from mixvi.module.nets import Hidden
-from mixvi.train import _full_batch, fit_full_batch
+from mixvi.train import _full_batch, fit_full_batch, use_data_units
 
 N, G, D = 60, 8, 3
 LINEAR = Hidden(n_layers=0)
@@ -58,6 +58,24 @@ def test_standardised_cells_have_the_bound_of_the_cells_and_weights_come_back(ce
     torch.testing.assert_close(elbo(module, cells), expected)
     for found, wanted in zip(module.parameters(), before, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_weights_of_minibatches_are_converted_to_the_unit_of_the_data(cells):
+    module = VAEModule(Layout(G), Normal, D, LINEAR).double()
+    cells = cells._replace(x=cells.x + 3, seen=cells.x + 3)
+    module.likelihood.measure(cells.x)
+
+    def read():
+        return cells._replace(seen=module.likelihood.prepare(cells.x))
+
+    expected, evidence, loadings = (
+        elbo(module, read()), module.exact_log_evidence(cells), module.likelihood.loadings.clone()
+    )  # fmt: skip
+    use_data_units(module, fresh=False)
+    assert module.likelihood.unit == 1
+    torch.testing.assert_close(elbo(module, read()), expected)
+    torch.testing.assert_close(module.exact_log_evidence(cells), evidence)
+    torch.testing.assert_close(module.likelihood.loc.weight, loadings)
 
 
 @pytest.mark.parametrize("sigma", [None, 0.5])

@@ -61,7 +61,7 @@ def test_a_checkpoint_is_read_by_its_own_model_only(counts, tmp_path, monkeypatc
             model.train(5, callbacks=[Press(signal.SIGINT, 0)], **quiet)
     first, second = sorted(tmp_path.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     for path, model in ((first, two), (second, one), (first, build("VAE", cells, n_hidden=8))):
-        with pytest.raises(ValueError, match="is not a checkpoint of this VAE: class, settings, setup, cells or genes"):
+        with pytest.raises(ValueError, match="is not a checkpoint of this VAE: class, settings, setup, cells, genes"):
             model.train(5, ckpt_path=str(path), **quiet)
     build("VAE", cells).train(5, ckpt_path=str(first), **quiet)
     one.train(5, ckpt_path=str(first), **quiet)

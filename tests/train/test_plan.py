@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from anndata import AnnData
 from lightning.pytorch import Callback
 from scipy.sparse import csr_matrix
 
@@ -151,6 +152,28 @@ def test_a_fit_does_not_depend_on_the_unit_of_real_values(name):
     expected = latents(1, 0)
     for scale, shift in ((256, 0), (2**-10, 0), (1, 32)):
         np.testing.assert_allclose(latents(scale, shift), expected, atol=0.02 * expected.std())
+
+
+@pytest.mark.parametrize(("name", "settings"), [("AE", {"linear": True}), ("VAE", {"linear": True}), ("GMVAE", {})])
+def test_a_linear_fit_in_minibatches_does_not_depend_on_the_unit(name, settings):
+    x = datasets.blobs(120, 20, n_clusters=3, kind="real").X
+
+    def found(scale, shift):
+        adata = AnnData(x * np.float32(scale) + np.float32(shift))
+        settings_all = {"likelihood": "normal", "n_latent": 4, "n_layers": 0} | settings
+        train = {"max_epochs": 15, "batch_size": 32, "plan_kwargs": {"lr": 0.02}}
+        model = fitted(name, adata, train=train, **settings_all)
+        rebuilt = (model.get_reconstruction() - shift) / scale
+        r2 = 1 - np.square(rebuilt - x).sum() / np.square(x - x.mean(0)).sum()
+        return r2, model.module.likelihood.loadings.detach().numpy() / scale, model.get_elbo()
+
+    r2, loadings, elbo = found(1, 0)
+    assert r2 > 0.1
+    for scale, shift in ((0.01, 0), (1e4, 0), (1, 1000)):
+        r2_now, loadings_now, elbo_now = found(scale, shift)
+        assert r2_now == pytest.approx(r2, abs=0.02)
+        np.testing.assert_allclose(loadings_now, loadings, atol=0.05 * np.abs(loadings).max())
+        assert elbo_now + x.shape[1] * np.log(scale) == pytest.approx(elbo, abs=0.5)
 
 
 def test_a_fit_after_one_that_failed_has_the_right_unit():

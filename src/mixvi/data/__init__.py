@@ -10,7 +10,7 @@ from mixvi.data._columns import (
     check_present,
     stand_in,
 )
-from mixvi.data._fingerprint import fingerprint, same_values
+from mixvi.data._fingerprint import column_fingerprint, fingerprint, same_values
 from mixvi.data._genes import Aligned, align_genes
 from mixvi.data._labels import LabelsField, UnusedField
 from mixvi.data._loader import CellsDataset, CellsSplitter
@@ -63,6 +63,7 @@ __all__ = [
     "check_support",
     "check_target",
     "choose_likelihood",
+    "column_fingerprint",
     "copy_posterior",
     "describe",
     "file_names",

@@ -18,6 +18,7 @@ class CellsManager(AnnDataManager):
     (`hold_weakly`): the user and the models own it.
     """
 
+    seen: Any = None  # what setup_anndata saw, to notice changes
     _is_weak = False
     _held: AnnData | weakref.ref | None = None
 
@@ -29,6 +30,7 @@ class CellsManager(AnnDataManager):
     @adata.setter
     def adata(self, adata: AnnData | None) -> None:
         self._held = weakref.ref(adata) if self._is_weak and adata is not None else adata
+        self.seen = None
 
     def hold_weakly(self) -> None:
         """From now on, do not keep the AnnData alive."""

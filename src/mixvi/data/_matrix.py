@@ -39,7 +39,7 @@ class HostMatrix:
         """Rows with the given numbers (m,), in that order: float32 (m, g), CSR if that is faster."""
         if self.is_backed:  # files are read in rising order, each row once
             once, place = np.unique(index, return_inverse=True)
-            block = _read(self._matrix, once)[place]
+            block = read_rows(self._matrix, once)[place]
         elif len(index) and (np.diff(index) == 1).all():
             block = self._matrix[index[0] : index[-1] + 1].copy()  # a slice of an array shares the user's memory
         else:
@@ -113,8 +113,16 @@ def n_bytes(matrix: HostMatrix) -> float:
     return cells * 4 if matrix.density >= MAX_SPARSE else cells * matrix.density * 8
 
 
-def _read(matrix, rows: np.ndarray) -> np.ndarray | csr_matrix:
-    """Rows of a matrix in a file, by rising row numbers (m,)."""
+def read_rows(matrix, rows: np.ndarray) -> np.ndarray | csr_matrix:
+    """Rows of a matrix in a file.
+
+    Parameters
+    ----------
+    matrix
+        (n, g) matrix in a file that anndata opened.
+    rows
+        (m,) rising row numbers.
+    """
     if not isinstance(matrix, CSRDataset) or matrix.backend != "hdf5" or not len(rows):
         block = matrix[rows]
         return csr_matrix(block) if issparse(block) else block

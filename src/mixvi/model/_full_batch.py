@@ -9,9 +9,9 @@ from mixvi.data import CellsDataset
 from mixvi.model._arguments import device_of
 from mixvi.model._resume import pass_on
 from mixvi.model.description import size_of
-from mixvi.model.values import largest, totals_of
+from mixvi.model.values import largest, remember_cells
 from mixvi.ops.csr import dense
-from mixvi.train import Interruption, StartAndEnd, fit_full_batch
+from mixvi.train import Interruption, StartAndEnd, fit_full_batch, use_data_units
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
@@ -55,6 +55,7 @@ def train_full_batch(
     """
     device = device_of(accelerator, devices)
     model.module.to(device).double()
+    use_data_units(model.module, fresh=not model.is_trained_)
     max_epochs = max_epochs or MAX_EPOCHS_FULL_BATCH
     interruption, lines = Interruption(), StartAndEnd(size_of(model))
     interruption.listen()
@@ -76,7 +77,8 @@ def train_full_batch(
         for name, found in history.items()
     }
     model.train_indices, model.validation_indices = np.arange(model.adata.n_obs), np.arange(0)
-    model.is_trained_, model.trained_on_ = True, totals_of(model)
+    model.is_trained_ = True
+    remember_cells(model)
     if not all(value.isfinite().all() for value in model.module.state_dict().values()):
         raise ValueError(
             "The weights of this fit are too large or small for single precision. Scale the values: the largest is "

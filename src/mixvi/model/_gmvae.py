@@ -256,7 +256,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
             log_r = self.module.prior.log_responsibilities(qz, cells)
             return torch.cat([_outliers.surprise(self, h, cells), qz.loc, log_r], 1)
 
-        for found in blocks(self, all_of, adata, indices, None, minified=True):
+        for found in blocks(self, all_of, adata, indices, None, minified=True, may_lack=2):
             surprise, latent, log_r = np.split(found, [2, found.shape[1] - self.module.prior.n_room], axis=1)
             yield Encoded(latent, _predict.cluster_probabilities(self, log_r, n_clusters), surprise)
 

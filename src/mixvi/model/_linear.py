@@ -47,7 +47,7 @@ class LinearMixin(Mixin):
                 f"This {type(self).__name__} has hidden layers, so it has no loadings; use "
                 f"mixvi.{type(self).__name__}(adata, linear=True)."
             )
-        weight = likelihood.head.weight[:, : self.module.encoder.loc.out_features].detach().cpu().numpy()
+        weight = likelihood.loadings[:, : self.module.encoder.loc.out_features].detach().cpu().numpy()
         return pd.DataFrame(weight, index=self.get_var_names(), columns=[f"Z_{j}" for j in range(weight.shape[1])])
 
     def principal_components(self) -> PrincipalComponents:
@@ -92,12 +92,12 @@ class LinearMixin(Mixin):
     def _rebuilt_axes(self) -> torch.Tensor:
         """Right singular vectors (g, d) of the rebuilt cells; the largest entry of each is positive."""
         z = torch.as_tensor(self.get_latent_representation()).double()
-        weight = self.module.gaussian.loc.weight.detach().cpu().double()  # (g, d)
+        weight = self.module.gaussian.loadings.detach().cpu().double()  # (g, d)
         basis, r = torch.linalg.qr(weight)  # cells rebuilt: (z - mean) r^T basis^T, without an n x g matrix
         _, singular, v = torch.linalg.svd((z - z.mean(0)) @ r.T, full_matrices=False)
         if isinstance(self.module.prior, Flat):
             limit = RANK * singular[0]
         else:
-            limit = IN_USE * self.module.gaussian.log_sigma.exp().item() * len(z) ** 0.5
+            limit = IN_USE * self.module.gaussian.sigma.item() * len(z) ** 0.5
         axes = basis @ v[singular > limit].T
         return axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()

@@ -37,7 +37,7 @@ from mixvi.data import (
 )
 from mixvi.model._align import as_mapped
 from mixvi.model.registry import NO_LABEL, conditions_of
-from mixvi.model.values import check_unchanged, describe_values, values_of
+from mixvi.model.values import check_unchanged, describe_values, look_at, values_of
 from mixvi.module.likelihoods import LIKELIHOODS
 from mixvi.module.nets import Hidden
 
@@ -115,6 +115,7 @@ def adopt(cls: type["LatentModel"], manager: CellsManager) -> None:
     """
     cls.register_manager(manager)
     manager.hold_weakly()
+    manager.seen = look_at(manager.adata, manager.registry["setup_args"])
     forget_with_cells(cls, manager)
 
 

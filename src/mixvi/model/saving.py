@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
 
 MODEL, CELLS = "model.pt", "adata.h5ad"  # names of scvi-tools
+UNIT = "likelihood.center", "likelihood.unit"  # which linear models of mixvi 0.1.0 do not have
 
 
 def save(
@@ -160,8 +161,9 @@ def _load_state(model: "LatentModel", state: dict[str, torch.Tensor], folder: Pa
     for name, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(f"The weights {name!r} of the model in {folder} are not finite. Train a new model.")
+    unit = {key: one for key, one in model.module.state_dict().items() if key in UNIT}  # 0 and 1 of a new module
     try:
-        model.module.load_state_dict(state)
+        model.module.load_state_dict(unit | state)
     except RuntimeError as error:
         why = " ".join(str(error).split())
         raise ValueError(f"The weights in {folder} are not those of this {type(model).__name__}: {why}") from error

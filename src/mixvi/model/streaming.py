@@ -12,6 +12,7 @@ from mixvi._checks import check_whole
 from mixvi.data import CellsDataset, as_positions
 from mixvi.model.registration import registered
 from mixvi.module.cells import Cells
+from mixvi.ops.csr import dense
 from mixvi.train import stream
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def blocks(
     batch_size: int | None,
     *,
     minified: bool = False,
+    may_lack: int = 0,
 ) -> Iterator[np.ndarray]:
     """Values of a function for each cell, block by block.
 
@@ -64,6 +66,13 @@ def blocks(
     ----------
     model, of, adata, indices, batch_size, minified
         As in `collect`.
+    may_lack
+        Number of first columns that may be NaN.
+
+    Raises
+    ------
+    ValueError
+        If a result is not finite. Single values of minus infinity, the log of 0, are allowed.
     """
     check_trained(model)
     check_whole("batch_size", batch_size, none="the default")
@@ -71,7 +80,31 @@ def blocks(
     rows = as_positions(indices, manager.adata.n_obs)
     model.module.eval()
     dataset = CellsDataset(manager, model.device, resident=False)
+    n_read = 0
     for cells in stream(model.module, dataset, rows, batch_size=batch_size):
         with torch.inference_mode():  # not around a yield, which would leave the caller in it
             part = of(cells).cpu().numpy()
+        wrong = _is_wrong(part.reshape(len(part), -1)[:, may_lack:])
+        if wrong.any():
+            first = int(wrong.argmax())
+            raise ValueError(_what_is_wrong(manager.adata, rows[n_read + first], dense(cells.x)[first]))
+        n_read += len(part)
         yield part
+
+
+def _is_wrong(found: np.ndarray) -> np.ndarray:
+    """Which rows (n,) of results (n, k) have NaN or infinity, or only minus infinity."""
+    if not found.size or np.isfinite(found).all():
+        return np.zeros(len(found), dtype=bool)
+    return (np.isnan(found) | (found == np.inf)).any(1) | np.isneginf(found).all(1)
+
+
+def _what_is_wrong(adata: AnnData, row: int, x: Tensor) -> str:
+    """That the values x (g,) of a cell are too large."""
+    text = f"The result for cell {adata.obs_names[row]!r} is not a finite number. "
+    if not len(x):  # minified
+        return text + "Leave this cell out."
+    gene = int(x.abs().argmax())
+    return (
+        f"{text}Its largest value is {x[gene]:g}, in gene {adata.var_names[gene]!r}. Correct it, or leave the cell out."
+    )

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from scvi import settings
+from scvi import settings as scvi_settings
 from scvi.model import get_max_epochs_heuristic
 from scvi.model.base import UnsupervisedTrainingMixin
 from scvi.train import merge_kwargs
@@ -17,13 +17,14 @@ from mixvi.model._outliers import remember_held_out
 from mixvi.model._resume import checkpoints_of, pass_on
 from mixvi.model.description import size_of
 from mixvi.model.registration import check_trainable
-from mixvi.model.values import largest, totals_of
+from mixvi.model.values import largest, remember_cells
 from mixvi.module.priors import Flat
 from mixvi.train import FiniteWeights, MixturePhases, StartAndEnd
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
 
+HOW = "compile", "compile_kwargs", "data_path"  # settings that may differ when training continues
 MAX_FULLY_VISITED = 20_000  # more are visited less often, so that their number times that of epochs stays the same
 
 
@@ -115,7 +116,7 @@ def train(
     if not only_minibatches and fits_in_full_batch(model, plan_kwargs, kwargs):
         train_full_batch(model, max_epochs, accelerator, devices, plan_kwargs, **kwargs)
         return
-    plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size or settings.batch_size}
+    plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size or scvi_settings.batch_size}
     kwargs |= {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping}
     kwargs["datasplitter_kwargs"] = {"data_path": data_path, **(kwargs.get("datasplitter_kwargs") or {})}
     _train_minibatches(model, split, max_epochs, checkpoint_minutes, plan_kwargs, kwargs)
@@ -125,9 +126,11 @@ def _train_minibatches(
     model: "LatentModel", split: dict, max_epochs: int | None, checkpoint_minutes: float | None, plan_kwargs: dict,
     kwargs: dict,
 ) -> None:  # fmt: skip
-    checkpoints = checkpoints_of(model, kwargs.get("ckpt_path"), checkpoint_minutes)
     if by_default := max_epochs is None:
         max_epochs = get_max_epochs_heuristic(model.adata.n_obs, model._max_epochs, MAX_FULLY_VISITED)
+    settings = {"lr": model._learning_rate} | split | plan_kwargs | kwargs["datasplitter_kwargs"]
+    settings = {name: value for name, value in settings.items() if name not in HOW}
+    checkpoints = checkpoints_of(model, kwargs.get("ckpt_path"), checkpoint_minutes, max_epochs, settings)
     n_epochs_pretrain = plan_kwargs.pop("n_epochs_pretrain", None)
     plan_kwargs |= {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("gradient_clip_")}
     callbacks = list(kwargs.pop("callbacks", None) or [])
@@ -147,16 +150,16 @@ def _train_minibatches(
     finally:
         if phases is not None and phases.clusters is not None:  # their components may have been taken back
             model.clusters_ = phases.clusters.to_dict() if model.module.prior.placed else None
-        model.trained_on_ = totals_of(model)
+        remember_cells(model)
     if model.is_trained_ and finite.failed is None:
         remember_held_out(model)
     if isinstance(getattr(model.trainer.logger, "history", None), dict):  # other loggers keep it themselves
         model.history_ = checkpoints.history(model.trainer)
     if finite.failed is not None:
-        epoch, name = finite.failed
+        epoch, what = finite.failed
         model.is_trained_ = was_trained or epoch > 1
         raise ValueError(
-            f"Training stopped in epoch {epoch}: {name!r} has numbers that are not finite. The model has the weights "
+            f"Training stopped in epoch {epoch}: {what} is not finite (NaN or infinite). The model has the weights "
             f"from before epoch {max(epoch - 1, 0)}. Lower plan_kwargs={{'lr': {plan_kwargs['lr']:g}}}, the learning "
             f"rate, or look for extreme values: the largest is {largest(model)}."
         )

@@ -1,9 +1,9 @@
 """The values that a model was made with: which likelihood can describe them, and whether they were changed since."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from anndata import AnnData
@@ -16,14 +16,16 @@ from mixvi.data import (
     VARIANCE,
     CellsManager,
     Support,
+    check_dtype,
     check_support,
     choose_likelihood,
+    column_fingerprint,
     describe,
     fingerprint,
     has_values,
     same_values,
 )
-from mixvi.model.registry import layout_of
+from mixvi.model.registry import conditions_of, layout_of
 from mixvi.module.cells import Layout
 from mixvi.module.likelihoods import LIKELIHOODS, Likelihood
 
@@ -144,25 +146,56 @@ def _point_to_counts(adata: AnnData, where: str) -> None:
             )
 
 
+class Seen(NamedTuple):
+    """What a model was made with."""
+
+    n_cells: int
+    values: np.ndarray  # from `fingerprint`
+    columns: dict[str, str | None]  # from `column_fingerprint`; None if there is no such column
+
+
+def look_at(adata: AnnData, setup_args: dict[str, Any]) -> Seen:
+    """The registered values and columns of an AnnData, as fingerprints.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    setup_args
+        Arguments of ``setup_anndata``, by name.
+    """
+    if has_values(adata):
+        matrix, where = values_of(adata, setup_args["layer"])
+        check_dtype(matrix, where)
+    else:
+        matrix = np.concatenate([adata.obsm[MEAN], adata.obsm[VARIANCE]], 1)
+    single = [setup_args[key] for key in ("batch_key", "labels_key", "size_factor_key")]
+    joint = [*(setup_args["categorical_covariate_keys"] or []), *(setup_args["continuous_covariate_keys"] or [])]
+    keys = [key for key in (*single, *joint) if key is not None]
+    columns = {key: column_fingerprint(adata.obs[key]) if key in adata.obs else None for key in keys}
+    return Seen(adata.n_obs, fingerprint(matrix), columns)
+
+
 def check_unchanged(model: "LatentModel") -> None:
-    """Raise if genes, cells or values of a model's own AnnData are not those that the model was made with."""
+    """Raise if genes, cells, values or registered columns of a model's own AnnData changed since ``setup_anndata``."""
     genes = model.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
-    what = None
+    args, what = model.registry_["setup_args"], None
     if not np.array_equal(model.adata.var_names.astype(str), np.asarray(genes, dtype=str)):
         what = "genes, or their order,"
-    elif values_of(model.adata, model.registry_["setup_args"]["layer"])[0] is None:
+    elif values_of(model.adata, args["layer"])[0] is None:
         what = "values"
     else:
-        key, now = model.registry_["setup_args"]["size_factor_key"], _fingerprint(model)
-        sizes = None if key is None else model.adata.obs.get(key)
-        sizes = None if sizes is None else sizes.to_numpy(copy=True)
-        seen = getattr(model, "_seen", None)
-        if seen is None or seen[0] is not model.adata:
-            model._seen = model.adata, now, sizes
-        elif now is not None and not same_values(now, seen[1]):
-            what = "cells or values" if len(now) != len(seen[1]) else "values"
-        elif key is not None and (sizes is None or not np.array_equal(sizes, seen[2])):
-            what = "size factors"
+        now, held = look_at(model.adata, args), getattr(model, "_seen", None)
+        if held is None or held[0] is not model.adata:
+            held = model._seen = model.adata, model.adata_manager.seen or now
+        then = held[1]
+        changed = [key for key, found in now.columns.items() if found != then.columns[key]]
+        if now.n_cells != then.n_cells:
+            what = "cells or values"
+        elif np.isfinite(then.values).all() and not same_values(now.values, then.values):
+            what = "values"
+        elif changed:
+            what = "size factors" if changed[0] == args["size_factor_key"] else f"column .obs[{changed[0]!r}]"
     if what:
         raise ValueError(
             f"The {what} of this {type(model).__name__}'s AnnData changed after setup_anndata. Undo that, or call "
@@ -175,10 +208,18 @@ def totals_of(model: "LatentModel") -> tuple[int, float, float]:
 
     They differ for other cells, and for the same cells in another order. The sums of a matrix in a file are NaN.
     """
-    now = _fingerprint(model)
-    if now is None:
-        return model.adata.n_obs, np.nan, np.nan
-    return model.adata.n_obs, *(np.random.default_rng(0).uniform(0.5, 1.5, len(now)) @ now).tolist()
+    now = look_at(model.adata, model.registry_["setup_args"])
+    if len(now.values) < now.n_cells:
+        return now.n_cells, np.nan, np.nan
+    weight = np.random.default_rng(0).uniform(0.5, 1.5, now.n_cells)
+    return now.n_cells, *(weight @ now.values[:, :2]).tolist()
+
+
+def remember_cells(model: "LatentModel") -> None:
+    """Note which cells a model was trained on, and which levels of its conditions had none."""
+    model.trained_on_ = totals_of(model)
+    obs, levels = model.adata.obs, {key: found for key, found in conditions_of(model.registry_) if found is not None}
+    model.empty_levels_ = {key: np.setdiff1d(found, obs[key].unique()).tolist() for key, found in levels.items()}
 
 
 def check_cells(model: "LatentModel", what: str) -> None:
@@ -210,15 +251,18 @@ def is_of_training(model: "LatentModel") -> bool:
     then = getattr(model, "trained_on_", None)
     if then is None:
         return True
-    now = totals_of(model)
+    return same_totals(totals_of(model), then)
+
+
+def same_totals(now: Sequence[float], then: Sequence[float]) -> bool:
+    """Whether two results of `totals_of` may be of the same cells: those of a file are not known.
+
+    Parameters
+    ----------
+    now, then
+        Three numbers each.
+    """
     return bool(now[0] == then[0] and (np.isnan([*now, *then]).any() or np.allclose(now, then, rtol=1e-9, atol=0)))
-
-
-def _fingerprint(model: "LatentModel") -> np.ndarray | None:
-    if not has_values(model.adata):
-        return fingerprint(np.concatenate([model.adata.obsm[MEAN], model.adata.obsm[VARIANCE]], 1))
-    matrix, _ = values_of(model.adata, model.registry_["setup_args"]["layer"])
-    return fingerprint(matrix)
 
 
 def values_of(adata: AnnData, layer: str | None) -> tuple[Any, str]:

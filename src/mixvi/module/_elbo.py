@@ -135,11 +135,11 @@ class ELBOModule(BaseModuleClass):
         check_all_seen(self.unseen)
         log_pi, pz = self.prior.components(cells)
         z = pz.loc.transpose(0, 1).expand(-1, len(cells.x), -1)  # (K, n, d)
-        w = self.gaussian.loc.weight[:, : z.shape[-1]].double()  # (g, d)
+        w = self.gaussian.loadings[:, : z.shape[-1]].double()  # (g, d)
         px = LowRankMultivariateNormal(
             self.decode(z, cells).mean.double(),  # (K, n, g)
             w * pz.scale.double().transpose(0, 1).unsqueeze(-2),  # (K, n or 1, g, d)
-            (2 * self.gaussian.log_sigma.double()).exp().expand(w.shape[0]),
+            self.gaussian.sigma.double().square().expand(w.shape[0]),
             validate_args=False,
         )
         return (log_pi.double().unsqueeze(-1) + px.log_prob(dense(cells.x).double())).logsumexp(0)

@@ -46,6 +46,11 @@ class Likelihood(nn.Module):
     def head(self) -> nn.Linear:
         """The linear layer that gives the mean of x before the link function."""
 
+    @property
+    def loadings(self) -> Tensor:
+        """(g, h) weights of the head on the mean of x before the link function, in the user's unit."""
+        return self.head.weight
+
     @abstractmethod
     def link(self, mean: Tensor) -> Tensor:
         """Output (..., g) of the head that gives these means (..., g) of scaled x."""

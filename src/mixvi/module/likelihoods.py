@@ -35,8 +35,8 @@ __all__ = [
 class Normal(Likelihood):
     """x_g ~ N(mu_g(z, c), sigma^2), with one sigma for all genes.
 
-    With hidden layers, mu - ``center`` and sigma are multiples of the ``unit``. These are the means and the standard
-    deviation of the training values.
+    Weights and sigma are those of (x - ``center``) / ``unit``: the means and the standard deviation of the training
+    values. L-BFGS standardises its cells itself, and leaves 0 and 1.
 
     If mu is linear in z and q(z | x, c) = N(m, diag s^2), the expected log-likelihood is exact:
     log N(x; mu(m), sigma^2) - sum_j s_j^2 ||W_j||^2 / (2 sigma^2), where W_j are the weights of z_j.
@@ -49,20 +49,20 @@ class Normal(Likelihood):
     """
 
     support = "real"
-    center: Tensor  # (g,) of a model with hidden layers
+    center: Tensor  # (g,)
+    unit: Tensor  # ()
 
     def __init__(self, layout: Layout, n_latent: int, hidden: Hidden, sigma: float | None = None):
         super().__init__(layout, n_latent, hidden)
         self.loc = nn.Linear(self.trunk.n_out, layout.n_genes)
         log_sigma = torch.tensor(1.0 if sigma is None else float(sigma)).log()
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=sigma is None)
-        if not self.is_linear:  # whose exact formulas are in the user's unit; L-BFGS standardises its cells
-            self.unit = torch.ones(())
-            self.register_buffer("center", torch.zeros(layout.n_genes))
+        self.unit = torch.ones(())
+        self.register_buffer("center", torch.zeros(layout.n_genes))
 
     @override
     def prepare(self, x: Tensor) -> Tensor:
-        return x if self.unit is None else (dense(x) - self.center) / self.unit
+        return (dense(x) - self.center) / self.unit
 
     @override
     def scaled(self, cells: Cells) -> Tensor:
@@ -71,15 +71,24 @@ class Normal(Likelihood):
     @override
     @torch.no_grad()
     def measure(self, scaled: Tensor) -> None:
-        if self.unit is not None:
-            variance, mean = torch.var_mean(scaled.to(self.unit), 0, correction=0)
-            self.center.add_(self.unit * mean)
-            self.unit.mul_(positive(variance.mean().sqrt()))
+        variance, mean = torch.var_mean(scaled.to(self.unit), 0, correction=0)
+        self.center.add_(self.unit * mean)
+        self.unit.mul_(positive(variance.mean().sqrt()))
 
     @property
     @override
     def head(self) -> nn.Linear:
         return self.loc
+
+    @property
+    @override
+    def loadings(self) -> Tensor:
+        return self.unit * self.loc.weight
+
+    @property
+    def sigma(self) -> Tensor:
+        """The standard deviation (), in the user's unit."""
+        return self.unit * self.log_sigma.exp()
 
     @override
     def link(self, mean: Tensor) -> Tensor:
@@ -87,10 +96,8 @@ class Normal(Likelihood):
 
     @override
     def forward(self, z: Tensor, cells: Cells) -> Distribution:
-        loc, sigma = self.loc(self.trunk(z, cells.c)), self.log_sigma.exp()
-        if self.unit is not None:
-            loc, sigma = self.center + self.unit * loc, self.unit * sigma
-        return torch.distributions.Normal(loc, sigma.expand_as(loc), validate_args=False)
+        loc = self.center + self.unit * self.loc(self.trunk(z, cells.c))
+        return torch.distributions.Normal(loc, self.sigma.expand_as(loc), validate_args=False)
 
     @override
     def expected_seen(self, z: Tensor, cells: Cells, genes: Tensor | slice = ALL) -> Tensor:
@@ -111,9 +118,9 @@ class Normal(Likelihood):
             return self.log_prob(z, cells)
         w = self.loc.weight[:, : qz.loc.shape[-1]]  # (g, d)
         mu = self.loc(self.trunk(qz.loc, cells.c))  # (n, g)
-        error = torch.linalg.vector_norm(dense(cells.x) - mu, dim=-1).square()  # (n,)
+        error = torch.linalg.vector_norm(self.scaled(cells) - mu, dim=-1).square()  # (n,)
         spread = (qz.scale**2 * w.square().sum(0)).sum(-1)  # (n,)
-        log_norm = cells.x.shape[-1] * (self.log_sigma + math.log(2 * math.pi) / 2)
+        log_norm = cells.x.shape[-1] * (self.sigma.log() + math.log(2 * math.pi) / 2)
         return -(error + spread) / (2 * (2 * self.log_sigma).exp()) - log_norm
 
 

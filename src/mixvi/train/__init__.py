@@ -4,7 +4,7 @@ from mixvi.train._checkpoint import OURS, Checkpoints
 from mixvi.train._clusters import Clusters
 from mixvi.train._condition_effects import SampledValues, start_from
 from mixvi.train._finite import FiniteWeights
-from mixvi.train._full_batch import fit_full_batch
+from mixvi.train._full_batch import fit_full_batch, use_data_units
 from mixvi.train._initialise import NAMES as INITS
 from mixvi.train._interrupt import Interruption
 from mixvi.train._mixture_phases import MixturePhases
@@ -32,4 +32,5 @@ __all__ = [
     "read_counts",
     "start_from",
     "stream",
+    "use_data_units",
 ]

@@ -92,6 +92,8 @@ class Checkpoints(Callback):
         Number of epochs of earlier trainings. Of a training that continues, it is that of its beginning.
     minutes
         Time between checkpoints that are written without a signal, at the start of an epoch; ``None`` writes none.
+    made_with
+        Plain values by name: what must be the same when training continues. Every checkpoint of the run holds them.
 
     Attributes
     ----------
@@ -110,8 +112,9 @@ class Checkpoints(Callback):
         earlier: dict[str, pd.DataFrame],
         n_before: int,
         minutes: float | None = None,
+        made_with: dict[str, Any] | None = None,
     ):
-        self.identity, self.start, self.minutes = identity, start, minutes
+        self.identity, self.start, self.minutes, self.made_with = identity, start, minutes, made_with or {}
         self.earlier, self.n_before = earlier, n_before
         self.files, self.interruption = CheckpointFiles(), Interruption()
         self.path: Path | None = None
@@ -159,6 +162,7 @@ class Checkpoints(Callback):
         """
         checkpoint[OURS] = {
             "identity": self.identity,
+            **self.made_with,
             "start": self.start,
             "n_before": self.n_before,
             "history": {} if self._starts_epoch else self.history(trainer),  # takes long; `_write` adds it

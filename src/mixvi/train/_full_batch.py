@@ -125,6 +125,37 @@ def _squared_error(module: ELBOModule, cells: Cells, log_px: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def use_data_units(module: ELBOModule, fresh: bool) -> None:
+    """Convert the weights of a linear model to those of x itself, as `fit_full_batch` takes and leaves them.
+
+    Parameters
+    ----------
+    module
+        A linear Gaussian module, perhaps trained in minibatches, which have a unit and a center.
+    fresh
+        Whether the weights are random. They are then not converted.
+    """
+    normal = module.gaussian
+    center, unit = normal.center.clone(), normal.unit.clone()
+    normal.center.zero_()
+    normal.unit.fill_(1)
+    if fresh:
+        return
+    for head in _heads(module):
+        weight = head.weight[:, : len(center)].div_(unit)
+        head.bias.sub_(weight @ center)
+    normal.loc.weight.mul_(unit)
+    normal.loc.bias.mul_(unit).add_(center)
+    if normal.log_sigma.requires_grad:
+        normal.log_sigma.add_(unit.log())
+
+
+def _heads(module: ELBOModule) -> list[nn.Linear]:
+    """Linear layers of the encoder, (d, g + q)."""
+    return [head for head in module.encoder.children() if isinstance(head, nn.Linear)]
+
+
+@torch.no_grad()
 def _match_noise(module: ELBOModule, cells: Cells) -> None:
     """Set a learned sigma to its best value for the other parameters. A small sigma would overflow the first step."""
     log_sigma = module.gaussian.log_sigma
@@ -147,7 +178,7 @@ def _standardised(module: ELBOModule, cells: Cells, fresh: bool) -> Iterator[tup
     s = centred.square().mean().sqrt()
     s = s if s > 0 else torch.ones_like(s)
     to_white, whiten, from_white = _whitening(centred, s)
-    heads = [head for head in module.encoder.children() if isinstance(head, nn.Linear)]
+    heads = _heads(module)
     decoder, log_sigma = module.gaussian.loc, module.gaussian.log_sigma
     with torch.no_grad():
         if not fresh:

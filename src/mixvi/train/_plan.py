@@ -109,7 +109,7 @@ class MixviPlan(TrainingPlan):
 
         Returns
         -------
-        ``loss``, a scalar in nats: the mean over the cells.
+        ``loss``, a scalar in nats: the mean over the cells; and its terms, by name.
         """
         cells = self.module.read(block)
         guide = cells.y[:, :0] if self.guide is None else self.guide.of(block[REGISTRY_KEYS.INDICES_KEY])
@@ -124,7 +124,7 @@ class MixviPlan(TrainingPlan):
         self.log("kl_weight", self.loss_kwargs["kl_weight"], on_step=False, on_epoch=True)
         found = self.meter.take(n)
         self._log("train_loss", found, self.train_metrics, "train", prog_bar=True)
-        return {"loss": found[0].loss}
+        return {"loss": found[0].loss, **found[1], "reconstruction_loss": found[0].reconstruction_loss_sum}
 
     def _steps(self, block: Guided) -> Iterator[tuple[int, Callable[[Tensor], None]]]:
         """The number of cells of each minibatch, and the step on it."""
