@@ -662,6 +662,31 @@ def test_saving_and_loading_where_it_cannot_be(models, tmp_path):
     assert (folder / "model.pt").read_bytes() == whole
 
 
+@pytest.mark.parametrize("name", [name for name in NEW_CELLS if name.split()[0] != "VAE"])
+def test_load_refuses_what_the_getters_refuse(name, models, tmp_path):
+    make, message = NEW_CELLS[name]
+    adata, model = make(), models[name.split()[0]]
+    before = fingerprint(adata)
+    model.save(tmp_path / "model")
+    refuses(lambda: type(model).load(tmp_path / "model", adata, accelerator="cpu"), message)
+    assert fingerprint(adata) == before
+
+
+@pytest.mark.parametrize("labels", [None, NAN, "zebra", 0.5, pd.Categorical(["zebra", "blob 0", None] * 20)])
+def test_load_takes_the_labels_that_the_getters_take(labels, tmp_path, warned):
+    adata = cells()
+    model = fitted("GMVAE", adata, {"labels_key": "type"})
+    model.save(tmp_path / "model")
+    query = new(obs=lambda a: a.obs.assign(type=labels))
+    before, expected = fingerprint(query), model.get_latent_representation(query)
+    loaded = mixvi.GMVAE.load(tmp_path / "model", query, accelerator="cpu")
+    np.testing.assert_array_equal(loaded.get_latent_representation(), expected)
+    assert fingerprint(query) == before
+    assert "labels that are missing or that the model does not know" in warned()
+    unlabelled = query.obs["_scvi_labels"] == model.module.layout.n_labels
+    assert unlabelled.sum() == (40 if isinstance(labels, pd.Categorical) else 60)
+
+
 @pytest.mark.parametrize(("arguments", "message"), COMMANDS)
 def test_commands(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -182,7 +182,8 @@ def check_levels(obs: pd.DataFrame, levels: Mapping[str, np.ndarray]) -> None:
         if new:
             raise ValueError(
                 f".obs[{key!r}] has {new}, which the model was not trained on; it knows {np.asarray(known).tolist()}. "
-                "Call model.map(adata) for new batches, leave these cells out, rename the categories, or train on them."
+                "For new batches, call map(adata) of the model. Or rename the categories, leave these cells out, or "
+                "train on them."
             )
 
 

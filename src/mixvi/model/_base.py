@@ -126,7 +126,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
             Folder that `save` was given.
         adata
             Cells with the genes of the model, in its order. ``None`` takes those saved beside the model, if there are
-            any; ``False`` loads the model without cells.
+            any; ``False`` loads the model without cells. Cells whose label is missing or unknown are unlabelled.
         accelerator, device
             Where the weights go, as in `train`.
         prefix
@@ -138,7 +138,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
         ------
         ValueError
             If there is no file; if it is damaged, of another class or from a later version; if the AnnData does not
-            have the genes of the model, in its order.
+            have the genes of the model, in its order, or has a category that the model was not trained on.
         """
         where = device_of(accelerator, device if isinstance(device, str) else [device])
         return saving.load(cls, dir_path, adata, where, prefix, backup_url)

@@ -28,6 +28,7 @@ from mixvi.data import (
     check_layer,
     check_levels,
     check_names,
+    check_present,
     check_support,
     has_values,
     minified_fields,
@@ -94,6 +95,9 @@ def register(
             f"{cls.__name__}.load(). For a new model, pass the AnnData from before minify_adata()."
         )
     _check_cells(adata, setup_args, is_new=source_registry is not None)
+    if source_registry is not None and not extend_categories:
+        known = {key: levels for key, levels in conditions_of(source_registry) if levels is not None}
+        check_levels(adata.obs, known)
     fields = [*_fields(setup_args), *minified_fields(adata)]
     manager = CellsManager(fields, cls._get_setup_method_args(cls=cls, adata=adata, **setup_args))
     with quiet("scvi"):  # which announces names of columns for the posterior of minified cells
@@ -133,11 +137,12 @@ def _check_cells(adata: AnnData, setup_args: dict[str, Any], is_new: bool) -> No
         raise ValueError(f"categorical_covariate_keys has {twice[0]!r} twice; name each column once.")
     if not is_new:
         _warn_of_empty_levels(adata, categorical)
-    advice = "give cells without a label one category of their own and name it as unlabeled_category"
-    has_labels = labels is not None and (not is_new or labels in adata.obs)
-    check_columns(adata.obs, [labels] if has_labels else [], advice=advice)
     if labels is not None and not is_new:
+        advice = "give cells without a label one category of their own and name it as unlabeled_category"
+        check_columns(adata.obs, [labels], advice=advice)
         _check_labels(adata, labels, no_label)
+    elif labels in adata.obs:  # of new cells: `LabelsField` takes what the model does not know as unlabelled
+        check_present(adata.obs, [labels])
     check_columns(adata.obs, setup_args["continuous_covariate_keys"] or [], numeric=True)
     check_columns(adata.obs, [] if size_factor is None else [size_factor], numeric=True, positive=True)
 
@@ -197,7 +202,6 @@ def registered(model: "LatentModel", adata: AnnData | None, minified: bool = Fal
         )
     args = model.registry_["setup_args"]
     cells = stand_in(as_mapped(model, adata), model.get_var_names(), args, NO_LABEL)
-    check_levels(cells.obs, {key: levels for key, levels in conditions_of(model.registry_) if levels is not None})
     manager = register(type(model), cells, args, model.registry_)
     if has_values(cells):
         support = describe_values(model.registry_, manager)
