@@ -548,6 +548,12 @@ def test_what_is_no_anndata(wrong):
     refuses(lambda: mixvi.VAE.setup_anndata(wrong), f"setup_anndata got {type(wrong).__name__}, not an AnnData")
 
 
+def test_a_mudata_is_told_where_its_anndata_is():
+    several = type("MuData", (), {"mod": {"rna": cells()}})()
+    for name in ("setup_anndata", "setup_mudata"):
+        refuses(lambda name=name: getattr(mixvi.VAE, name)(several), r"a MuData holds several; pass .* mdata\['rna'\]")
+
+
 def test_an_anndata_that_was_not_set_up():
     refuses(lambda: mixvi.VAE(cells()), "setup_anndata first")
     mixvi.VAE.setup_anndata(adata := cells())

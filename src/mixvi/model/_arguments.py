@@ -40,6 +40,8 @@ NO_DATAMODULE = (  # and why: starts, clusters and calibration look at single ce
     "make one of .h5ad files with mixvi.data.to_zarr. Then call setup_anndata() and train()."
 )
 
+NO_MUDATA = "A mixvi model reads one AnnData, and a MuData holds several; pass one of them, such as mdata['rna']."
+
 
 def hidden_layers(n_latent: int, n_hidden: int, n_layers: int, dropout_rate: float) -> Hidden:
     """Check the sizes of a network, and give its hidden layers.

@@ -16,7 +16,7 @@ from torch import Tensor
 from mixvi._upstream import forget_with_model
 from mixvi.data import CellsSplitter
 from mixvi.model import annotation, differential, expression, getters, minification, query, saving, store, training
-from mixvi.model._arguments import NO_DATAMODULE, device_of
+from mixvi.model._arguments import NO_DATAMODULE, NO_MUDATA, device_of
 from mixvi.model.description import summary
 from mixvi.model.registration import adopt, register
 from mixvi.model.registry import conditions_of
@@ -91,6 +91,8 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
         KeyError
             If a layer or column does not exist.
         """
+        if type(adata).__name__ == "MuData":
+            cls.setup_mudata(adata)
         if not issubclass(type(adata), AnnData):  # scvi-tools' adapter of an AnnCollection says that it is an instance
             raise TypeError(
                 f"setup_anndata got {type(adata).__name__}, not an AnnData; read files with anndata, and join several "
@@ -107,6 +109,17 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
     @override
     def setup_annbatch(cls, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(f"setup_annbatch() makes a data module, and {NO_DATAMODULE}")
+
+    @classmethod
+    def setup_mudata(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Point to `setup_anndata`.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Of a model of scvi-tools that reads a MuData.
+        """
+        raise TypeError(NO_MUDATA)
 
     @classmethod
     def load(
