@@ -1,12 +1,13 @@
 """How a stopped training ends, and how it goes on."""
 
 import hashlib
+import logging
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixvi._file import read_file
-from mixvi._warnings import warn
+from mixvi._tell import tell
 from mixvi.train import OURS, Checkpoints, Interruption
 
 if TYPE_CHECKING:
@@ -73,5 +74,6 @@ def pass_on(interruption: Interruption, epoch: int, how: str) -> None:
         Sentence on how to go on.
     """
     if interruption.received is not None:
-        warn(f"Stopped by {interruption.received.name} in epoch {epoch}; the model is usable as it is. {how}")
+        stopped = f"Stopped by {interruption.received.name} in epoch {epoch}; the model is usable as it is."
+        tell(f"{stopped} {how}", logging.WARNING)
         raise KeyboardInterrupt if interruption.received == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
