@@ -7,6 +7,8 @@ files are as they were.
 import hashlib
 import os
 import re
+from decimal import Decimal
+from fractions import Fraction
 
 import anndata as ad
 import dask.array
@@ -23,6 +25,15 @@ from tests.test_cli import run
 
 REFUSED = (ValueError, TypeError, KeyError)
 NAN, INF = float("nan"), float("inf")
+FIRST, LAST = np.datetime64("2020-01-01"), np.datetime64("2021-01-01")
+UNSAVED = {  # categories that a model cannot save
+    "decimals": [Decimal("1.5"), Decimal(2), Decimal(3)],
+    "fractions": [Fraction(1, 2), Fraction(1, 3), Fraction(2)],
+    "complex": [1j, 2j, 3j],
+    "bytes": pd.Series([np.bytes_(b"a"), np.bytes_(b"b"), np.bytes_(b"c")], dtype=object),
+    "times of NumPy": pd.Series([FIRST, LAST, FIRST], dtype=object),
+    "category of decimals": pd.Categorical([Decimal(1), Decimal(2), Decimal(1)]),
+}
 
 
 def cells(seed=0):
@@ -214,6 +225,32 @@ COLUMNS = {  # name: column "k" of .obs, arguments of setup_anndata, message
         {"labels_key": "k", "unlabeled_category": "unknown"},
         "did you mean",
     ),
+    "batch: category of text and numbers": (pd.Categorical(["a", 1, "b"]), {"batch_key": "k"}, "type int and str"),
+    "batch: unused category of another kind": (
+        pd.Categorical(["a", "b", "a"], ["a", "b", 1]),
+        {"batch_key": "k"},
+        "type int and str",
+    ),
+    "covariates: category of text and numbers": (
+        pd.Categorical(["a", 1, "b"]),
+        {"categorical_covariate_keys": ["k"]},
+        "type int and str",
+    ),
+    "covariates: twice": ("abc", {"categorical_covariate_keys": ["k", "k"]}, "has 'k' twice; name each column once"),
+    "labels: number": ("abc", {"labels_key": 0}, "0 is not the name of a column; pass a text"),
+    "labels: category of text and numbers": (pd.Categorical(["a", 1, "b"]), {"labels_key": "k"}, "type int and str"),
+    "labels: fractions as objects": (
+        pd.Series([0.5, 1, 2], dtype=object),
+        {"labels_key": "k"},
+        "fractions such as 0.5",
+    ),
+    "labels: category of fractions": (pd.Categorical([0.5, 1.5, 1]), {"labels_key": "k"}, "fractions such as 0.5"),
+    "size factor: empty text": ([1.0, 2.0, 3.0], {"size_factor_key": ""}, "no column ''"),
+    **{
+        f"{key}: {name}": (values, {key: ["k"] if key.endswith("keys") else "k"}, "a model cannot save; make them text")
+        for key in ("batch_key", "categorical_covariate_keys", "labels_key")
+        for name, values in UNSAVED.items()
+    },
     "unlabelled: another type": ([-1.0, 0.0, 1.0], {"labels_key": "k", "unlabeled_category": -1}, "pass .*-1.0"),
 }
 
@@ -362,6 +399,10 @@ NEW_CELLS = {  # model: new cells, message
     "CVAE without the column": (lambda: new(obs=lambda a: a.obs[["age"]]), "no column 'condition'"),
     "CVAE another level": (lambda: new(obs=lambda a: a.obs.assign(condition="new")), "not trained on"),
     "CVAE missing level": (lambda: new(obs=lambda a: a.obs.assign(condition=None)), "missing values in 60"),
+    "CVAE truth values": (
+        lambda: new(obs=lambda a: a.obs.assign(condition=True)),
+        r"has \[True\], which the",
+    ),
     "CVAE level of another kind": (lambda: new(obs=lambda a: a.obs.assign(condition=0)), "not trained on"),
     "GMVAE another level": (lambda: new(obs=lambda a: a.obs.assign(condition="new")), "not trained on"),
 }
@@ -507,6 +548,12 @@ def test_what_is_no_anndata(wrong):
     refuses(lambda: mixvi.VAE.setup_anndata(wrong), f"setup_anndata got {type(wrong).__name__}, not an AnnData")
 
 
+def test_a_mudata_is_told_where_its_anndata_is():
+    several = type("MuData", (), {"mod": {"rna": cells()}})()
+    for name in ("setup_anndata", "setup_mudata"):
+        refuses(lambda name=name: getattr(mixvi.VAE, name)(several), r"a MuData holds several; pass .* mdata\['rna'\]")
+
+
 def test_an_anndata_that_was_not_set_up():
     refuses(lambda: mixvi.VAE(cells()), "setup_anndata first")
     mixvi.VAE.setup_anndata(adata := cells())
@@ -619,6 +666,31 @@ def test_saving_and_loading_where_it_cannot_be(models, tmp_path):
     refuses(lambda: mixvi.VAE.load(folder, "cells.h5ad"), "str, not an AnnData")
     assert os.listdir(folder) == ["model.pt"]
     assert (folder / "model.pt").read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", [name for name in NEW_CELLS if name.split()[0] != "VAE"])
+def test_load_refuses_what_the_getters_refuse(name, models, tmp_path):
+    make, message = NEW_CELLS[name]
+    adata, model = make(), models[name.split()[0]]
+    before = fingerprint(adata)
+    model.save(tmp_path / "model")
+    refuses(lambda: type(model).load(tmp_path / "model", adata, accelerator="cpu"), message)
+    assert fingerprint(adata) == before
+
+
+@pytest.mark.parametrize("labels", [None, NAN, "zebra", 0.5, pd.Categorical(["zebra", "blob 0", None] * 20)])
+def test_load_takes_the_labels_that_the_getters_take(labels, tmp_path, warned):
+    adata = cells()
+    model = fitted("GMVAE", adata, {"labels_key": "type"})
+    model.save(tmp_path / "model")
+    query = new(obs=lambda a: a.obs.assign(type=labels))
+    before, expected = fingerprint(query), model.get_latent_representation(query)
+    loaded = mixvi.GMVAE.load(tmp_path / "model", query, accelerator="cpu")
+    np.testing.assert_array_equal(loaded.get_latent_representation(), expected)
+    assert fingerprint(query) == before
+    assert "labels that are missing or that the model does not know" in warned()
+    unlabelled = query.obs["_scvi_labels"] == model.module.layout.n_labels
+    assert unlabelled.sum() == (40 if isinstance(labels, pd.Categorical) else 60)
 
 
 @pytest.mark.parametrize(("arguments", "message"), COMMANDS)

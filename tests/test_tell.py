@@ -80,11 +80,37 @@ def test_a_configured_logger_has_the_lines(caplog, counts):
     ]
 
 
+TELL = """
+import logging, warnings
+import mixvi, scvi
+from mixvi._tell import tell
+warnings.filterwarnings("ignore")
+{setup}
+tell("the path", logging.WARNING)
+"""
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        "",
+        "scvi.settings.verbosity = 'WARNING'",
+        "logging.getLogger('mixvi').setLevel('WARNING')",
+        "logging.getLogger('mixvi').addHandler(logging.StreamHandler())",
+        "logging.basicConfig()",
+    ],
+)
+def test_what_would_be_lost_is_told_once_where_warnings_are_ignored(setup):
+    done = subprocess.run([sys.executable, "-c", TELL.format(setup=setup)], capture_output=True, text=True, check=True)
+    assert (done.stdout + done.stderr).count("the path") == 1
+
+
 def test_many_models_in_one_call_are_trained_without_lines(caplog):
     with untold():
         tell("of many")
+        tell("stopped", logging.WARNING)
     tell("of one")
-    assert caplog.messages == ["of one"]
+    assert caplog.messages == ["stopped", "of one"]
 
 
 def test_announcements_are_quiet_for_a_while_and_warnings_are_not(caplog):

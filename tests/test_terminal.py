@@ -28,6 +28,7 @@ def test_only_messages_of_mixvi_are_shown(capfd):
     before = signal.getsignal(signal.SIGTERM), logging.getLogger("mixvi").handlers[:]
     with terminal():
         logging.getLogger("mixvi.test").info("a message")
+        logging.getLogger("mixvi.test").warning("Stopped by SIGTERM; train() goes on")
         warn("a reason")
         warnings.warn("of another package", stacklevel=1)
         with pytest.raises(SystemExit):
@@ -36,4 +37,5 @@ def test_only_messages_of_mixvi_are_shown(capfd):
     assert "a message" in said
     assert "mixvi: a reason" in said
     assert "another package" not in said
+    assert "train()" not in said
     assert (signal.getsignal(signal.SIGTERM), logging.getLogger("mixvi").handlers) == before

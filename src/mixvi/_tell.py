@@ -1,4 +1,4 @@
-"""The two lines that training always shows: one at its start, and one at its end."""
+"""The lines that training always shows: at its start, at its end, and where it is stopped."""
 
 import logging
 import warnings
@@ -11,19 +11,27 @@ logger = logging.getLogger(__name__)
 _is_untold = ContextVar("_is_untold", default=False)
 
 
-def tell(message: str) -> None:
-    """Log a line that is shown unless the user turned messages off.
+def tell(message: str, level: int = logging.INFO) -> None:
+    """Log a line that is shown unless the user turned messages of this level off.
 
     The logger ``mixvi`` shows it if the user configured logging. Otherwise the logger of scvi-tools shows it, which
     prints in notebooks and terminals. ``scvi.settings.verbosity = "WARNING"`` turns it off there, and
-    ``logging.getLogger("mixvi").setLevel("WARNING")`` everywhere.
+    ``logging.getLogger("mixvi").setLevel("WARNING")`` everywhere. A line of level ``WARNING`` is still shown then, also
+    if warnings are ignored, as is usual in notebooks.
+
+    Parameters
+    ----------
+    message
+        The line.
+    level
+        ``logging.INFO``; or ``logging.WARNING`` for what would be lost with the line, such as the name of a new file.
     """
-    if _is_untold.get():
+    if _is_untold.get() and level < logging.WARNING:
         return
-    if logger.isEnabledFor(logging.INFO) and _has_handler():
-        logger.info(message)
-    elif logging.getLogger("mixvi").level == logging.NOTSET:
-        logging.getLogger("scvi").info(message)
+    if logger.isEnabledFor(level) and _has_handler():
+        logger.log(level, message)
+    elif logging.getLogger("mixvi").level <= level:
+        logging.getLogger("scvi").log(level, message)
 
 
 @contextmanager

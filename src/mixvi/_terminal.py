@@ -23,6 +23,7 @@ def terminal() -> Iterator[None]:
     import lightning.pytorch  # noqa: F401  (it sets its own log level when imported)
 
     mixvi, handler = logging.getLogger("mixvi"), logging.StreamHandler()
+    handler.addFilter(lambda line: not line.getMessage().startswith("Stopped by"))  # and how to go on in Python
     mixvi.addHandler(handler)
     level = mixvi.level
     mixvi.setLevel(logging.INFO)
@@ -32,7 +33,6 @@ def terminal() -> Iterator[None]:
         with quiet("lightning.pytorch", "lightning.fabric"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("default", MixviWarning)
-            warnings.filterwarnings("ignore", "Stopped by", MixviWarning)  # it tells how to continue in Python
             warnings.showwarning = lambda message, *_: typer.echo(f"mixvi: {message}", err=True)
             yield
     finally:

@@ -33,6 +33,10 @@ def test_levels_that_the_model_never_saw():
     with pytest.raises(ValueError, match=r"\['b'\].*not trained on.*\['a'\]"):
         check_levels(OBS.iloc[:2], {"batch": np.array(["a"])})
     check_levels(OBS.iloc[:2], {"batch": np.array(["a", "b"])})
+    numbers = pd.DataFrame({"b": [0.0, 1.0]})
+    check_levels(numbers, {"b": np.array([0, 1])})
+    with pytest.raises(ValueError, match=r"\[False, True\].*not trained on.*\[0, 1\]"):
+        check_levels(numbers.astype(bool), {"b": np.array([0, 1])})
 
 
 def test_positions():

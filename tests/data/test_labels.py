@@ -47,10 +47,21 @@ def test_other_cells_get_the_codes_of_the_first():
     assert bare.obs["_scvi_labels"].tolist() == [3, 3]
     assert list(again["categorical_mapping"]) == list(state["categorical_mapping"])
     field.validate_field(bare)  # its codes are there
-    with pytest.raises(
-        ValueError, match=r"\.obs\['type'\] has classes \['d', 'e'\]; the model knows \['a', 'b', 'c', '"
-    ):
-        field.transfer_field(state, of(["a", "e", "d"]))
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, "e", 7])
+def test_cells_without_a_label_that_the_model_knows_are_unlabelled(missing, warned):
+    field = LabelsField("labels", "type", "?")
+    state = field.register_field(of(["a", "nan", "None", "?"]))
+    assert warned() == ""
+    for values in (["a", missing, "nan"], pd.Categorical(["a", missing, "nan"])):
+        cells = of(values)
+        before = cells.obs["type"].copy()
+        field.transfer_field(state, cells)
+        assert cells.obs["_scvi_labels"].tolist() == [1, 3, 2]
+        pd.testing.assert_series_equal(cells.obs["type"], before)
+    said = str(missing) if missing in ("e", 7) else "missing label"
+    assert f"missing or that the model does not know, such as {said!r}, in 1 of 3 cells" in warned()
 
 
 def test_a_column_that_is_not_there_is_an_error():

@@ -7,7 +7,7 @@ from lightning.pytorch import LightningDataModule
 
 import mixvi
 from mixvi.model import _arguments
-from tests.model.helpers import build
+from tests.model.helpers import MODELS, build
 
 
 @pytest.mark.parametrize(("wrong", "said"), [
@@ -53,3 +53,12 @@ def test_a_data_module_is_refused_with_what_streams_its_cells(counts):
     ):
         with pytest.raises(ValueError, match=r"mixvi trains on an AnnData only.*mixvi.data.from_zarr\(paths\)"):
             refused()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("key", "value"), [("n_latent", 0), ("n_hidden", 2.5), ("n_layers", -1), ("dropout_rate", 1.0)]
+)
+def test_sizes_that_make_no_sense(name, key, value, counts):
+    with pytest.raises(ValueError, match=f"{key}={value}; it must be"):
+        build(name, counts, **{key: value})

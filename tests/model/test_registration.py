@@ -29,15 +29,6 @@ def test_new_cells_must_have_the_genes_and_conditions_of_the_model(counts):
         model.get_latent_representation(negative)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(
-    ("key", "value"), [("n_latent", 0), ("n_hidden", 2.5), ("n_layers", -1), ("dropout_rate", 1.0)]
-)
-def test_sizes_that_make_no_sense(name, key, value, counts):
-    with pytest.raises(ValueError, match=f"{key}={value}; it must be"):
-        build(name, counts, **{key: value})
-
-
 def test_a_category_that_no_cell_has_is_said(counts):
     setup = {"labels_key": "cluster", "unlabeled_category": "Unknwon"}
     with pytest.warns(MixviWarning, match="unlabeled_category='Unknwon' in .obs"):

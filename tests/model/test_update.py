@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 
 import mixvi
+from mixvi._warnings import MixviWarning
+from mixvi.model._update import _on_both
 from tests.cluster.populations import draw, profiles
 from tests.model.helpers import fitted
 
@@ -130,3 +132,16 @@ def test_labelled_classes_and_new_batches(cells):
     assert later.cluster_names[:4] == model.cluster_names[:4]
     assert later.conditions["batch"].tolist() == ["a", "b", "c"]
     assert (later.predict()[250:] == second.obs["type"]).mean() > 0.9
+
+
+def test_a_loaded_model_hands_on_the_labels_that_it_read(counts, tmp_path):
+    """What `load` took as unlabelled is no class of the model that grows."""
+    model = fitted("GMVAE", counts, {"labels_key": "cluster"})
+    model.save(tmp_path / "model")
+    query = counts.copy()
+    query.obs["cluster"] = np.where(np.arange(120) % 3, query.obs["cluster"], None)
+    with pytest.warns(MixviWarning, match="missing or that the model does not know"):
+        loaded = mixvi.GMVAE.load(tmp_path / "model", query, accelerator="cpu")
+    both = _on_both(loaded, counts)
+    classes, expected = (one.registry_["field_registries"]["labels"]["state_registry"] for one in (both, model))
+    assert list(classes["categorical_mapping"]) == list(expected["categorical_mapping"])

@@ -21,6 +21,21 @@ def test_counts_of_which_some_are_negative_are_said(counts, warned, recwarn):
     assert "correct the negative" not in warned()
 
 
+@pytest.mark.parametrize(("far", "is_said"), [(0, False), (1e3, False), (1e9, True), (-1e9, True)])
+def test_differences_that_single_precision_loses_are_said(rng, warned, far, is_said):
+    """A gene that differs by rounding only, or not at all, is no reason to warn, and float32 has lost it already."""
+    values = rng.normal(size=(120, 6))
+    values[:, :2] = 0.3
+    values[::2, 1] += 1e-16
+    values[:, 3] += far
+    build("VAE", ad.AnnData(values.astype(np.float32)), likelihood="normal")
+    assert "single precision" not in warned()
+    for form in (np.asarray, csr_matrix):
+        build("VAE", ad.AnnData(form(values)), likelihood="normal")
+    said = "adata.X has 1 genes, such as '3', whose values are large and hardly differ between cells"
+    assert (said in warned()) == is_said
+
+
 @pytest.mark.parametrize("change", [sc.pp.log1p, sc.pp.scale])
 @pytest.mark.parametrize("where", ["raw", "counts", "umi"])
 def test_raw_counts_beside_real_values_are_pointed_to(counts, warned, recwarn, change, where):

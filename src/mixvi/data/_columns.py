@@ -1,7 +1,6 @@
 """Checks of the columns of ``.obs`` that a model reads, and of new cells against those of the training."""
 
 from collections.abc import Mapping, Sequence
-from numbers import Number
 from typing import Any
 
 import anndata as ad
@@ -11,6 +10,8 @@ from anndata import AnnData
 
 from mixvi.data._minified import copy_posterior
 from mixvi.data._support import LARGEST
+
+SAVED = (str, bool, int, float, np.bool_, np.integer, np.float32, np.float16)  # kinds of categories that files hold
 
 
 def check_layer(adata: AnnData, layer: str | None, advice: str = "layer=None takes .X") -> None:
@@ -54,7 +55,11 @@ def check_present(obs: pd.DataFrame, keys: Sequence[str]) -> None:
     """
     for key in keys:
         if not isinstance(key, str):
-            raise ValueError(f"{key!r} is not the name of a column; pass a text, one of {list(obs.columns)}.")
+            named = [name for name in obs.columns if isinstance(name, str)]
+            raise ValueError(
+                f"{key!r} is not the name of a column; pass a text, one of {named}. If a column has this name, give it "
+                "another one: names in files are texts."
+            )
         if key not in obs:
             raise KeyError(f"There is no column {key!r} in .obs; the columns are {list(obs.columns)}.")
         if isinstance(obs[key], pd.DataFrame):
@@ -76,10 +81,9 @@ def check_names(obs: pd.DataFrame, key: str) -> None:
     ValueError
         If the column has fractions.
     """
-    column = obs[key].dropna()
-    if pd.api.types.is_float_dtype(column) and len(fractions := column[column % 1 != 0]):
+    if fractions := [value for value in _categories(obs[key]) if isinstance(value, float | np.floating) and value % 1]:
         raise ValueError(
-            f".obs[{key!r}] holds fractions such as {fractions.iloc[0]:g}; names of kinds of cells must be text, "
+            f".obs[{key!r}] holds fractions such as {fractions[0]:g}; names of kinds of cells must be text, "
             "categories or whole numbers. Name another column, or turn this one into ranges with pandas.cut."
         )
 
@@ -111,7 +115,8 @@ def check_columns(
     KeyError
         If a column does not exist.
     ValueError
-        If values are missing, text is mixed with numbers, or numeric columns are not finite or not positive.
+        If values are missing, are of kinds that a file cannot hold, or mix text with numbers; or if numeric columns are
+        not finite or not positive.
     """
     check_present(obs, keys)
     for key in keys:
@@ -125,22 +130,35 @@ def check_columns(
             wrong, what = ~(column.astype(float).abs() <= LARGEST), "NaN, infinite or too large values"
             if positive and not wrong.any():
                 wrong, what = column <= 0, "values of 0 or less (all must be positive)"
-        elif other := [value for value in column.dropna().unique() if not isinstance(value, str | Number | np.generic)]:
-            raise ValueError(
-                f".obs[{key!r}] has values such as {other[0]!r}, which a model cannot save; make them text: "
-                f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)."
-            )
-        elif pd.api.types.infer_dtype(column.dropna().unique()) in ("mixed", "mixed-integer"):
-            kinds = sorted({type(value).__name__ for value in column.dropna()})
-            raise ValueError(
-                f".obs[{key!r}] mixes values of type {' and '.join(kinds)}; make them one kind: "
-                f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)."
-            )
+        else:
+            _check_categories(key, _categories(column))
         if wrong.any():
             raise ValueError(
                 f".obs[{key!r}] has {what} in {int(wrong.sum()):,} of {len(obs):,} cells (the first is "
                 f"{obs.index[wrong.to_numpy().argmax()]!r}); {advice}."
             )
+
+
+def _categories(column: pd.Series) -> list:
+    """Values that occur in a column, and those that its type allows for."""
+    found = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column.dropna().unique()
+    return list(found)
+
+
+def _check_categories(key: str, values: list) -> None:
+    """Raise if a model could not save the categories of a column, or not sort them."""
+    cure = f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)."
+    if other := [value for value in values if not isinstance(value, SAVED)]:
+        raise ValueError(
+            f".obs[{key!r}] has values such as {other[0]!r}, which a model cannot save; make them text: {cure}"
+        )
+    if pd.api.types.infer_dtype(values) in ("mixed", "mixed-integer"):
+        kinds = sorted({type(value).__name__ for value in values})
+        raise ValueError(f".obs[{key!r}] mixes values of type {' and '.join(kinds)}; make them one kind: {cure}")
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_)
 
 
 def check_levels(obs: pd.DataFrame, levels: Mapping[str, np.ndarray]) -> None:
@@ -159,11 +177,13 @@ def check_levels(obs: pd.DataFrame, levels: Mapping[str, np.ndarray]) -> None:
         If there is a new category.
     """
     for key, known in levels.items():
-        new = [value for value in obs[key].unique() if value not in set(known)]
+        same = {(_is_bool(value), value) for value in known}  # True == 1, but they are not one category
+        new = [value for value in obs[key].unique().tolist() if (_is_bool(value), value) not in same]
         if new:
             raise ValueError(
                 f".obs[{key!r}] has {new}, which the model was not trained on; it knows {np.asarray(known).tolist()}. "
-                "Call model.map(adata) for new batches, leave these cells out, rename the categories, or train on them."
+                "For new batches, call map(adata) of the model. Or rename the categories, leave these cells out, or "
+                "train on them."
             )
 
 

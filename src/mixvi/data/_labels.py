@@ -5,6 +5,10 @@ import pandas as pd
 from anndata import AnnData
 from scvi.data.fields import CategoricalObsField
 
+from mixvi._warnings import warn
+
+MISSING = "missing label"  # in the place of NaN, whose text might be a class
+
 
 class LabelsField(CategoricalObsField):
     """A column of ``.obs`` with classes, and one category that means "no label".
@@ -24,7 +28,10 @@ class LabelsField(CategoricalObsField):
         return self._write(adata, [*classes, self.no_label])
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
-        """Write the codes of known classes to another AnnData. Without the column, all its cells are unlabelled.
+        """Write the codes of known classes to another AnnData.
+
+        Its cells are unlabelled if the column is not there, or if their label is missing or of a new class. The column
+        does not change.
 
         Parameters
         ----------
@@ -38,17 +45,14 @@ class LabelsField(CategoricalObsField):
         Returns
         -------
         State of the field in the other AnnData.
-
-        Raises
-        ------
-        ValueError
-            If there is a new class.
         """
         known = [str(name) for name in state_registry[self.CATEGORICAL_MAPPING_KEY]]
-        if new := sorted(set(self._names(adata_target)) - set(known)):
-            raise ValueError(
-                f".obs[{self._original_attr_key!r}] has classes {new}; the model knows {known}. Rename the new classes "
-                "or leave their cells out."
+        names = self._names(adata_target)
+        if (new := ~names.isin(known)).any():
+            warn(
+                f".obs[{self._original_attr_key!r}] has labels that are missing or that the model does not know, such "
+                f"as {names[new].iloc[0]!r}, in {new.sum():,} of {len(new):,} cells. The model reads these cells as "
+                f"unlabelled, and the column stays as it is. It knows {known}."
             )
         return self._write(adata_target, known)
 
@@ -60,10 +64,12 @@ class LabelsField(CategoricalObsField):
     def _names(self, adata: AnnData) -> pd.Series:
         if self._original_attr_key not in adata.obs:
             return pd.Series(self.no_label, adata.obs_names)
-        return adata.obs[self._original_attr_key].astype(str)
+        column = adata.obs[self._original_attr_key]
+        return column.astype(object).where(column.notna(), MISSING).astype(str)
 
     def _write(self, adata: AnnData, names: list[str]) -> dict:
-        adata.obs[self.attr_key] = pd.Categorical(self._names(adata), categories=names).codes.astype(np.int64)
+        codes = pd.Index(names).get_indexer(self._names(adata))
+        adata.obs[self.attr_key] = np.where(codes < 0, len(names) - 1, codes).astype(np.int64)
         mapping = np.array(names, dtype=object)
         return {self.CATEGORICAL_MAPPING_KEY: mapping, self.ORIGINAL_ATTR_KEY: self._original_attr_key}
 

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from mixvi._checks import check_flag
 from mixvi._version import __version__
+from mixvi.model._arguments import hidden_layers
 from mixvi.model._base import LatentModel
 from mixvi.model._linear import LinearMixin
 from mixvi.model._unclustered import UnclusteredMixin
-from mixvi.model.registration import hidden_layers
 from mixvi.model.registry import layout_of
 from mixvi.model.values import settle_likelihood
 from mixvi.module._ae import AEModule

@@ -1,4 +1,4 @@
-"""Checks of the arguments of `train`, before training starts."""
+"""Checks of the names and numbers that a model and `train` are given, before anything starts."""
 
 import inspect
 import math
@@ -13,6 +13,8 @@ from lightning.pytorch import Trainer as LightningTrainer
 from scvi.model.base import UnsupervisedTrainingMixin
 from scvi.train import Trainer, TrainingPlan
 
+from mixvi._checks import check_number, check_whole
+from mixvi.module.nets import Hidden
 from mixvi.train import MixviPlan
 
 OF_TRAIN = ("n_importance_samples", "batch_size")  # which hands them on to the plan
@@ -37,6 +39,27 @@ NO_DATAMODULE = (  # and why: starts, clusters and calibration look at single ce
     "mixvi trains on an AnnData only. To train from disk, open the zarr stores with mixvi.data.from_zarr(paths), or "
     "make one of .h5ad files with mixvi.data.to_zarr. Then call setup_anndata() and train()."
 )
+
+NO_MUDATA = "A mixvi model reads one AnnData, and a MuData holds several; pass one of them, such as mdata['rna']."
+
+
+def hidden_layers(n_latent: int, n_hidden: int, n_layers: int, dropout_rate: float) -> Hidden:
+    """Check the sizes of a network, and give its hidden layers.
+
+    Parameters
+    ----------
+    n_latent, n_hidden, n_layers, dropout_rate
+        As in the classes of the models.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a whole number or too small, or the dropout rate is not in [0, 1).
+    """
+    for name, value, least in (("n_latent", n_latent, 1), ("n_hidden", n_hidden, 1), ("n_layers", n_layers, 0)):
+        check_whole(name, value, least)
+    check_number("dropout_rate", dropout_rate, least=0, below=1)
+    return Hidden(n_hidden, n_layers, dropout_rate)
 
 
 def check_plan(settings: dict[str, Any]) -> None:

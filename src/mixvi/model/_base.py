@@ -16,7 +16,7 @@ from torch import Tensor
 from mixvi._upstream import forget_with_model
 from mixvi.data import CellsSplitter
 from mixvi.model import annotation, differential, expression, getters, minification, query, saving, store, training
-from mixvi.model._arguments import NO_DATAMODULE, device_of
+from mixvi.model._arguments import NO_DATAMODULE, NO_MUDATA, device_of
 from mixvi.model.description import summary
 from mixvi.model.registration import adopt, register
 from mixvi.model.registry import conditions_of
@@ -92,6 +92,8 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
         KeyError
             If a layer or column does not exist.
         """
+        if type(adata).__name__ == "MuData":
+            cls.setup_mudata(adata)
         if not issubclass(type(adata), AnnData):  # scvi-tools' adapter of an AnnCollection says that it is an instance
             raise TypeError(
                 f"setup_anndata got {type(adata).__name__}, not an AnnData; read files with anndata, and join several "
@@ -108,6 +110,17 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
     @override
     def setup_annbatch(cls, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(f"setup_annbatch() makes a data module, and {NO_DATAMODULE}")
+
+    @classmethod
+    def setup_mudata(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Point to `setup_anndata`.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Of a model of scvi-tools that reads a MuData.
+        """
+        raise TypeError(NO_MUDATA)
 
     @classmethod
     def load(
@@ -127,7 +140,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
             Folder that `save` was given.
         adata
             Cells with the genes of the model, in its order. ``None`` takes those saved beside the model, if there are
-            any; ``False`` loads the model without cells.
+            any; ``False`` loads the model without cells. Cells whose label is missing or unknown are unlabelled.
         accelerator, device
             Where the weights go, as in `train`.
         prefix
@@ -139,7 +152,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
         ------
         ValueError
             If there is no file; if it is damaged, of another class or from a later version; if the AnnData does not
-            have the genes of the model, in its order.
+            have the genes of the model, in its order, or has a category that the model was not trained on.
         """
         where = device_of(accelerator, device if isinstance(device, str) else [device])
         return saving.load(cls, dir_path, adata, where, prefix, backup_url)

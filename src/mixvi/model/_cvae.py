@@ -10,12 +10,12 @@ from torch import Tensor
 from mixvi._checks import check_flag
 from mixvi._version import __version__
 from mixvi._warnings import warn
+from mixvi.model._arguments import hidden_layers
 from mixvi.model._base import LatentModel
 from mixvi.model._conditional import ConditionalMixin, ConditionPrior
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._unclustered import UnclusteredMixin
 from mixvi.model.conditions import under
-from mixvi.model.registration import hidden_layers
 from mixvi.model.registry import conditions_of, layout_of
 from mixvi.model.streaming import check_trained
 from mixvi.model.values import likelihood_of, settle_likelihood

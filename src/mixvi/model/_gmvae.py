@@ -16,12 +16,12 @@ from mixvi._checks import check_flag, check_number
 from mixvi._version import __version__
 from mixvi.cluster.agglomerate import MIN_WORTH
 from mixvi.model import _markers, _outliers, _predict, _qc, _report, _stability, _suggest, _update
+from mixvi.model._arguments import hidden_layers
 from mixvi.model._base import Encoded, LatentModel
 from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._init import check_init, check_n_clusters, name_of
 from mixvi.model._tree import ClusterTree
-from mixvi.model.registration import hidden_layers
 from mixvi.model.registry import layout_of
 from mixvi.model.streaming import blocks, check_trained
 from mixvi.model.values import check_cells, is_of_training, likelihood_of, settle_likelihood

@@ -1,6 +1,7 @@
 """Interrupted training: how it ends, and how it continues."""
 
 import hashlib
+import logging
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixvi._file import read_file
-from mixvi._warnings import warn
+from mixvi._tell import tell
 from mixvi.model.values import look_at, same_totals, totals_of
 from mixvi.train import OURS, Checkpoints, Interruption
 
@@ -116,5 +117,6 @@ def pass_on(interruption: Interruption, epoch: int, how: str) -> None:
         Sentence on how to continue.
     """
     if interruption.received is not None:
-        warn(f"Stopped by {interruption.received.name} in epoch {epoch}; the model is usable as it is. {how}")
+        stopped = f"Stopped by {interruption.received.name} in epoch {epoch}; the model is usable as it is."
+        tell(f"{stopped} {how}", logging.WARNING)
         raise KeyboardInterrupt if interruption.received == signal.SIGINT else SystemExit(128 + signal.SIGTERM)

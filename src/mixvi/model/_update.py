@@ -8,6 +8,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scvi import REGISTRY_KEYS
 
 from mixvi.cluster.correspondence import Change, correspondence
 from mixvi.model._align import align
@@ -96,7 +97,8 @@ def _on_both(model: "GMVAE", new: AnnData) -> "GMVAE":
     args = dict(model.registry_["setup_args"])
     known, label = align(model.registry_, model.adata, None).cells, args["labels_key"]
     if label is not None:
-        known.obs[label] = model.adata.obs[label].astype(str)
+        classes = model.registry_["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]["categorical_mapping"]
+        known.obs[label] = classes[model.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY).ravel()]
         if args["unlabeled_category"] is None:
             args["unlabeled_category"] = NO_LABEL
     both = ad.concat([known, new], merge="same")

@@ -16,7 +16,6 @@ from scvi.data.fields import (
     NumericalObsField,
 )
 
-from mixvi._checks import check_number, check_whole
 from mixvi._tell import quiet
 from mixvi._upstream import forget_with_cells
 from mixvi._warnings import warn
@@ -29,6 +28,7 @@ from mixvi.data import (
     check_layer,
     check_levels,
     check_names,
+    check_present,
     check_support,
     has_values,
     minified_fields,
@@ -39,7 +39,6 @@ from mixvi.model._align import as_mapped
 from mixvi.model.registry import NO_LABEL, conditions_of
 from mixvi.model.values import check_unchanged, describe_values, look_at, values_of
 from mixvi.module.likelihoods import LIKELIHOODS
-from mixvi.module.nets import Hidden
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
@@ -79,23 +78,26 @@ def register(
     KeyError
         If a layer or column does not exist.
     """
-    for argument, other in cls._ignores.items():
-        if setup_args[argument]:
-            raise ValueError(
-                f"{cls.__name__} got {argument}={setup_args[argument]!r}, which it would ignore; "
-                f"use mixvi.{other}, or leave {argument} out."
-            )
     for key in ("categorical_covariate_keys", "continuous_covariate_keys"):
         if isinstance(setup_args[key], str | int | float):
             raise ValueError(f"{key}={setup_args[key]!r} is one name; pass a list, [{setup_args[key]!r}].")
         if (keys := setup_args[key]) is not None:  # a list is what any file can hold
             setup_args[key] = sorted(keys) if isinstance(keys, set | frozenset) else list(keys)
+    for argument, other in cls._ignores.items():
+        if setup_args[argument] not in (None, []):
+            raise ValueError(
+                f"{cls.__name__} got {argument}={setup_args[argument]!r}, which it would ignore; "
+                f"use mixvi.{other}, or leave {argument} out."
+            )
     if source_registry is None and minified_type(adata) is not None:
         raise ValueError(
             "The AnnData is minified, so it belongs to the model that minified it; load that one with "
             f"{cls.__name__}.load(). For a new model, pass the AnnData from before minify_adata()."
         )
     _check_cells(adata, setup_args, is_new=source_registry is not None)
+    if source_registry is not None and not extend_categories:
+        known = {key: levels for key, levels in conditions_of(source_registry) if levels is not None}
+        check_levels(adata.obs, known)
     fields = [*_fields(setup_args), *minified_fields(adata)]
     manager = CellsManager(fields, cls._get_setup_method_args(cls=cls, adata=adata, **setup_args))
     with quiet("scvi"):  # which announces names of columns for the posterior of minified cells
@@ -131,15 +133,19 @@ def _check_cells(adata: AnnData, setup_args: dict[str, Any], is_new: bool) -> No
     check_layer(adata, layer)
     check_dtype(*values_of(adata, layer))
     check_columns(adata.obs, categorical)
+    covariates = setup_args["categorical_covariate_keys"] or []
+    if twice := [key for key in covariates if covariates.count(key) > 1]:
+        raise ValueError(f"categorical_covariate_keys has {twice[0]!r} twice; name each column once.")
     if not is_new:
         _warn_of_empty_levels(adata, categorical)
-    advice = "give cells without a label one category of their own and name it as unlabeled_category"
-    has_labels = labels is not None and (not is_new or labels in adata.obs)
-    check_columns(adata.obs, [labels] if has_labels else [], advice=advice)
     if labels is not None and not is_new:
+        advice = "give cells without a label one category of their own and name it as unlabeled_category"
+        check_columns(adata.obs, [labels], advice=advice)
         _check_labels(adata, labels, no_label)
+    elif labels in adata.obs:  # of new cells: `LabelsField` takes what the model does not know as unlabelled
+        check_present(adata.obs, [labels])
     check_columns(adata.obs, setup_args["continuous_covariate_keys"] or [], numeric=True)
-    check_columns(adata.obs, [size_factor] if size_factor else [], numeric=True, positive=True)
+    check_columns(adata.obs, [] if size_factor is None else [size_factor], numeric=True, positive=True)
 
 
 def _fields(setup_args: dict[str, Any]) -> list[BaseAnnDataField]:
@@ -197,7 +203,6 @@ def registered(model: "LatentModel", adata: AnnData | None, minified: bool = Fal
         )
     args = model.registry_["setup_args"]
     cells = stand_in(as_mapped(model, adata), model.get_var_names(), args, NO_LABEL)
-    check_levels(cells.obs, {key: levels for key, levels in conditions_of(model.registry_) if levels is not None})
     manager = register(type(model), cells, args, model.registry_)
     if has_values(cells):
         support = describe_values(model.registry_, manager)
@@ -225,25 +230,6 @@ def check_trainable(model: "LatentModel") -> None:
             "Minified cells store a posterior, which training would not change. Load the model with the AnnData from "
             "before minify_adata(), and train that."
         )
-
-
-def hidden_layers(n_latent: int, n_hidden: int, n_layers: int, dropout_rate: float) -> Hidden:
-    """Check the sizes of a network, and give its hidden layers.
-
-    Parameters
-    ----------
-    n_latent, n_hidden, n_layers, dropout_rate
-        As in the classes of the models.
-
-    Raises
-    ------
-    ValueError
-        If a size is not a whole number or too small, or the dropout rate is not in [0, 1).
-    """
-    for name, value, least in (("n_latent", n_latent, 1), ("n_hidden", n_hidden, 1), ("n_layers", n_layers, 0)):
-        check_whole(name, value, least)
-    check_number("dropout_rate", dropout_rate, least=0, below=1)
-    return Hidden(n_hidden, n_layers, dropout_rate)
 
 
 def _check_values(adata: AnnData) -> None:

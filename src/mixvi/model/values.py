@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_LOOKED_AT = 100  # cells by which matrices that may be raw counts are told
+MAX_LOOKED_AT = 100  # cells by which matrices that may be raw counts, or lose detail, are told
+DOUBLE_ROUNDING, DETAIL = (
+    1e-12,
+    1e-5,
+)  # differences of values, over their size: from rounding only, and hardly told apart
 
 
 def settle_likelihood(model: "LatentModel", likelihood: str, linear: bool = False) -> str:
@@ -75,6 +79,8 @@ def settle_likelihood(model: "LatentModel", likelihood: str, linear: bool = Fals
         if support.kind == "real" and not linear:
             _point_to_counts(model.adata, support.where)
     check_support(support, likelihood, LIKELIHOODS[likelihood].support)
+    if LIKELIHOODS[likelihood].support == "real":
+        _warn_of_lost_detail(model.adata, model.registry_["setup_args"]["layer"])
     if layout_of(model.registry_).size_factor and LIKELIHOODS[likelihood].support != "count":
         raise ValueError(f"size_factor_key would be ignored under likelihood={likelihood!r}; leave it out.")
     return likelihood
@@ -130,6 +136,28 @@ def describe_values(registry: dict[str, Any], manager: CellsManager) -> Support:
     return describe(matrix, where, manager.adata.obs_names, manager.adata.var_names)
 
 
+def _some(values: Any) -> np.ndarray:
+    """The first cells, dense."""
+    some = values[:MAX_LOOKED_AT]
+    return some.toarray() if issparse(some) else np.asarray(some)
+
+
+def _warn_of_lost_detail(adata: AnnData, layer: str | None) -> None:
+    """Warn of genes that differ between cells by less than single precision, in which models compute, can tell."""
+    values, where = values_of(adata, layer)
+    some = _some(values)
+    if some.dtype == np.float32:
+        return
+    spread, size = np.ptp(some.astype(float), axis=0), abs(some.astype(float)).max(0)
+    lost = (spread > DOUBLE_ROUNDING * size) & (spread < DETAIL * size)
+    if lost.any():
+        warn(
+            f"{where} has {lost.sum():,} genes, such as {adata.var_names[lost.argmax()]!r}, whose values are large and "
+            "hardly differ between cells. Models compute in single precision (7 digits), and so lose the differences. "
+            "Subtract the mean of each gene first."
+        )
+
+
 def _point_to_counts(adata: AnnData, where: str) -> None:
     """Warn if the values are no counts, and another matrix beside them looks like raw counts."""
     beside: dict[str, tuple[Any, str]] = {
@@ -138,8 +166,7 @@ def _point_to_counts(adata: AnnData, where: str) -> None:
     if adata.raw is not None:
         beside["adata.raw.X"] = adata.raw.X, "adata.raw.to_adata()"
     for name, (values, how) in beside.items():
-        some = values[:MAX_LOOKED_AT]
-        some = some.toarray() if issparse(some) else np.asarray(some)
+        some = _some(values)
         if name != where and some.max(initial=0) > 1 and (some >= 0).all() and (some == np.floor(some)).all():
             warn(
                 f"{where} has no counts, but {name} seems to have raw counts. To model them, call setup_anndata({how})."

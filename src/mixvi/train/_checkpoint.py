@@ -6,6 +6,7 @@ and history.
 """
 
 import copy
+import logging
 import os
 import time
 from datetime import datetime
@@ -20,8 +21,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from mixvi._file import read_file, write_file
+from mixvi._tell import tell
 from mixvi._upstream import restart_epoch
-from mixvi._warnings import warn
 from mixvi.train._interrupt import Interruption
 
 OURS = "mixvi"  # key of a checkpoint: what Lightning does not know
@@ -258,7 +259,7 @@ class Checkpoints(Callback):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, self.files.latest | {OURS: state}, "checkpoint")
         except OSError as error:  # training itself is not damaged
-            warn(f"No checkpoint could be written to {path}: {error}")
+            tell(f"No checkpoint could be written to {path}: {error}", logging.WARNING)
         else:
             self.path = path
 
