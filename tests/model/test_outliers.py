@@ -89,39 +89,28 @@ def test_what_is_remembered_goes_with_the_model(model, tmp_path, four):
     np.testing.assert_allclose(loaded.get_outlier_p(four[1]), model.get_outlier_p(four[1]), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "n_layers"), [("VAE", 1), ("CVAE", 1), ("GMVAE", 1), ("GMVAE", 0)])
-def test_the_surprise_is_a_local_outlier_factor_in_the_last_hidden_layer(name, n_layers):
+@pytest.mark.parametrize("name", ["VAE", "CVAE", "GMVAE"])
+def test_the_surprise_is_a_local_outlier_factor_in_the_latent_space(name):
     cells = datasets.blobs(300, 30, n_clusters=2, n_conditions=2, kind="count")
-    model = fitted(name, cells, n_layers=n_layers)
-    hidden = []
-    head = model.module.encoder.loc.register_forward_hook(
-        lambda _, args, out: hidden.append(args[0] if n_layers else out)
+    model = fitted(name, cells)
+    train, held_out = (
+        model.get_latent_representation(indices=np.sort(rows))
+        for rows in (model.train_indices, model.validation_indices)
     )
-    for rows in (np.sort(model.train_indices), np.sort(model.validation_indices)):
-        model.get_latent_representation(indices=rows)
-    head.remove()
-    width = hidden[0].shape[1] - (model.module.encoder.trunk.n_conditions if n_layers else 0)
-    train, held_out = (h[:, :width].numpy() for h in hidden)
     index = NearestNeighbors(n_neighbors=15).fit(train)
     distance, near = index.kneighbors(held_out)
     expected = np.log(distance.mean(1) / index.kneighbors()[0].mean(1)[near].mean(1))
-    np.testing.assert_allclose(model.held_out_["surprise"][:, 0], expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(model.held_out_["surprise"][:, 0], expected, rtol=1e-3, atol=1e-3)
     if name != "GMVAE":
         model.annotate()
         assert "mixvi_outlier_p" not in model.adata.obs
 
 
-def test_minified_cells_have_no_p_values():
+def test_minified_cells_have_the_same_p_values():
     model = fitted("GMVAE", datasets.blobs(300, 30, n_clusters=2, kind="count"))
+    p = model.get_outlier_p()
     model.minify_adata()
-    model.annotate()
-    assert "mixvi" in model.adata.obs
-    assert "mixvi_outlier_p" not in model.adata.obs
-    assert not model.predict_set(level=0.0).empty
-    with pytest.raises(ValueError, match="minify_adata"):
-        model.get_outlier_p()
-    with pytest.raises(ValueError, match="minified"):
-        model.annotate(new_at=0.1)
+    np.testing.assert_allclose(model.get_outlier_p(), p, atol=0.04)
 
 
 def test_a_level_below_the_least_p_value_is_warned_of(counts, warned):

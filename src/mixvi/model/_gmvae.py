@@ -252,9 +252,9 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
 
     def _encode(self, adata, n_clusters, indices=None) -> Iterator[Encoded]:
         def all_of(cells: Cells) -> Tensor:
-            h, qz = self.module.features(cells)
+            qz = self.module.encode(cells)
             log_r = self.module.prior.log_responsibilities(qz, cells)
-            return torch.cat([_outliers.surprise(self, h, cells), qz.loc, log_r], 1)
+            return torch.cat([_outliers.surprise(self, qz.loc, cells), qz.loc, log_r], 1)
 
         for found in blocks(self, all_of, adata, indices, None, minified=True, may_lack=2):
             surprise, latent, log_r = np.split(found, [2, found.shape[1] - self.module.prior.n_room], axis=1)

@@ -27,33 +27,33 @@ if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
 
 MAX_HELD_OUT = 2000  # held-out cells that are kept with a model; the standard error of a p-value of 0.05 is then 0.005
-MAX_REFERENCE = 5000  # training cells that are kept with a model: 2.5 MB at 128 hidden units
+MAX_REFERENCE = 5000  # training cells that are kept with a model
 MIN_HELD_OUT = 20  # with fewer, no p-value can be below 0.05
 OUTLIER_LEVEL = 0.01  # p-value below which a prediction set is empty
 
 
-def surprise(model: "LatentModel", h: Tensor, cells: Cells) -> Tensor:
+def surprise(model: "LatentModel", z: Tensor, cells: Cells) -> Tensor:
     """Local outlier factor and log library size (n, 2). Without counts, the library size is 1.
 
     Parameters
     ----------
     model
         Trained model.
-    h
-        (n, h) activations of the last hidden layer of the encoder.
+    z
+        (n, d) latent means.
     cells
         n cells.
 
     Returns
     -------
-    (n, 2), or NaN for minified cells and for a model without held-out cells.
+    (n, 2), or NaN for a model without held-out cells.
     """
     library = cells.library.squeeze(1)
     depth = library.log() if model.module.likelihood.support == "count" else torch.zeros_like(library)
-    if "reference" not in (known := model.held_out_ or {}) or not h.shape[1]:
+    if "reference" not in (known := model.held_out_ or {}):
         return torch.full_like(cells.library, torch.nan).expand(-1, 2)
-    reference, spacing = (torch.as_tensor(known[key], device=h.device) for key in ("reference", "spacing"))
-    return torch.stack([local_outlier_factor(h, reference, spacing), depth], 1)
+    reference, spacing = (torch.as_tensor(known[key], device=z.device) for key in ("reference", "spacing"))
+    return torch.stack([local_outlier_factor(z, reference, spacing), depth], 1)
 
 
 def remember_held_out(model: "LatentModel") -> None:
@@ -71,9 +71,9 @@ def remember_held_out(model: "LatentModel") -> None:
         np.sort(np.random.default_rng(0).permutation(some)[:most])
         for some, most in ((rows, MAX_HELD_OUT), (model.train_indices, MAX_REFERENCE))
     )
-    h = torch.as_tensor(collect(model, lambda cells: model.module.features(cells)[0], None, reference))
-    spacing, _ = neighbor_distances(h, h, skip=1)
-    model.held_out_ = {"reference": h.numpy(), "spacing": spacing.numpy()}
+    z = torch.as_tensor(collect(model, lambda cells: model.module.encode(cells).loc, None, reference, minified=True))
+    spacing, _ = neighbor_distances(z, z, skip=1)
+    model.held_out_ = {"reference": z.numpy(), "spacing": spacing.numpy()}
     model.held_out_["surprise"] = collect(model, _surprise_of(model), None, rows)
     if model.module.layout.n_labels:
         log_r = collect(model, log_responsibilities(model), None, rows)
@@ -89,10 +89,9 @@ def get_outlier_p(
 ) -> np.ndarray:
     """Probability that a cell drawn from the reference is at least as surprising as this one. Low: like nothing seen.
 
-    The surprise of a cell is its local outlier factor in the last hidden layer of the encoder: its mean distance to
-    the 15 nearest training cells, divided by the mean distance of these cells to their own neighbours. It is compared
-    with that of validation cells, after a regression on the log library size. So a shallow cell is not an outlier for
-    being shallow.
+    The surprise of a cell is its local outlier factor in the latent space: its mean distance to the 15 nearest
+    training cells, divided by the mean distance of these cells to their own neighbours. It is compared with that of
+    validation cells, after a regression on the log library size. So a shallow cell is not an outlier for being shallow.
 
     Parameters
     ----------
@@ -107,7 +106,7 @@ def get_outlier_p(
     Raises
     ------
     ValueError
-        If fewer than 20 cells were held out in training, or the cells are minified without their values.
+        If fewer than 20 cells were held out in training.
 
     Notes
     -----
@@ -115,7 +114,7 @@ def get_outlier_p(
     uniform, too.
     """
     check_held_out(model)
-    return p_of(model, collect(model, _surprise_of(model), adata, indices, batch_size))
+    return p_of(model, collect(model, _surprise_of(model), adata, indices, batch_size, minified=True))
 
 
 def check_held_out(model: "LatentModel") -> dict[str, np.ndarray]:
@@ -238,4 +237,4 @@ def predict_set(
 
 
 def _surprise_of(model: "LatentModel") -> Callable[[Cells], Tensor]:
-    return lambda cells: surprise(model, model.module.features(cells)[0], cells)
+    return lambda cells: surprise(model, model.module.encode(cells).loc, cells)

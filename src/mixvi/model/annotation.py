@@ -139,8 +139,6 @@ def columns(model: "LatentModel", names: list[str], p: np.ndarray, surprise: np.
 
 def _with_new(found: dict[str, Any], latent: np.ndarray, new_at: float) -> pd.Categorical:
     """Clusters (n,), with groups of cells that are like nothing seen."""
-    if "_outlier_p" not in found:
-        raise ValueError(f"new_at={new_at} needs the values of the cells, and minified cells do not have them.")
     cluster, new = found[""], is_new(found["_outlier_p"], new_at)
     if not new.any():
         return cluster

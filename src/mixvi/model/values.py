@@ -38,7 +38,7 @@ MAX_LOOKED_AT = 100  # cells by which matrices that may be raw counts, or lose d
 DOUBLE_ROUNDING, DETAIL = (
     1e-12,
     1e-5,
-)  # differences of values, over their size: from rounding only, and hardly told apart
+)  # difference over size: from rounding only, and hardly told apart
 
 
 def settle_likelihood(model: "LatentModel", likelihood: str, linear: bool = False) -> str:

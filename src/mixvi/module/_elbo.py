@@ -54,12 +54,6 @@ class ELBOModule(BaseModuleClass):
             return self.encoder.restored(*cells.stored.chunk(2, -1))
         return self.encoder(cells.seen, cells.c)
 
-    def features(self, cells: Cells) -> tuple[Tensor, Posterior]:
-        """Activations of the last hidden layer (n, h), and q(z | x, c). Minified cells have no activations: (n, 0)."""
-        if cells.stored.shape[-1]:
-            return cells.stored[:, :0], self.encode(cells)
-        return self.encoder.features(cells.seen, cells.c)
-
     def decode(self, z: Tensor, cells: Cells) -> Distribution:
         """p(x | z, c).
 

@@ -24,6 +24,7 @@ class Encoder(nn.Module):
         self.trunk = Trunk(n_genes, n_conditions, hidden, discounts=True)
         self.loc = nn.Linear(self.trunk.n_out, n_latent)
 
+    @abstractmethod
     def forward(self, x: Tensor, c: Tensor) -> "Posterior":
         """q(z | x, c) of n cells.
 
@@ -38,29 +39,6 @@ class Encoder(nn.Module):
         -------
         (n, d) posterior.
         """
-        return self.head(self.trunk(x, c))
-
-    @abstractmethod
-    def head(self, h: Tensor) -> "Posterior":
-        """The posterior (n, d) from the output of the hidden layers.
-
-        Parameters
-        ----------
-        h
-            (n, h + q) activations of the last hidden layer, then the conditions.
-        """
-
-    def features(self, x: Tensor, c: Tensor) -> tuple[Tensor, "Posterior"]:
-        """Activations of the last hidden layer (n, h), and the posterior. A linear encoder gives its latent means.
-
-        Parameters
-        ----------
-        x, c
-            As in `forward`.
-        """
-        h = self.trunk(x, c)
-        qz = self.head(h)
-        return (qz.loc if self.trunk.is_linear else h[:, : h.shape[1] - self.trunk.n_conditions]), qz
 
     @staticmethod
     @abstractmethod
@@ -144,8 +122,8 @@ class DeltaEncoder(Encoder):
     """q(z | x, c) = delta at e(x, c)."""
 
     @override
-    def head(self, h: Tensor) -> Delta:
-        return Delta(self.loc(h))
+    def forward(self, x: Tensor, c: Tensor) -> Delta:
+        return Delta(self.loc(self.trunk(x, c)))
 
     @staticmethod
     @override
@@ -161,7 +139,8 @@ class NormalEncoder(Encoder):
         self.log_scale = nn.Linear(self.trunk.n_out, n_latent)
 
     @override
-    def head(self, h: Tensor) -> Normal:
+    def forward(self, x: Tensor, c: Tensor) -> Normal:
+        h = self.trunk(x, c)
         return Normal(
             self.loc(h), self.log_scale(h).clamp(max=LOG_SCALE_CEILING).exp() + SCALE_FLOOR, validate_args=False
         )
