@@ -6,7 +6,7 @@ from anndata import AnnData
 from scvi.model import SCVI
 from torch import Tensor
 
-from mixvi.model.values import totals_of
+from mixvi.model.unchanged import totals_of
 
 if TYPE_CHECKING:
     from mixvi.model._vae import VAE

@@ -9,7 +9,8 @@ from mixvi.data import CellsDataset
 from mixvi.model._arguments import device_of
 from mixvi.model._resume import pass_on
 from mixvi.model.description import size_of
-from mixvi.model.values import largest, remember_cells
+from mixvi.model.unchanged import remember_cells
+from mixvi.model.values import largest
 from mixvi.ops.csr import dense
 from mixvi.train import Interruption, StartAndEnd, fit_full_batch, use_data_units
 

@@ -24,7 +24,8 @@ from mixvi.model._init import check_init, check_n_clusters, name_of
 from mixvi.model._tree import ClusterTree
 from mixvi.model.registry import layout_of
 from mixvi.model.streaming import blocks, check_trained
-from mixvi.model.values import check_cells, is_of_training, likelihood_of, settle_likelihood
+from mixvi.model.unchanged import check_cells, is_of_training
+from mixvi.model.values import likelihood_of, settle_likelihood
 from mixvi.module._gmvae import GMVAEModule
 from mixvi.module.cells import Cells
 from mixvi.module.mixtures import MAX_COMPONENTS

@@ -8,7 +8,7 @@ from scipy.sparse import csr_matrix
 from mixvi.cluster.count_splitting import Halves, split_counts
 from mixvi.data import CellsDataset
 from mixvi.model.registration import registered
-from mixvi.model.values import check_cells
+from mixvi.model.unchanged import check_cells
 from mixvi.train import Counts, read_counts
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 
 from mixvi.model._mixin import Mixin
 from mixvi.model.streaming import check_trained, collect
-from mixvi.model.values import is_of_training
+from mixvi.model.unchanged import is_of_training
 from mixvi.module.priors import Flat
 from mixvi.ops.csr import dense
 

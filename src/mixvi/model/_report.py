@@ -8,7 +8,7 @@ from mixvi._checks import check_whole
 from mixvi.data import check_present
 from mixvi.model.registration import registered
 from mixvi.model.streaming import check_trained
-from mixvi.model.values import check_cells
+from mixvi.model.unchanged import check_cells
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE

@@ -10,7 +10,7 @@ import numpy as np
 
 from mixvi._file import read_file
 from mixvi._tell import tell
-from mixvi.model.values import look_at, same_totals, totals_of
+from mixvi.model.unchanged import look_at, same_totals, totals_of
 from mixvi.train import OURS, Checkpoints, Interruption
 
 if TYPE_CHECKING:

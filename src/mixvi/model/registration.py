@@ -37,7 +37,8 @@ from mixvi.data import (
 )
 from mixvi.model._align import as_mapped
 from mixvi.model.registry import NO_LABEL, conditions_of
-from mixvi.model.values import check_unchanged, describe_values, look_at, values_of
+from mixvi.model.unchanged import check_unchanged, look_at, values_of
+from mixvi.model.values import describe_values
 from mixvi.module.likelihoods import LIKELIHOODS
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ from mixvi._version import __version__
 from mixvi._warnings import warn
 from mixvi.data import has_values, minified_type
 from mixvi.model._rebuild import attributes_of, rebuild
-from mixvi.model.values import is_of_training
+from mixvi.model.unchanged import is_of_training
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
 
 MODEL, CELLS = "model.pt", "adata.h5ad"  # names of scvi-tools
-UNIT = "likelihood.center", "likelihood.unit"  # which linear models of mixvi 0.1.0 do not have
+DATA_UNIT = "likelihood.center", "likelihood.unit"  # which linear models of mixvi 0.1.0 do not have
 
 
 def save(
@@ -161,7 +161,7 @@ def _load_state(model: "LatentModel", state: dict[str, torch.Tensor], folder: Pa
     for name, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(f"The weights {name!r} of the model in {folder} are not finite. Train a new model.")
-    unit = {key: one for key, one in model.module.state_dict().items() if key in UNIT}  # 0 and 1 of a new module
+    unit = {key: one for key, one in model.module.state_dict().items() if key in DATA_UNIT}  # 0 and 1 of a new module
     try:
         model.module.load_state_dict(unit | state)
     except RuntimeError as error:

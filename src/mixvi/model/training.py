@@ -17,7 +17,8 @@ from mixvi.model._outliers import remember_held_out
 from mixvi.model._resume import checkpoints_of, pass_on
 from mixvi.model.description import size_of
 from mixvi.model.registration import check_trainable
-from mixvi.model.values import largest, remember_cells
+from mixvi.model.unchanged import remember_cells
+from mixvi.model.values import largest
 from mixvi.module.priors import Flat
 from mixvi.train import FiniteWeights, MixturePhases, StartAndEnd
 

@@ -11,7 +11,8 @@ from scipy.sparse import csr_matrix, issparse
 
 from mixvi.data import check_layer, check_present, describe, has_values, own_columns
 from mixvi.model._base import LatentModel
-from mixvi.model.values import describe_values, values_of
+from mixvi.model.unchanged import values_of
+from mixvi.model.values import describe_values
 from mixvi.module.likelihoods import LIKELIHOODS
 
 TARGET_SUM = 1e4
