@@ -1,6 +1,7 @@
 """Conditions by name: what c becomes, and names that the model does not know."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import mixvi
@@ -49,3 +50,16 @@ def test_conditions_that_make_no_sense_are_named(toy, counts):
         mixvi.CVAE(toy, decode_condition=False)
     with pytest.raises(ValueError, match="without batch_key"):
         fitted("VAE", toy).get_reconstruction(transform_batch="condition 1")
+
+
+def test_a_level_without_cells_is_warned_of_also_by_a_loaded_model(counts, tmp_path, warned, recwarn):
+    counts.obs["b"] = pd.Categorical(np.array(["x", "y"])[np.arange(counts.n_obs) % 2], ["w", "x", "y"])
+    model = fitted("CVAE", counts, {"batch_key": "b"})
+    model.save(tmp_path / "model")
+    loaded = mixvi.CVAE.load(tmp_path / "model", counts, accelerator="cpu")
+    for used in (model, loaded):
+        recwarn.clear()
+        used.get_reconstruction(transform_batch="x")
+        assert "had no cells in training" not in warned()
+        used.get_reconstruction(transform_batch="w")
+        assert "b='w' had no cells in training" in warned()

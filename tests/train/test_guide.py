@@ -1,9 +1,11 @@
 """The graph's word on each cell reaches that cell, whatever the order, and stays outside the bound."""
 
 import numpy as np
+import pytest
 import torch
 
-from mixvi.train._guide import Guide
+from mixvi._warnings import MixviWarning
+from mixvi.train._guide import Guide, tell_of_moved
 from tests.model.helpers import fitted
 
 
@@ -68,3 +70,19 @@ def test_guided_components_keep_to_the_parts_they_were_placed_on(counts):
         return float(model.history["guide_train"].iloc[-1, 0]) / guidance
 
     assert agreement(20.0) < agreement(1e-3)
+
+
+def test_labelled_cells_in_other_clusters_are_told_and_many_are_a_warning(caplog, recwarn):
+    labels = np.repeat([0, 1, -1], [90, 10, 50])
+    part = np.maximum(labels, 0)
+    part[:15] = 2
+    with caplog.at_level("INFO", "mixvi"):
+        tell_of_moved(part, labels)
+    assert "15 of 100 labelled cells are more likely in another cluster" in caplog.text
+    assert not recwarn
+    few_of_all, many_of_all = part.copy(), part.copy()
+    few_of_all[90:96] = 0
+    many_of_all[:21] = 2
+    for part, n in ((few_of_all, 1), (many_of_all, 0)):
+        with pytest.warns(MixviWarning, match=f"In {n} of the classes .* mixvi warns if they are more than 20% of"):
+            tell_of_moved(part, labels)

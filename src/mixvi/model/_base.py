@@ -40,6 +40,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
     _training_plan_cls, _data_splitter_cls = MixviPlan, CellsSplitter
     module: ELBOModule
     held_out_: dict[str, np.ndarray] | None = None  # what p-values need of the validation cells
+    empty_levels_: dict[str, list] | None = None  # of the conditions, without cells in training
     unseen_: list[str] | None = None  # genes that the cells of a mapped model lack; None for other models
     gene_key_: str | None = None  # column of .var with their names
 

@@ -9,7 +9,7 @@ from mixvi.data import CellsDataset
 from mixvi.model._arguments import device_of
 from mixvi.model._resume import pass_on
 from mixvi.model.description import size_of
-from mixvi.model.values import largest, totals_of
+from mixvi.model.values import largest, remember_cells
 from mixvi.ops.csr import dense
 from mixvi.train import Interruption, StartAndEnd, fit_full_batch, use_data_units
 
@@ -77,7 +77,8 @@ def train_full_batch(
         for name, found in history.items()
     }
     model.train_indices, model.validation_indices = np.arange(model.adata.n_obs), np.arange(0)
-    model.is_trained_, model.trained_on_ = True, totals_of(model)
+    model.is_trained_ = True
+    remember_cells(model)
     if not all(value.isfinite().all() for value in model.module.state_dict().values()):
         raise ValueError(
             "The weights of this fit are too large or small for single precision. Scale the values: the largest is "

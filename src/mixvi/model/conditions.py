@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mixvi._checks import check_number
+from mixvi._warnings import warn
 from mixvi.model.registry import conditions_of
 from mixvi.module.cells import Cells
 from mixvi.module.likelihoods import LIKELIHOODS
@@ -54,6 +55,11 @@ def named(model: "LatentModel", condition: Condition) -> dict[str, Any]:
             raise ValueError(f"{key}={value!r}; it is a continuous covariate, whose value is a finite number.")
         if levels is not None and value not in set(levels):
             raise ValueError(f"{key}={value!r} is not known; the model knows {np.asarray(levels).tolist()}.")
+        if value in (model.empty_levels_ or {}).get(key, []):
+            warn(
+                f"{key}={value!r} had no cells in training, so the model has not learned it, and these results mean "
+                "nothing. Pass a level that has cells."
+            )
     return dict(condition)
 
 

@@ -17,7 +17,7 @@ from mixvi.model._outliers import remember_held_out
 from mixvi.model._resume import checkpoints_of, pass_on
 from mixvi.model.description import size_of
 from mixvi.model.registration import check_trainable
-from mixvi.model.values import largest, totals_of
+from mixvi.model.values import largest, remember_cells
 from mixvi.module.priors import Flat
 from mixvi.train import FiniteWeights, MixturePhases, StartAndEnd
 
@@ -148,7 +148,7 @@ def _train_minibatches(
     finally:
         if phases is not None and phases.clusters is not None:  # their components may have been taken back
             model.clusters_ = phases.clusters.to_dict() if model.module.prior.placed else None
-        model.trained_on_ = totals_of(model)
+        remember_cells(model)
     if model.is_trained_ and finite.failed is None:
         remember_held_out(model)
     if isinstance(getattr(model.trainer.logger, "history", None), dict):  # other loggers keep it themselves

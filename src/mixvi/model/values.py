@@ -25,7 +25,7 @@ from mixvi.data import (
     has_values,
     same_values,
 )
-from mixvi.model.registry import layout_of
+from mixvi.model.registry import conditions_of, layout_of
 from mixvi.module.cells import Layout
 from mixvi.module.likelihoods import LIKELIHOODS, Likelihood
 
@@ -213,6 +213,13 @@ def totals_of(model: "LatentModel") -> tuple[int, float, float]:
         return now.n_cells, np.nan, np.nan
     weight = np.random.default_rng(0).uniform(0.5, 1.5, now.n_cells)
     return now.n_cells, *(weight @ now.values[:, :2]).tolist()
+
+
+def remember_cells(model: "LatentModel") -> None:
+    """Note which cells a model was trained on, and which levels of its conditions had none."""
+    model.trained_on_ = totals_of(model)
+    obs, levels = model.adata.obs, {key: found for key, found in conditions_of(model.registry_) if found is not None}
+    model.empty_levels_ = {key: np.setdiff1d(found, obs[key].unique()).tolist() for key, found in levels.items()}
 
 
 def check_cells(model: "LatentModel", what: str) -> None:

@@ -1,13 +1,20 @@
 """Guidance: a training term that holds cells to the components of their leaves. It is no part of the bound."""
 
+import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from mixvi._warnings import warn
 from mixvi.module.cells import Cells
 from mixvi.ops.csr import split
+
+logger = logging.getLogger(__name__)
+
+TOO_MANY = 0.2  # share of the labelled cells that may leave the clusters of their labels without a warning
 
 
 class Guide(NamedTuple):
@@ -69,3 +76,30 @@ class Guided(NamedTuple):
     def split(self, n_cells: int) -> Iterator["Guided"]:
         """Minibatches of n_cells; the last may be smaller."""
         yield from map(Guided, self.cells.split(n_cells), split(self.guide, n_cells))
+
+
+def tell_of_moved(part: np.ndarray, labels: np.ndarray) -> None:
+    """Say how many labelled cells are more likely in another cluster than in that of their class.
+
+    Parameters
+    ----------
+    part
+        (n,) the most likely component of each cell. The first components are those of the classes.
+    labels
+        (n,) class of each cell; -1 if it is unlabelled.
+    """
+    known = labels >= 0
+    moved, labels = part[known] != labels[known], labels[known]
+    if not moved.any():
+        return
+    text = (
+        f"{moved.sum():,} of {len(moved):,} labelled cells are more likely in another cluster than that of their class"
+    )
+    of_class = np.bincount(labels, moved) > np.bincount(labels) / 2
+    if moved.mean() <= TOO_MANY and not of_class.any():
+        logger.info("%s.", text)
+        return
+    warn(
+        f"{text}. In {of_class.sum()} of the classes these are most cells. mixvi warns if they are more than "
+        f"{TOO_MANY:.0%} of all, or most of a class. Check the labels, or make the model with a larger guidance."
+    )

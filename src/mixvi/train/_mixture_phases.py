@@ -20,7 +20,7 @@ from mixvi.data import CellsSplitter
 from mixvi.module._elbo import ELBOModule
 from mixvi.module.cells import Cells
 from mixvi.train._clusters import Clusters
-from mixvi.train._guide import Guide
+from mixvi.train._guide import Guide, tell_of_moved
 from mixvi.train._initialise import Wanted, initialise
 from mixvi.train._length import MIN_STEPS, has_settled, slow_down
 from mixvi.train._observe import ask, read_counts
@@ -193,8 +193,7 @@ class MixturePhases(Callback):
         log_r, labels = (found.numpy() for found in ask(module, dataset, rows, _responsibilities(module)))
         k = self.clusters.tree.n_leaves
         self.clusters = self.clusters._replace(size=np.exp(log_r[:, :k]).sum(0))
-        if moved := (log_r.argmax(1) != labels)[labels >= 0].sum():
-            logger.info("%d of %d labelled cells are more likely in another cluster.", moved, (labels >= 0).sum())
+        tell_of_moved(log_r.argmax(1), labels)
         group = self._group(self.clusters)
         accuracy, log_r = self._accuracy(module, _data(trainer), self.clusters, log_r[:, :k], labels, group)
         if np.isnan(accuracy):
