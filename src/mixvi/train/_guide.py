@@ -100,6 +100,6 @@ def tell_of_moved(part: np.ndarray, labels: np.ndarray) -> None:
         logger.info("%s.", text)
         return
     warn(
-        f"{text}, and so are most cells of {of_class.sum()} classes. mixvi warns if they are more than {TOO_MANY:.0%} "
-        "of all, or most of a class. Check the labels, or make the model with a larger guidance."
+        f"{text}. In {of_class.sum()} of the classes these are most cells. mixvi warns if they are more than "
+        f"{TOO_MANY:.0%} of all, or most of a class. Check the labels, or make the model with a larger guidance."
     )
