@@ -114,6 +114,10 @@ def test_query_mapping_under_the_names_of_scvi_tools(reference, blobs, tmp_path)
         np.testing.assert_allclose(
             mapped.get_latent_representation(), reference.map(query).get_latent_representation(), atol=1e-5
         )
+    assert query.n_vars == blobs.n_vars - 5
+    assert mixvi.GMVAE.prepare_query_anndata(query, reference) is None
+    assert query.var_names.equals(blobs.var_names)
+    assert query.X[:, :5].sum() == 0
     names = mixvi.GMVAE.prepare_query_anndata(query, reference, return_reference_var_names=True)
     assert names.tolist() == blobs.var_names.tolist()
     with pytest.raises(ValueError, match="holds a GMVAE, not a VAE"):

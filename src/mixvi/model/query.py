@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from mixvi.data import CellsDataset, minified_type
+from mixvi._upstream import replace_content
+from mixvi.data import CellsDataset, minified_type, with_genes
 from mixvi.model._align import align
 from mixvi.model._rebuild import attributes_of, rebuild
 from mixvi.model.registration import adopt, register
@@ -121,21 +122,21 @@ def prepare_query_anndata(
     return_reference_var_names: bool = False,
     inplace: bool = True,
 ) -> AnnData | pd.Index | None:
-    """Check that a query has genes of the reference, under the name and arguments of scvi-tools.
+    """Give a query the genes of the reference, under the name and arguments of scvi-tools.
 
-    `load_query_data` and `map` match genes by themselves, so this need not be called. The query is not changed, unlike
-    in scvi-tools.
+    Genes that the query lacks get zeros, which then count as measured. `load_query_data` and `map` match genes by
+    themselves and know which ones are unseen. So pass them the query as it is.
 
     Parameters
     ----------
     adata
-        n query cells; not changed.
+        n query cells; changed if ``inplace``.
     reference_model
         As in `load_query_data`.
     return_reference_var_names
-        Return the names of the reference's genes.
+        Return the names of the reference's genes, and do nothing else.
     inplace
-        ``False`` returns cells with the genes of the reference, with zeros in those that the query lacks.
+        Change the query; ``False`` returns another AnnData.
 
     Raises
     ------
@@ -146,8 +147,12 @@ def prepare_query_anndata(
     names = pd.Index(reference.get_var_names())
     if return_reference_var_names:
         return names
-    cells = align(reference.registry_, adata, None).cells
-    return None if inplace else cells
+    align(reference.registry_, adata, None)  # which says how many genes match
+    cells = with_genes(adata, names)
+    if not inplace:
+        return cells
+    replace_content(adata, cells)
+    return None
 
 
 def _rows_with_new_levels(model: "LatentModel", cells: AnnData) -> np.ndarray:
