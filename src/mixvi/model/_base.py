@@ -41,6 +41,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
     module: ELBOModule
     held_out_: dict[str, np.ndarray] | None = None  # what p-values need of the validation cells
     unseen_: list[str] | None = None  # genes that the cells of a mapped model lack; None for other models
+    known_levels_: np.ndarray | None = None  # (q,) conditions that the reference of a mapped model knows
     gene_key_: str | None = None  # column of .var with their names
 
     def __init__(self, adata: AnnData | None = None, registry: dict | None = None):

@@ -16,6 +16,7 @@ from mixvi.model._full_batch import fits_in_full_batch, train_full_batch
 from mixvi.model._outliers import remember_held_out
 from mixvi.model._resume import checkpoints_of, pass_on
 from mixvi.model.description import size_of
+from mixvi.model.query import train_mapped
 from mixvi.model.registration import check_trainable
 from mixvi.model.values import largest, totals_of
 from mixvi.module.priors import Flat
@@ -44,6 +45,8 @@ def train(
     **kwargs,
 ) -> None:
     """Fit the model, and show one line at the start and one at the end.
+
+    Of a model that `map` made, it trains the weights of new levels further, and no others.
 
     ``model.history`` holds ``elbo_train``, ``elbo_validation`` and each term by its name.
 
@@ -94,6 +97,11 @@ def train(
         :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.
     """
     split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
+    if model.known_levels_ is not None:
+        others = {"early_stopping": early_stopping or None, "checkpoint_minutes": checkpoint_minutes} | kwargs
+        others |= {"n_importance_samples": n_importance_samples if n_importance_samples != 1 else None}
+        others |= {"train_size": train_size, "validation_size": validation_size}
+        return train_mapped(model, max_epochs, accelerator, devices, batch_size, plan_kwargs, **others)
     check_trainer(merge_kwargs(kwargs.get("trainer_config"), kwargs, name="trainer"))
     check_trainable(model)  # another model may have registered the same AnnData since
     _check(model, max_epochs, batch_size, n_importance_samples, data_path)
