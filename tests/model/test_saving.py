@@ -17,7 +17,7 @@ from scvi.hub import HubMetadata, HubModel
 
 import mixvi
 from mixvi import datasets
-from mixvi._file import _digest, read_file, write_file
+from mixvi._file import KINDS, _digest, read_file, write_file
 from tests.model.helpers import fitted
 
 
@@ -53,9 +53,9 @@ def test_loading_runs_no_code(tmp_path, where, load):
     how = {"load": mixvi.VAE.load, "registry": mixvi.VAE.load_registry, "other class": mixvi.GMVAE.load}[load]
     with pytest.raises(ValueError, match="reading it can run code that is in it. If you trust"):
         how(folder)
-    payload = (folder / "model.pt").read_bytes()  # and with a header and a checksum that are right
-    head = b"mixvi model 1"
-    (folder / "model.pt").write_bytes(head + b"\n" + _digest(head, payload) + b"\n" + payload)
+    torch.save({KINDS: {}} | stored, folder / "model.pt")  # and with an end and a checksum that are right
+    body = (folder / "model.pt").read_bytes()[:-2] + (78).to_bytes(2, "little") + b"mixvi model 2 "
+    (folder / "model.pt").write_bytes(body + _digest(body))
     with pytest.raises(ValueError, match="holds more than values and tensors, and was not read"):
         how(folder)
     assert not (tmp_path / "ran").exists()
@@ -84,17 +84,17 @@ def test_weights_that_are_no_numbers_are_refused(model, tmp_path):
     model.save(tmp_path / "model")
     path = tmp_path / "model" / "model.pt"
     content = read_file(path)
-    name = next(name for name, value in content["state"].items() if value.is_floating_point())
-    content["state"][name] = torch.full_like(content["state"][name], torch.nan)
+    name = next(name for name, value in content["model_state_dict"].items() if value.is_floating_point())
+    content["model_state_dict"][name] = torch.full_like(content["model_state_dict"][name], torch.nan)
     write_file(path, content)
     with pytest.raises(ValueError, match=f"weights '{name}' of the model in .* are not finite"):
         mixvi.VAE.load(tmp_path / "model", adata=model.adata)
-    del content["state"][name]
+    del content["model_state_dict"][name]
     write_file(path, content)
     with pytest.raises(ValueError, match="not those of this VAE.*Missing key"):
         mixvi.VAE.load(tmp_path / "model", adata=model.adata)
-    write_file(path, {"attributes": {}})
-    with pytest.raises(ValueError, match=r"lacks \['state'\]: it is not a whole model"):
+    write_file(path, {"attr_dict": {}})
+    with pytest.raises(ValueError, match=r"lacks \['model_state_dict'\]: it is not a whole model"):
         mixvi.VAE.load(tmp_path / "model", adata=model.adata)
 
 
