@@ -15,7 +15,7 @@ from torch import Tensor
 from mixvi._checks import check_flag, check_number
 from mixvi._version import __version__
 from mixvi.cluster.agglomerate import MIN_WORTH
-from mixvi.model import _markers, _outliers, _predict, _qc, _report, _stability, _suggest, _update
+from mixvi.model import _from_vae, _markers, _outliers, _predict, _qc, _report, _stability, _suggest, _update
 from mixvi.model._base import Encoded, LatentModel
 from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
@@ -200,6 +200,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
             )
         self.names_ = given
 
+    from_scvi_model = classmethod(_from_vae.from_scvi_model)
     predict = _predict.predict
     predict_set = _outliers.predict_set
     subclusters = _predict.subclusters
