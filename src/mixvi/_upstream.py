@@ -46,5 +46,13 @@ def _forget(store: dict[str, AnnDataManager], adata_uuid: str, manager_id: str) 
 
 
 def replace_content(adata: AnnData, new: AnnData) -> None:
-    """Give an AnnData the content of another one. anndata 0.12 has no public way to change the number of genes."""
+    """Give an AnnData the content of another one. anndata 0.12 has no public way to change the number of genes.
+
+    Parameters
+    ----------
+    adata
+        Is changed.
+    new
+        Has the content.
+    """
     adata._init_as_actual(new)

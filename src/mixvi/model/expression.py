@@ -1,6 +1,6 @@
 """Expression as a model sees it, under the names of scvi-tools: methods of `LatentModel`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -81,33 +81,23 @@ def get_normalized_expression(
     ValueError
         If a batch or gene is not known, or ``library_size`` has no meaning.
     """
-    is_of_counts = LIKELIHOODS[model.likelihood_].support == "count"
     check_whole("n_samples", n_samples)
     check_whole("n_samples_overall", n_samples_overall, none="n_samples for each cell")
-    if weights not in (None, "uniform", "importance"):
-        raise ValueError(f"weights={weights!r} is not known; it is None, 'uniform' or 'importance'.")
-    if library_size != "latent":
-        check_number("library_size", library_size, above=0)
-    if library_size != 1:
-        check_counts(model, f"library_size={library_size!r}", "the default")
     check_whole("n_mc_samples", n_mc_samples)
     check_whole("n_mc_samples_per_pass", n_mc_samples_per_pass, none="all")
+    if weights not in (None, "uniform", "importance"):
+        raise ValueError(f"weights={weights!r} is not known; it is None, 'uniform' or 'importance'.")
     genes, cells = _genes(model, gene_list), registered(model, adata, minified=True).adata
     rows = as_positions(indices, cells.n_obs)
     if n_samples_overall is not None:
         rows, n_samples = np.random.choice(rows, n_samples_overall), 1
 
-    def shares(px: Any, cells: Cells) -> Tensor:
-        if not is_of_counts:
-            return px.mean[..., genes]
-        return px.scale[..., genes] * (cells.library if library_size == "latent" else library_size)
-
+    shares = _shares(model, genes, library_size)
     draw = resampled(model, n_mc_samples, n_mc_samples_per_pass) if weights == "importance" else None
     found = decoded(model, shares, adata, rows, transform_batch, n_samples, batch_size, draw)
-    if n_samples == 1 or return_mean:
-        found = found.mean(1)
-    else:
+    if n_samples > 1 and not return_mean:
         return found.swapaxes(0, 1)
+    found = found.mean(1)
     if return_numpy or (return_numpy is None and n_samples_overall is not None):
         return found
     return pd.DataFrame(found, columns=model.get_var_names()[genes], index=cells.obs_names[rows])
@@ -269,6 +259,19 @@ def _genes(model: "LatentModel", names: Sequence[str] | None) -> np.ndarray:
     if missing := sorted(set(names) - set(genes)):
         raise ValueError(f"gene_list has {missing[:5]}, which the model does not know; see get_var_names().")
     return np.flatnonzero(np.isin(genes, names))
+
+
+def _shares(
+    model: "LatentModel", genes: np.ndarray, library_size: float | Literal["latent"]
+) -> Callable[[Any, Cells], Tensor]:
+    """Function that gives the shares of genes in the library size, or the means of values that are not counts."""
+    if library_size != "latent":
+        check_number("library_size", library_size, above=0)
+    if library_size != 1:
+        check_counts(model, f"library_size={library_size!r}", "the default")
+    if LIKELIHOODS[model.likelihood_].support != "count":
+        return lambda px, _: px.mean[..., genes]
+    return lambda px, cells: px.scale[..., genes] * (cells.library if library_size == "latent" else library_size)
 
 
 def check_counts(model: "LatentModel", what: str, instead: str) -> None:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+UNUSED = {  # arguments of `train` that a mapped model has no use for, with their defaults
+    "train_size": None, "validation_size": None, "shuffle_set_split": True, "early_stopping": False,
+    "data_path": "auto", "n_importance_samples": 1, "checkpoint_minutes": None,
+}  # fmt: skip
 OF_TRAINING = ("train_indices_", "validation_indices_", "test_indices_", "history_")
 
 
@@ -119,7 +123,8 @@ def train_mapped(
         If the cells have no new level, or for any other argument.
     """
     settings = {"lr": 0.01, "weight_decay": 0.0} | (plan_kwargs or {})
-    given = [name for name, value in others.items() if value is not None and name != "enable_progress_bar"]
+    others.pop("enable_progress_bar", None)
+    given = [name for name, value in others.items() if name not in UNUSED or value != UNUSED[name]]
     if given or settings.keys() - {"lr", "weight_decay"} or settings["weight_decay"] != 0:
         raise ValueError(
             f"A mapped model trains the weights of new levels only. It takes max_epochs, batch_size and "

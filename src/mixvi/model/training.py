@@ -48,7 +48,8 @@ def train(
 
     Of a model that `map` made, it trains the weights of new levels further, and no others.
 
-    ``model.history`` holds ``elbo_train``, ``elbo_validation`` and each term by its name.
+    ``model.history`` holds ``elbo_train``, ``elbo_validation`` and each term by its name. With labels, it also holds
+    ``train_accuracy``, ``train_f1_score``, ``train_classification_loss`` and the same of validation.
 
     The bound of a linear AE, VAE or CVAE with ``likelihood="normal"`` has no noise. L-BFGS fits such a model to all
     cells at once, in double precision (`mixvi.train.fit_full_batch`). It is trained in minibatches like the others
@@ -96,12 +97,10 @@ def train(
         Everything else of :class:`scvi.train.Trainer` and
         :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.
     """
-    split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
     if model.known_levels_ is not None:
-        others = {"early_stopping": early_stopping or None, "checkpoint_minutes": checkpoint_minutes} | kwargs
-        others |= {"n_importance_samples": n_importance_samples if n_importance_samples != 1 else None}
-        others |= {"train_size": train_size, "validation_size": validation_size}
-        return train_mapped(model, max_epochs, accelerator, devices, batch_size, plan_kwargs, **others)
+        arguments = dict(locals())
+        return train_mapped(**arguments | arguments.pop("kwargs"))
+    split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
     check_trainer(merge_kwargs(kwargs.get("trainer_config"), kwargs, name="trainer"))
     check_trainable(model)  # another model may have registered the same AnnData since
     _check(model, max_epochs, batch_size, n_importance_samples, data_path)
@@ -112,15 +111,12 @@ def train(
     for name in ("train_size", "validation_size"):
         check_number(name, split[name], least=0, none="the default")
     check_number("checkpoint_minutes", checkpoint_minutes, least=0, none="no checkpoints without a signal")
-    if model.adata.n_obs < 3:  # of which scvi-tools would train on none
-        raise ValueError(f"There are {model.adata.n_obs} cells, and training needs at least three. Pass more cells.")
     if not plan_kwargs.get("compile"):
         plan_kwargs = {k: v for k, v in plan_kwargs.items() if k not in ("compile", "compile_kwargs")}
     is_split = split["train_size"] is not None or split["validation_size"] is not None
     only_minibatches = batch_size or early_stopping or is_split or n_importance_samples > 1
     if not only_minibatches and fits_in_full_batch(model, plan_kwargs, kwargs):
-        train_full_batch(model, max_epochs, accelerator, devices, plan_kwargs, **kwargs)
-        return
+        return train_full_batch(model, max_epochs, accelerator, devices, plan_kwargs, **kwargs)
     plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size or settings.batch_size}
     kwargs |= {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping}
     kwargs["datasplitter_kwargs"] = {"data_path": data_path, **(kwargs.get("datasplitter_kwargs") or {})}
@@ -171,6 +167,8 @@ def _train_minibatches(
 
 
 def _check(model: "LatentModel", max_epochs, batch_size, n_importance_samples, data_path) -> None:
+    if model.adata.n_obs < 3:  # of which scvi-tools would train on none
+        raise ValueError(f"There are {model.adata.n_obs} cells, and training needs at least three. Pass more cells.")
     check_whole("n_importance_samples", n_importance_samples)
     if n_importance_samples > 1 and isinstance(model.module.prior, Flat):
         raise ValueError(
