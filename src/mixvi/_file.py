@@ -54,8 +54,8 @@ def write_file(path: Path, content: dict[str, Any], kind: str = "model") -> None
     plain = _to_plain(content, kinds, (), path.name)
     torch.save({KINDS: kinds} | plain, buffer)
     tail = f"mixvi {kind} {VERSION} ".encode()
-    head = buffer.getbuffer()[:-2]  # then an archive has the length of its comment, and the comment
-    body = [head, (len(tail) + N_DIGEST).to_bytes(2, "little"), tail]
+    head = memoryview(buffer.getvalue())[:-2]  # then an archive has the length of its comment, and the comment
+    body: list[bytes | memoryview] = [head, (len(tail) + N_DIGEST).to_bytes(2, "little"), tail]
     with replacing(path) as new, new.open("wb") as file:
         file.writelines([*body, _digest(*body)])
         file.flush()

@@ -14,6 +14,7 @@ import pytest
 import scvi
 import torch
 from scvi.hub import HubMetadata, HubModel
+from scvi.train import SaveCheckpoint
 
 import mixvi
 from mixvi import datasets
@@ -119,7 +120,8 @@ def test_the_hub_of_scvi_tools_passes_on_a_model(minified, tmp_path, monkeypatch
         model.minify_adata()
     here, there, card = tmp_path / "here", tmp_path / "there", hub.ModelCard("# Blood")
     model.save(here, save_anndata=True)
-    metadata = HubMetadata(scvi.__version__, version("anndata"), "GMVAE", model_parent_module="mixvi")
+    metadata = HubMetadata.from_dir(str(here), anndata_version=version("anndata"), model_parent_module="mixvi")
+    assert (metadata.scvi_version, metadata.model_cls_name) == (scvi.__version__, "GMVAE")
     HubModel(str(here), metadata=metadata, model_card=card).save()
 
     def download(repo_id, allow_patterns, **kwargs):
@@ -163,3 +165,11 @@ def test_models_of_earlier_releases_load(folder):
     if folder.name == "0.1.0":  # before the tree had the share of confused cells
         assert model.tree.table["confusion"].isna().all()
         assert "confused" not in str(model.tree)
+
+
+def test_the_best_weights_are_loaded_at_the_end(tmp_path):
+    """Of a training that gets worse, by the callback of scvi-tools."""
+    best = SaveCheckpoint(dirpath=str(tmp_path), monitor="elbo_validation", load_best_on_end=True)
+    model = fitted("VAE", datasets.blobs(n_cells=60, kind="count"), train={"max_epochs": 3, "callbacks": [best]})
+    saved = read_file(Path(best.best_model_path) / "model.pt")["model_state_dict"]
+    assert all(value.equal(saved[name]) for name, value in model.module.state_dict().items())

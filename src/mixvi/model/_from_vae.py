@@ -62,12 +62,12 @@ def from_scvi_model(
         raise ValueError(f"The genes of the AnnData are not those of the {name}, in its order.")
     labels = {"unlabeled_category": unlabeled_category, "labels_key": labels_key}
     cls.setup_anndata(cells, **scvi_model.registry_["setup_args"] | labels)
-    own = scvi_model.init_params_["non_kwargs"]
-    kept = {key: own[key] for key in SETTINGS if key in own} | ({"n_layers": 0} if own.get("linear") else {})
+    made = scvi_model.init_params_["non_kwargs"]
+    kept = {key: made[key] for key in SETTINGS if key in made} | ({"n_layers": 0} if made.get("linear") else {})
     new = cls(cells, **kept, likelihood=scvi_model.likelihood_, **settings)
     for (key, known), (_, found) in zip(conditions_of(scvi_model.registry_), conditions_of(new.registry_), strict=True):
-        if known is not None and not np.array_equal(known, found):
-            raise ValueError(f".obs[{key!r}] has {list(found)}, and the {name} knows {list(known)}.")
+        if not np.array_equal(theirs := np.asarray(known), own := np.asarray(found)):
+            raise ValueError(f".obs[{key!r}] has {own.tolist()}, and the {name} knows {theirs.tolist()}.")
     state = {key: value for key, value in scvi_model.module.state_dict().items() if key.startswith(PARTS)}
     new.module.load_state_dict(new.module.state_dict() | state)
     new.to_device(scvi_model.device)
