@@ -107,7 +107,7 @@ class Saving:
         (self.folder / "model.pt").write_bytes((self.folder.parent / "a" / "model.pt").read_bytes())
 
     def look(self) -> None:
-        wanted = [read_file(self.folder.parent / name / "model.pt")["state"] for name in "ab"]
+        wanted = [read_file(self.folder.parent / name / "model.pt")["model_state_dict"] for name in "ab"]
         found = mixvi.GMVAE.load(self.folder, False, accelerator="cpu").module.state_dict()
         assert any(all((found[name] == value).all() for name, value in one.items()) for one in wanted)
 

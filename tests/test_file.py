@@ -1,11 +1,10 @@
 """A file comes back as it was written or is refused, and replaces an earlier one all at once."""
 
 import hashlib
-import io
-import json
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -79,10 +78,10 @@ def test_every_flipped_bit_and_every_truncation_is_refused(file):
 
 
 def test_a_later_format_is_named(file, monkeypatch):
-    monkeypatch.setattr("mixvi._file.VERSION", 2)
+    monkeypatch.setattr("mixvi._file.VERSION", 3)
     write_file(file, {})
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"later mixvi \(format 2\); update mixvi"):
+    with pytest.raises(ValueError, match=r"later mixvi \(format 3\); update mixvi"):
         read_file(file)
 
 
@@ -122,19 +121,18 @@ def test_a_kill_while_saving_leaves_a_whole_model(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_file_is_two_lines_and_tensors_beside_a_text(tmp_path):
-    content = {"a": 1, "b": [True, None, 0.5, "text"], "w": torch.arange(3), "x": np.eye(2)}
+def test_torch_reads_a_file_as_plain_values_and_tensors(tmp_path):
+    content = {"a": 1, "b": [True, None, 0.5, "text"], "w": torch.arange(3), "x": np.eye(2), "y": np.array(["c", "d"])}
     write_file(tmp_path / "model.pt", content)
-    head, digest, payload = (tmp_path / "model.pt").read_bytes().split(b"\n", 2)
-    assert head == b"mixvi model 1"
-    assert digest.decode() == hashlib.sha256(head + payload).hexdigest()
-    stored = torch.load(io.BytesIO(payload), weights_only=True)
-    assert set(stored) == {"json", "tensors"}
-    assert [tensor.tolist() for tensor in stored["tensors"]] == [[0, 1, 2], [[1, 0], [0, 1]]]
-    assert json.loads(stored["json"]) == [
-        "dict", ["a", 1], ["b", ["list", True, None, 0.5, "text"]], ["w", ["tensor", 0]],
-        ["x", ["array", ["tensor", 1]]],
-    ]  # fmt: skip
+    whole = (tmp_path / "model.pt").read_bytes()
+    assert whole[-78:-64] == b"mixvi model 2 "
+    assert whole[-64:].decode() == hashlib.sha256(whole[:-64]).hexdigest()
+    assert zipfile.ZipFile(tmp_path / "model.pt").comment == whole[-78:]
+    stored = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert stored.pop("kinds of values") == {("x",): "array", ("y",): ("objects", (2,))}
+    assert {key: getattr(value, "tolist", lambda value=value: value)() for key, value in stored.items()} == {
+        "a": 1, "b": [True, None, 0.5, "text"], "w": [0, 1, 2], "x": [[1, 0], [0, 1]], "y": ["c", "d"],
+    }  # fmt: skip
 
 
 def test_a_part_of_a_tensor_is_stored_without_the_rest(tmp_path):

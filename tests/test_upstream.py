@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from scvi.model import SCVI
 
 from mixvi import VAE, datasets
-from mixvi._upstream import MINIFY_TYPE, restart_epoch, step_progress
+from mixvi._upstream import MINIFY_TYPE, replace_content, restart_epoch, step_progress
 from tests.model.helpers import MODELS, QUICK, SMALL, build, fitted
 
 
@@ -135,3 +135,11 @@ def test_a_model_owns_its_cells():
     gc.collect()
     model.train(**QUICK)
     assert model.get_latent_representation().shape == (60, 3)
+
+
+def test_an_anndata_gets_the_content_of_another(counts):
+    cells, part = counts.copy(), counts[:, 3:7].copy()
+    replace_content(cells, part)
+    assert cells.shape == part.shape
+    assert cells.obs.equals(part.obs)
+    np.testing.assert_array_equal(cells.X, part.X)

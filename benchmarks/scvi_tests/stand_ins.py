@@ -9,10 +9,9 @@ import mixvi
 
 used: set[str] = set()  # stand-ins that the present test has used
 left_out: set[str] = set()  # parts of SCVI that it asked for, and that mixvi does not have
-SIZES = ("n_latent", "n_hidden", "n_layers", "dropout_rate")
+SIZES = ("n_latent", "n_hidden", "n_layers", "dropout_rate", "batch_representation")
 SAME = {  # what mixvi's models do, and so nothing to pass on
     "use_observed_lib_size": True, "latent_distribution": "normal", "dispersion": "gene", "encode_covariates": True,
-    "batch_representation": "one-hot",
 }  # fmt: skip
 
 
@@ -20,6 +19,7 @@ def _arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a model of mixvi for those of SCVI."""
     ours = {name: kwargs.pop(name) for name in SIZES if name in kwargs}
     ours["likelihood"] = kwargs.pop("gene_likelihood", "zinb")
+    ours |= kwargs.pop("batch_embedding_kwargs", {})
     if kwargs.get("dispersion") == "gene-batch":
         ours["dispersion"] = kwargs.pop("dispersion")
     for name, value in kwargs.items():

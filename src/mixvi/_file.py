@@ -1,14 +1,15 @@
-"""The file format of models and checkpoints: plain values and tensors, a checksum before them, and no code.
+"""The file format of models and checkpoints: plain values and tensors, a checksum behind them, and no code.
 
-A file is one line ``mixvi model 1`` or ``mixvi checkpoint 1``, one line with the SHA-256 of the rest, and the output of
-`torch.save` for a dictionary. This has one JSON text, and tensors. It is read with ``weights_only=True``, so reading it
-runs nothing.
+A file is what `torch.save` writes of a dictionary of plain values and tensors. So other tools can read it, and
+``weights_only=True`` is enough to read it, which runs nothing. Arrays are stored as tensors or lists, and tables as
+dictionaries. The entry ``"kinds of values"`` says which ones, by their place. The file ends with
+``mixvi model 2`` or ``mixvi checkpoint 2`` and the SHA-256 of all before, as the comment of its zip archive.
 """
 
 import hashlib
 import io
-import json
 import os
+import re
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,8 +19,11 @@ import pandas as pd
 import torch
 
 from mixvi._atomic import replacing
+from mixvi._file_v1 import read_first_format
 
-VERSION = 1  # of the format; a later release reads all earlier ones
+VERSION = 2  # of the format; a later release reads all earlier ones
+VALUE_KINDS = "kinds of values"  # entry of a file
+N_DIGEST = 64  # characters
 FILE_KINDS = {
     "model": "pass the folder that save() wrote",
     "checkpoint": "pass the path that the interrupted train() named",
@@ -45,13 +49,15 @@ def write_file(path: Path, content: dict[str, Any], kind: str = "model") -> None
     OSError
         If the disk is full or the folder cannot be written to.
     """
-    tensors: list[torch.Tensor] = []
-    plain = json.dumps(_to_plain(content, tensors, path.name))
+    kinds: dict[tuple, Any] = {}
     buffer = io.BytesIO()
-    torch.save({"json": plain, "tensors": tensors}, buffer)
-    head, payload = f"mixvi {kind} {VERSION}".encode(), buffer.getvalue()
+    plain = _to_plain(content, kinds, (), path.name)
+    torch.save({VALUE_KINDS: kinds} | plain, buffer)
+    tail = f"mixvi {kind} {VERSION} ".encode()
+    head = memoryview(buffer.getvalue())[:-2]  # then an archive has the length of its comment, and the comment
+    body: list[bytes | memoryview] = [head, (len(tail) + N_DIGEST).to_bytes(2, "little"), tail]
     with replacing(path) as new, new.open("wb") as file:
-        file.writelines([head, b"\n", _digest(head, payload), b"\n", payload])
+        file.writelines([*body, _digest(*body)])
         file.flush()
         os.fsync(file.fileno())
 
@@ -71,82 +77,87 @@ def read_file(path: Path, kind: str = "model") -> dict[str, Any]:
     ValueError
         If it is not a whole file of this format, or of a later version of it.
     """
-    whole = path.read_bytes()
-    if kind == "model" and whole.startswith((b"PK", b"\x80")):
+    if (earlier := read_first_format(path, content := path.read_bytes(), kind)) is not None:
+        return earlier
+    whole = memoryview(content)
+    body, digest = whole[:-N_DIGEST], whole[-N_DIGEST:]
+    found = re.search(rb"mixvi (\w+) (\d+) $", bytes(body[-40:]))
+    is_ours = VALUE_KINDS.encode() in bytes(whole[:1000])
+    if kind == "model" and not is_ours and whole[:1] in (b"P", b"\x80"):
         raise ValueError(
             f"{path} is in the pickled format of scvi-tools and earlier mixvi; reading it can run code that is in it. "
             "If you trust who made it, convert it once with the class's convert_legacy_save()."
         )
-    head, _, rest = whole.partition(b"\n")
-    digest, _, payload = rest.partition(b"\n")
-    magic, version = f"mixvi {kind} ".encode(), head[len(f"mixvi {kind} ") :]
-    if not head.startswith(magic) or not version.isdigit():
+    if not is_ours or (found is not None and found[1] != kind.encode()):
         raise ValueError(f"{path} is not a {kind} that mixvi saved; {FILE_KINDS[kind]}.")
-    if _digest(head, payload) != digest:
+    if found is None or _digest(body) != bytes(digest):
         raise ValueError(f"{path} is damaged: its checksum is wrong. Use a copy, or train a new model.")
-    if int(version) > VERSION:
-        raise ValueError(f"{path} was saved by a later mixvi (format {int(version)}); update mixvi to read it.")
+    if int(found[2]) > VERSION:
+        raise ValueError(f"{path} was saved by a later mixvi (format {int(found[2])}); update mixvi to read it.")
     try:
-        stored = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        stored = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ValueError(f"{path} holds more than values and tensors, and was not read.") from error
-    return _from_plain(json.loads(stored["json"]), stored["tensors"])
+    return _from_plain(stored, stored.pop(VALUE_KINDS), ())
 
 
-def _digest(head: bytes, payload: bytes) -> bytes:
-    return hashlib.sha256(head + payload).hexdigest().encode()
+def _digest(*parts: bytes | memoryview) -> bytes:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest().encode()
 
 
-def _to_plain(value: Any, tensors: list[torch.Tensor], where: str) -> Any:
-    """What JSON can hold: scalars as they are, all else as [kind, ...]. Numbers of arrays go to ``tensors``."""
+def _to_plain(value: Any, kinds: dict[tuple, Any], at: tuple, name: str) -> Any:
+    """Values and tensors that stand for a value. ``kinds`` says by the place in the file what else it was."""
     if value is None:
         return None
     for scalar in (bool, int, float, str):  # also what derives from these, such as np.float64
         if isinstance(value, scalar):
             return scalar(value)
     if isinstance(value, np.generic):
-        return _to_plain(value.item(), tensors, where)
+        return _to_plain(value.item(), kinds, at, name)
     if isinstance(value, torch.Tensor):
-        tensors.append(value.detach().cpu().clone())  # a view would be stored with all that it is a view of
-        return ["tensor", len(tensors) - 1]
+        return value.detach().cpu().clone()  # a view would be stored with all that it is a view of
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        native = value.dtype.newbyteorder("=")
-        return ["array", _to_plain(torch.from_numpy(np.array(value, native)), tensors, where)]
+        kinds[at] = "array"
+        return torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
     if isinstance(value, np.ndarray):
-        return ["objects", list(value.shape), *(_to_plain(item, tensors, where) for item in value.ravel().tolist())]
+        kinds[at] = ("objects", value.shape)
+        return [_to_plain(item, kinds, (*at, i), name) for i, item in enumerate(value.ravel().tolist())]
     if isinstance(value, pd.DataFrame):
-        columns = [value.iloc[:, i].to_numpy() for i in range(value.shape[1])]
-        parts = (value.index.to_numpy(), value.index.name, list(value.columns), value.columns.name, columns)
-        return ["table", *(_to_plain(part, tensors, where) for part in parts)]
+        kinds[at] = "table"
+        content = [value.iloc[:, i].to_numpy() for i in range(value.shape[1])]
+        names = {"columns": list(value.columns), "index name": value.index.name, "columns name": value.columns.name}
+        return _to_plain({"index": value.index.to_numpy(), "content": content} | names, kinds, at, name)
     if isinstance(value, list | tuple):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return [kind, *(_to_plain(item, tensors, f"{where}[{i}]") for i, item in enumerate(value))]
+        kind = list if isinstance(value, list) else tuple
+        return kind(_to_plain(item, kinds, (*at, i), name) for i, item in enumerate(value))
     if isinstance(value, dict):
-        keys = (_to_plain(key, tensors, where) for key in value)
-        values = (_to_plain(item, tensors, f"{where}[{key!r}]") for key, item in value.items())
-        return ["dict", *map(list, zip(keys, values, strict=True))]
+        return {
+            _to_plain(key, kinds, (*at, key), name): _to_plain(item, kinds, (*at, key), name)
+            for key, item in value.items()
+        }
+    where = name + "".join(f"[{key!r}]" for key in at)
     raise ValueError(f"A file cannot hold the {type(value).__name__} in {where}; it holds plain values and arrays.")
 
 
-def _from_plain(stored: Any, tensors: list[torch.Tensor]) -> Any:
+def _from_plain(stored: Any, kinds: dict[tuple, Any], at: tuple) -> Any:
     """The value that `_to_plain` stored."""
-    if not isinstance(stored, list):
-        return stored
-    kind, *parts = stored
-    if kind == "tensor":
-        return tensors[parts[0]]
-    if kind == "dict":
-        return {_from_plain(key, tensors): _from_plain(value, tensors) for key, value in parts}
-    if kind == "objects":
-        shape, *items = parts
+    kind = kinds.get(at)
+    if isinstance(stored, list | tuple):
+        items = [_from_plain(item, kinds, (*at, i)) for i, item in enumerate(stored)]
+        if kind is None:
+            return items if isinstance(stored, list) else tuple(items)
         found = np.empty(len(items), dtype=object)
-        found[:] = [_from_plain(item, tensors) for item in items]
-        return found.reshape(shape)
-    values = [_from_plain(part, tensors) for part in parts]
-    if kind == "array":
-        return values[0].numpy()
-    if kind == "table":
-        index, name, columns, columns_name, content = values
-        table = pd.DataFrame(dict(enumerate(content)), index=pd.Index(index, name=name))
-        return table.set_axis(pd.Index(columns, name=columns_name), axis=1)
-    return values if kind == "list" else tuple(values)
+        found[:] = items
+        return found.reshape(kind[1])
+    if isinstance(stored, dict):
+        values = {key: _from_plain(value, kinds, (*at, key)) for key, value in stored.items()}
+        if kind != "table":
+            return values
+        table = pd.DataFrame(
+            dict(enumerate(values["content"])), index=pd.Index(values["index"], name=values["index name"])
+        )
+        return table.set_axis(pd.Index(values["columns"], name=values["columns name"]), axis=1)
+    return stored.numpy() if kind == "array" else stored

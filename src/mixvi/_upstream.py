@@ -3,6 +3,7 @@
 import weakref
 from typing import Any
 
+from anndata import AnnData
 from lightning.pytorch import Trainer
 from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass
@@ -72,3 +73,16 @@ def give_manager(model: BaseModelClass, manager: AnnDataManager) -> None:
 def _forget(store: dict[str, AnnDataManager], adata_uuid: str, manager_id: str) -> None:
     if adata_uuid in store and store[adata_uuid].id == manager_id:  # a copy of the AnnData may have taken its place
         del store[adata_uuid]
+
+
+def replace_content(adata: AnnData, new: AnnData) -> None:
+    """Give an AnnData the content of another one. anndata 0.12 has no public way to change the number of genes.
+
+    Parameters
+    ----------
+    adata
+        Is changed.
+    new
+        Has the content.
+    """
+    adata._init_as_actual(new)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
-from mixvi.data import align_genes
+from mixvi.data import align_genes, with_genes
 
 NAMES = np.array(["A", "B", "C", "D"])
 
@@ -70,3 +70,17 @@ def test_genes_that_the_model_does_not_have_may_repeat_or_have_no_name(cells):
     np.testing.assert_array_equal(dense(found.X)[:, [1, 3]], dense(cells.X)[:, [3, 0]])
     with pytest.raises(ValueError, match="There are no cells in the AnnData"):
         align_genes(cells[:0], NAMES)
+
+
+def test_cells_get_the_genes_of_a_model_and_keep_all_else(cells):
+    cells.obs["batch"], cells.obsm["place"], cells.uns["name"] = "a", np.eye(3), "query"
+    before = dense(cells.X).copy()
+    found = with_genes(cells, NAMES)
+    assert found.var_names.tolist() == NAMES.tolist()
+    assert found.var["id"].fillna("").tolist() == ["g0", "g1", "", "g3"]
+    np.testing.assert_array_equal(dense(found.X), np.stack([before[:, 2], before[:, 3], np.zeros(3), before[:, 0]], 1))
+    np.testing.assert_array_equal(dense(found.layers["twice"]), 2 * dense(found.X))
+    assert found.obs.equals(cells.obs)
+    assert found.uns == cells.uns
+    np.testing.assert_array_equal(found.obsm["place"], np.eye(3))
+    np.testing.assert_array_equal(dense(cells.X), before)

@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 
-from tests.model.helpers import TRAIN, fitted, of
+from tests.model.helpers import TRAIN, build, fitted, of
 
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("CVAE", {}), ("CVAE", {"learned_prior": True, "decode_condition": False}), ("GMVAE", {"n_clusters": 3})],
+    [
+        ("CVAE", {}),
+        ("CVAE", {"learned_prior": True, "decode_condition": False}),
+        ("CVAE", {"batch_representation": "embedding"}),
+        ("GMVAE", {"n_clusters": 3}),
+    ],
 )
 def test_counterfactuals_of_the_toy_are_where_the_other_condition_is(toy, name, settings):
     model = fitted(name, toy, setup={"batch_key": "condition"}, train=TRAIN, **settings)
@@ -51,3 +56,39 @@ def test_counterfactual_draws_and_library_sizes(counts):
     assert (drawn.X[own] >= counts.X[own])[rose[own]].all()
     sized = model.predict_counterfactual(condition="condition 1", library_size=1e4)
     np.testing.assert_allclose(sized.X.sum(1), 1e4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["CVAE", "GMVAE"])
+def test_places_of_batches(name, counts, tmp_path):
+    model = fitted(name, counts, {"batch_key": "condition"}, batch_representation="embedding", embedding_dim=4)
+    places = model.get_batch_representation()
+    assert places.shape == (counts.n_obs, 4)
+    assert len(np.unique(places, axis=0)) == 2
+    np.testing.assert_array_equal(model.get_batch_representation(indices=[5, 1]), places[[5, 1]])
+    model.save(tmp_path / "model")
+    loaded = type(model).load(tmp_path / "model", counts)
+    np.testing.assert_array_equal(loaded.get_batch_representation(), places)
+    query = counts[:40].copy()
+    query.obs["condition"] = "later"
+    mapped = model.map(query)
+    np.testing.assert_array_equal(mapped.get_batch_representation(counts), places)
+    later = mapped.get_batch_representation()
+    assert np.abs(later[:1] - np.unique(places, axis=0)).sum(1).min() > 0
+    np.testing.assert_allclose(
+        mapped.get_latent_representation(counts), model.get_latent_representation(), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_what_an_embedding_refuses(counts):
+    with pytest.raises(KeyError):
+        fitted("CVAE", counts, train={"max_epochs": 1}).get_batch_representation()
+    for settings, message in (
+        ({"batch_representation": "pca"}, "it is 'one-hot' or 'embedding'"),
+        ({"batch_representation": "embedding", "n_layers": 0}, "needs hidden layers"),
+        ({"batch_representation": "embedding", "embedding_dim": 0}, "embedding_dim=0"),
+        ({"batch_representation": "embedding", "learned_prior": True}, "leave one of them out"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build("CVAE", counts, **settings)
+    with pytest.raises(ValueError, match="needs a batch"):
+        build("GMVAE", counts, batch_representation="embedding")

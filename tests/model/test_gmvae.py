@@ -85,6 +85,9 @@ def test_labelled_classes_keep_their_names(blobs, init, right):
     model.train(**(QUICK | {"max_epochs": 120}))
     assert set(model.cluster_names) == {"blob 0", "blob 1", "blob 2"}
     assert "label_train" in model.history
+    for metric in ("accuracy", "f1_score", "classification_loss"):  # names of scvi-tools
+        assert len(model.history[f"train_{metric}"]) == len(model.history[f"validation_{metric}"]) == 120
+    assert model.history["validation_accuracy"].iloc[-1].item() > right
     unlabelled = blobs.obs["known"] == "?"
     assert (model.predict()[unlabelled] == blobs.obs["cluster"][unlabelled]).mean() > right
     assert (model.predict(blobs[:, :].copy()) == model.predict()).all()

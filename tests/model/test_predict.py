@@ -20,6 +20,14 @@ def test_rows_of_predict_and_new_cells(model, blobs):
     assert set(model.predict(new)) <= {"0", "1", "2"}
 
 
+def test_one_draw_from_the_posterior_is_as_probable_on_average(model):
+    table = model.predict(soft=True, use_posterior_mean=False)
+    np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(table.mean(), model.predict(soft=True).mean(), atol=0.05)
+    with pytest.raises(ValueError, match="use_posterior_mean"):
+        model.predict(use_posterior_mean="yes")
+
+
 def test_a_cluster_is_as_probable_as_all_its_components(model, recwarn, warned):
     log_r = collect(model, lambda cells: model.module.prior.log_responsibilities(model.module.encode(cells), cells))
     p = component_probabilities(model, log_r)

@@ -88,8 +88,11 @@ def test_what_a_mapped_model_refuses(reference, blobs):
     mapped = reference.map(query)
     with pytest.raises(ValueError, match="These cells lack other genes than the query of this model"):
         mapped.predict(blobs[:40, 6:].copy())
-    with pytest.raises(ValueError, match="A mapped model has the weights of its reference"):
+    with pytest.raises(ValueError, match="its cells have no new level"):
         mapped.train(1)
+    for kwargs in ({"train_size": 0.5}, {"plan_kwargs": {"compile": True}}, {"plan_kwargs": {"weight_decay": 0.1}}):
+        with pytest.raises(ValueError, match="A mapped model trains the weights of new levels only"):
+            mapped.train(1, **kwargs)
     for method in ("get_elbo", "get_reconstruction_error", "get_log_evidence", "get_marginal_ll"):
         with pytest.raises(ValueError, match="5 genes of these cells are unseen"):
             getattr(mapped, method)()
@@ -104,6 +107,19 @@ def test_what_a_mapped_model_refuses(reference, blobs):
         mixvi.GMVAE(blobs).map(query)
 
 
+@pytest.mark.parametrize("settings", [{}, {"batch_representation": "embedding"}], ids=["one-hot", "embedding"])
+def test_training_a_mapped_model_moves_new_batches_only(counts, settings, tmp_path):
+    model = fitted("CVAE", counts, **settings)
+    query = counts[:60].copy()
+    query.obs["condition"] = "later"
+    model.map(query).save(tmp_path / "mapped", save_anndata=True)
+    mapped = mixvi.CVAE.load(tmp_path / "mapped")
+    known, later = mapped.get_latent_representation(counts), mapped.get_latent_representation(query)
+    mapped.train(max_epochs=3, plan_kwargs={"lr": 0.1}, batch_size=30)
+    np.testing.assert_array_equal(mapped.get_latent_representation(counts), known)
+    assert np.abs(mapped.get_latent_representation(query) - later).max() > 1e-3
+
+
 def test_query_mapping_under_the_names_of_scvi_tools(reference, blobs, tmp_path):
     query = blobs[:40, 5:].copy()
     reference.save(tmp_path / "reference")
@@ -114,6 +130,10 @@ def test_query_mapping_under_the_names_of_scvi_tools(reference, blobs, tmp_path)
         np.testing.assert_allclose(
             mapped.get_latent_representation(), reference.map(query).get_latent_representation(), atol=1e-5
         )
+    assert query.n_vars == blobs.n_vars - 5
+    assert mixvi.GMVAE.prepare_query_anndata(query, reference) is None
+    assert query.var_names.equals(blobs.var_names)
+    assert query.X[:, :5].sum() == 0
     names = mixvi.GMVAE.prepare_query_anndata(query, reference, return_reference_var_names=True)
     assert names.tolist() == blobs.var_names.tolist()
     with pytest.raises(ValueError, match="holds a GMVAE, not a VAE"):

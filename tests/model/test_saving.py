@@ -14,10 +14,11 @@ import pytest
 import scvi
 import torch
 from scvi.hub import HubMetadata, HubModel
+from scvi.train import SaveCheckpoint
 
 import mixvi
 from mixvi import datasets
-from mixvi._file import _digest, read_file, write_file
+from mixvi._file import KINDS, _digest, read_file, write_file
 from tests.model.helpers import fitted
 
 
@@ -53,9 +54,9 @@ def test_loading_runs_no_code(tmp_path, where, load):
     how = {"load": mixvi.VAE.load, "registry": mixvi.VAE.load_registry, "other class": mixvi.GMVAE.load}[load]
     with pytest.raises(ValueError, match="reading it can run code that is in it. If you trust"):
         how(folder)
-    payload = (folder / "model.pt").read_bytes()  # and with a header and a checksum that are right
-    head = b"mixvi model 1"
-    (folder / "model.pt").write_bytes(head + b"\n" + _digest(head, payload) + b"\n" + payload)
+    torch.save({KINDS: {}} | stored, folder / "model.pt")  # and with an end and a checksum that are right
+    body = (folder / "model.pt").read_bytes()[:-2] + (78).to_bytes(2, "little") + b"mixvi model 2 "
+    (folder / "model.pt").write_bytes(body + _digest(body))
     with pytest.raises(ValueError, match="holds more than values and tensors, and was not read"):
         how(folder)
     assert not (tmp_path / "ran").exists()
@@ -84,17 +85,17 @@ def test_weights_that_are_no_numbers_are_refused(model, tmp_path):
     model.save(tmp_path / "model")
     path = tmp_path / "model" / "model.pt"
     content = read_file(path)
-    name = next(name for name, value in content["state"].items() if value.is_floating_point())
-    content["state"][name] = torch.full_like(content["state"][name], torch.nan)
+    name = next(name for name, value in content["model_state_dict"].items() if value.is_floating_point())
+    content["model_state_dict"][name] = torch.full_like(content["model_state_dict"][name], torch.nan)
     write_file(path, content)
     with pytest.raises(ValueError, match=f"weights '{name}' of the model in .* are not finite"):
         mixvi.VAE.load(tmp_path / "model", adata=model.adata)
-    del content["state"][name]
+    del content["model_state_dict"][name]
     write_file(path, content)
     with pytest.raises(ValueError, match="not those of this VAE.*Missing key"):
         mixvi.VAE.load(tmp_path / "model", adata=model.adata)
-    write_file(path, {"attributes": {}})
-    with pytest.raises(ValueError, match=r"lacks \['state'\]: it is not a whole model"):
+    write_file(path, {"attr_dict": {}})
+    with pytest.raises(ValueError, match=r"lacks \['model_state_dict'\]: it is not a whole model"):
         mixvi.VAE.load(tmp_path / "model", adata=model.adata)
 
 
@@ -119,7 +120,8 @@ def test_the_hub_of_scvi_tools_passes_on_a_model(minified, tmp_path, monkeypatch
         model.minify_adata()
     here, there, card = tmp_path / "here", tmp_path / "there", hub.ModelCard("# Blood")
     model.save(here, save_anndata=True)
-    metadata = HubMetadata(scvi.__version__, version("anndata"), "GMVAE", model_parent_module="mixvi")
+    metadata = HubMetadata.from_dir(str(here), anndata_version=version("anndata"), model_parent_module="mixvi")
+    assert (metadata.scvi_version, metadata.model_cls_name) == (scvi.__version__, "GMVAE")
     HubModel(str(here), metadata=metadata, model_card=card).save()
 
     def download(repo_id, allow_patterns, **kwargs):
@@ -163,3 +165,11 @@ def test_models_of_earlier_releases_load(folder):
     if folder.name == "0.1.0":  # before the tree had the share of confused cells
         assert model.tree.table["confusion"].isna().all()
         assert "confused" not in str(model.tree)
+
+
+def test_the_best_weights_are_loaded_at_the_end(tmp_path):
+    """Of a training that gets worse, by the callback of scvi-tools."""
+    best = SaveCheckpoint(dirpath=str(tmp_path), monitor="elbo_validation", load_best_on_end=True)
+    model = fitted("VAE", datasets.blobs(n_cells=60, kind="count"), train={"max_epochs": 3, "callbacks": [best]})
+    saved = read_file(Path(best.best_model_path) / "model.pt")["model_state_dict"]
+    assert all(value.equal(saved[name]) for name, value in model.module.state_dict().items())

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scvi.nn import Embedding
 from torch import nn
 
 from mixvi.module.nets import Hidden, Layer, Trunk
@@ -64,3 +65,17 @@ def test_a_bare_copy_learns_for_the_trunk_and_conditions_take_no_part(x, c, disc
             parameter.add_(0.1)
     trunk.follow(bare.state_dict())
     torch.testing.assert_close(trunk(x, c)[:, :5], bare(x))
+
+
+def test_batches_are_placed_by_their_effects():
+    """With as many axes as batches the places give the effects exactly; with fewer, the nearest of that rank."""
+    torch.manual_seed(0)
+    effects = torch.randn(7, 20)  # of 5 batches and 2 further conditions
+    for n_axes, error in ((8, 0.0), (5, 0.0), (2, torch.linalg.svdvals(effects[:5])[2:].square().sum().sqrt().item())):
+        trunk = Trunk(3, 7, Hidden(16, 2, batches=Embedding(5, n_axes)))
+        of_axes = trunk.place(effects)
+        assert of_axes.shape == (n_axes + 2, 20)
+        found = trunk.placed(torch.eye(7)) @ of_axes
+        assert torch.linalg.matrix_norm(found - effects).item() == pytest.approx(error, abs=1e-4)
+        assert trunk(torch.randn(4, 3), torch.eye(7)[:4]).shape == (4, 16 + n_axes + 2) == (4, trunk.n_out)
+    assert "batches.weight" not in Trunk(3, 0, Hidden(batches=Embedding(5, 2))).state_dict()

@@ -24,7 +24,9 @@ def test_new_levels_stand_for_the_mean_of_the_known():
 
 @pytest.mark.parametrize("name", ["CVAE", "GMVAE"])
 @pytest.mark.parametrize(
-    "settings", [{}, {"n_layers": 0}, {"n_layers": 2, "dispersion": "gene-batch"}], ids=["one", "linear", "two"]
+    "settings",
+    [{}, {"n_layers": 0}, {"n_layers": 2, "dispersion": "gene-batch"}, {"batch_representation": "embedding"}],
+    ids=["one", "linear", "two", "embedding"],
 )
 def test_a_wider_module_gives_known_cells_the_same_and_new_ones_their_mean(name, settings, counts):
     counts.obs["side"] = np.tile(["a", "b", "c"], 40)

@@ -1,9 +1,11 @@
 """What minibatches lose, and the mean of that."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from mixvi.train._losses import LossMeter, objective_of
+from mixvi.train._losses import LossMeter, classified, confusion, objective_of
 from tests.model.helpers import build
 
 
@@ -67,3 +69,21 @@ def test_many_minibatches_lose_what_one_would():
     meter.add({"loss": torch.tensor(1.0), "reconstruction_loss": torch.tensor(1.0), "kl_local": torch.tensor(0.0),
               "kl_global": torch.tensor(0.0), "smooth": torch.tensor(4.0)}, 3)  # fmt: skip
     assert {key: float(value) for key, value in meter.take(6)[1].items()} == {"smooth": 2}
+
+
+def test_classes_are_scored_as_by_scikit_learn():
+    rng = np.random.default_rng(0)
+    log_r, y = torch.as_tensor(rng.normal(size=(200, 5))).log_softmax(1), rng.integers(-1, 3, 200)
+    one_hot = torch.as_tensor(y[:, None] == np.arange(3)).float()
+    lost = LossMeter()
+    for some in (slice(0, 150), slice(150, 200)):
+        means = {"loss": torch.tensor(0.0), "reconstruction_loss": torch.tensor(0.0), "kl_local": torch.tensor(0.0),
+                 "kl_global": torch.tensor(0.0), "confusion": confusion(log_r[some], one_hot[some])}  # fmt: skip
+        lost.add(means, len(log_r[some]))
+    label = -(one_hot * log_r[:, :3]).sum(1).mean()
+    found = classified(lost.take(200)[1]["confusion"], label)
+    known, predicted = y[y >= 0], log_r.argmax(1).numpy()[y >= 0]
+    assert float(found["accuracy"]) == pytest.approx(accuracy_score(known, predicted))
+    assert float(found["f1_score"]) == pytest.approx(f1_score(known, predicted, labels=[0, 1, 2], average="macro"))
+    assert float(found["classification_loss"]) == pytest.approx(log_loss(known, log_r.exp()[y >= 0], labels=range(5)))
+    assert all(value == 0 for value in classified(torch.zeros(3, 2), torch.tensor(0.0)).values())

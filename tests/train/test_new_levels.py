@@ -55,6 +55,7 @@ SETTINGS = [
     ("CVAE", {}),
     ("CVAE", {"n_layers": 0}),
     ("CVAE", {"learned_prior": True, "decode_condition": False}),
+    ("CVAE", {"batch_representation": "embedding"}),
     ("GMVAE", {}),
 ]
 

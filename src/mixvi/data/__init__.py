@@ -11,7 +11,7 @@ from mixvi.data._columns import (
     stand_in,
 )
 from mixvi.data._fingerprint import column_fingerprint, fingerprint, same_values
-from mixvi.data._genes import Aligned, align_genes
+from mixvi.data._genes import Aligned, align_genes, with_genes
 from mixvi.data._labels import LabelsField, UnusedField
 from mixvi.data._loader import CellsDataset, CellsSplitter
 from mixvi.data._manager import CellsManager
@@ -78,6 +78,7 @@ __all__ = [
     "same_values",
     "stand_in",
     "to_zarr",
+    "with_genes",
     "write_blocks",
     "write_entries",
 ]

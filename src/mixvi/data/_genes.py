@@ -60,8 +60,7 @@ def align_genes(adata: AnnData, names: np.ndarray, layer: str | None = None, gen
             f"{where} has {len(twice):,} genes of the model more than once, such as {twice[0]!r}. Keep one of each, or "
             "add up their counts."
         )
-    first = ~found.duplicated()
-    column = pd.Series(np.flatnonzero(first), found[first]).reindex(wanted, fill_value=-1).to_numpy()  # -1 where unseen
+    column = _places(found, wanted)
     unseen = column < 0
     if unseen.all():
         raise ValueError(
@@ -79,6 +78,32 @@ def align_genes(adata: AnnData, names: np.ndarray, layer: str | None = None, gen
     layers = {} if layer is None else {layer: matrix}
     var = pd.DataFrame(index=pd.Index(np.asarray(names)))
     return Aligned(ad.AnnData(matrix if layer is None else None, adata.obs.copy(), var, layers=layers), unseen)
+
+
+def with_genes(adata: AnnData, names: np.ndarray) -> AnnData:
+    """Cells with the genes of a model, in its order, and with all else that they have.
+
+    Parameters
+    ----------
+    adata
+        n cells x any genes; not changed.
+    names
+        (g,) names of the model's genes. Values of those that the cells lack are 0 in all layers.
+    """
+    cells = adata.to_memory() if adata.isbacked else adata
+    column = _places(cells.var_names.astype(str), pd.Index(np.asarray(names).astype(str)))
+    var = cells.var.iloc[column[column >= 0]].reindex(pd.Index(names))
+    return ad.AnnData(
+        None if cells.X is None else _columns(cells.X, column), cells.obs.copy(), var,
+        layers={key: _columns(matrix, column) for key, matrix in cells.layers.items() if key is not None},
+        obsm=dict(cells.obsm), obsp=dict(cells.obsp), uns=dict(cells.uns),
+    )  # fmt: skip
+
+
+def _places(found: pd.Index, wanted: pd.Index) -> np.ndarray:
+    """Where each wanted gene is found first; -1 for those that are not."""
+    first = ~found.duplicated()
+    return pd.Series(np.flatnonzero(first), found[first]).reindex(wanted, fill_value=-1).to_numpy()
 
 
 def _columns(matrix, column: np.ndarray):

@@ -42,6 +42,7 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
     held_out_: dict[str, np.ndarray] | None = None  # what p-values need of the validation cells
     empty_levels_: dict[str, list] | None = None  # of the conditions, without cells in training
     unseen_: list[str] | None = None  # genes that the cells of a mapped model lack; None for other models
+    known_levels_: np.ndarray | None = None  # (q,) conditions that the reference of a mapped model knows
     gene_key_: str | None = None  # column of .var with their names
 
     def __init__(self, adata: AnnData | None = None, registry: dict | None = None):

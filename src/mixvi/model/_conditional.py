@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 from mixvi.data import as_positions, own_columns
@@ -27,7 +28,34 @@ class ConditionPrior(NamedTuple):
 
 
 class ConditionalMixin(Mixin):
-    """Abstract: `predict_counterfactual`, for models whose decoder or prior sees batch and covariates."""
+    """Abstract: batches and other conditions, for models whose decoder or prior sees them."""
+
+    def get_batch_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Place of the batch of each cell in the embedding of a model with ``batch_representation="embedding"``.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in `get_latent_representation`.
+
+        Returns
+        -------
+        (n, ``embedding_dim``).
+
+        Raises
+        ------
+        KeyError
+            If the batches are not embedded.
+        """
+        places = self.module.get_embedding(REGISTRY_KEYS.BATCH_KEY).weight
+        return collect(
+            self, lambda cells: cells.c[:, : len(places)] @ places, adata, indices, batch_size, minified=True
+        )
 
     def predict_counterfactual(
         self,

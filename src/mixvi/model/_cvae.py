@@ -15,7 +15,7 @@ from mixvi.model._base import LatentModel
 from mixvi.model._conditional import ConditionalMixin, ConditionPrior
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._unclustered import UnclusteredMixin
-from mixvi.model.conditions import under
+from mixvi.model.conditions import under, with_batches
 from mixvi.model.registry import conditions_of, layout_of
 from mixvi.model.streaming import check_trained
 from mixvi.model.values import likelihood_of, settle_likelihood
@@ -41,6 +41,9 @@ class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin, LatentModel):
     dispersion
         ``"gene"``: one inverse dispersion for each gene. ``"gene-batch"``: one for each gene and batch (``"nb"`` and
         ``"zinb"``), for batches that differ in their noise. ``"nb"`` then trains more slowly on a CPU.
+    batch_representation, embedding_dim
+        ``"one-hot"``: each batch has weights of its own. ``"embedding"``: a learned place in ``embedding_dim``
+        dimensions, so that hundreds of batches need few weights.
     learned_prior
         ``False``: one prior N(0, I) for all conditions, and z forgets them (batch removal). ``True``: a normal for
         each condition, and z keeps them.
@@ -80,6 +83,8 @@ class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin, LatentModel):
         dropout_rate: float = 0.1,
         likelihood: str = "auto",
         dispersion: str = "gene",
+        batch_representation: str = "one-hot",
+        embedding_dim: int = 5,
         learned_prior: bool = False,
         decode_condition: bool = True,
         registry: dict | None = None,
@@ -95,8 +100,14 @@ class CVAE(UnclusteredMixin, ConditionalMixin, EvidenceMixin, LatentModel):
                 "With decode_condition=False and learned_prior=False, nothing depends on the condition. Pass "
                 "learned_prior=True, or use mixvi.VAE."
             )
+        if learned_prior and batch_representation != "one-hot":
+            raise ValueError(
+                "learned_prior=True gives each condition a place in the latent space, which batch_representation="
+                f"{batch_representation!r} does not change; leave one of them out."
+            )
         self.likelihood_ = likelihood = settle_likelihood(self, likelihood)
         hidden = hidden_layers(n_latent, n_hidden, n_layers, dropout_rate)
+        hidden = with_batches(hidden, layout, batch_representation, embedding_dim)
         part = likelihood_of(likelihood, dispersion, layout if decode_condition else layout.without_conditions())
         self.module = CVAEModule(layout, part, n_latent, hidden, learned_prior, decode_condition)
         self.mixvi_version_ = __version__

@@ -15,13 +15,14 @@ from torch import Tensor
 from mixvi._checks import check_flag, check_number
 from mixvi._version import __version__
 from mixvi.cluster.agglomerate import MIN_WORTH
-from mixvi.model import _markers, _outliers, _predict, _qc, _report, _stability, _suggest, _update
+from mixvi.model import _from_vae, _markers, _outliers, _predict, _qc, _report, _stability, _suggest, _update
 from mixvi.model._arguments import hidden_layers
 from mixvi.model._base import Encoded, LatentModel
 from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._init import check_init, check_n_clusters, name_of
 from mixvi.model._tree import ClusterTree
+from mixvi.model.conditions import with_batches
 from mixvi.model.registry import layout_of
 from mixvi.model.streaming import blocks, check_trained
 from mixvi.model.unchanged import check_cells, is_of_training
@@ -64,6 +65,9 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     dispersion
         ``"gene"``: one inverse dispersion for each gene. ``"gene-batch"``: one for each gene and batch (``"nb"`` and
         ``"zinb"``), for batches that differ in their noise. ``"nb"`` then trains more slowly on a CPU.
+    batch_representation, embedding_dim
+        ``"one-hot"``: each batch has weights of its own. ``"embedding"``: a learned place in ``embedding_dim``
+        dimensions, so that hundreds of batches need few weights.
     concentration
         Concentration of the Dirichlet prior of the cluster weights: 1 is flat, and higher values favour clusters of
         equal size.
@@ -123,6 +127,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         dropout_rate: float = 0.1,
         likelihood: str = "auto",
         dispersion: str = "gene",
+        batch_representation: str = "one-hot",
+        embedding_dim: int = 5,
         concentration: float = 1.0,
         hierarchical: bool = False,
         init: str | Sequence | Callable[[np.ndarray], np.ndarray] | None = "leiden",
@@ -144,6 +150,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         self.clusters_: dict[str, Any] | None = None  # what training found, as plain values
         self.likelihood_ = likelihood = settle_likelihood(self, likelihood)
         hidden = hidden_layers(n_latent, n_hidden, n_layers, dropout_rate)
+        hidden = with_batches(hidden, layout, batch_representation, embedding_dim)
         room = max(MAX_COMPONENTS, self.n_wanted_ or 0)
         part = likelihood_of(likelihood, dispersion, layout)
         self.module = GMVAEModule(layout, part, room, n_latent, hidden, concentration, hierarchical)
@@ -197,6 +204,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
             )
         self.names_ = given
 
+    from_scvi_model = classmethod(_from_vae.from_scvi_model)
     predict = _predict.predict
     predict_set = _outliers.predict_set
     subclusters = _predict.subclusters

@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from torch import Tensor
 
-from mixvi._checks import check_whole
+from mixvi._checks import check_flag, check_whole
 from mixvi.cluster.calibration import calibrated
 from mixvi.model._tree import warn_of_noise
 from mixvi.model.streaming import collect
 from mixvi.module.cells import Cells
+from mixvi.module.encoders import SCALE_FLOOR
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
@@ -25,6 +27,7 @@ def predict(
     soft: bool = False,
     batch_size: int | None = None,
     n_clusters: int | None = None,
+    use_posterior_mean: bool = True,
 ) -> np.ndarray | pd.DataFrame:
     """Cluster of each cell; new cells are assigned without a refit.
 
@@ -37,6 +40,9 @@ def predict(
         cell's label is not looked at.
     n_clusters
         Cut the tree into so many clusters; ``None`` cuts it where the model does.
+    use_posterior_mean
+        ``True`` takes the responsibilities of the whole posterior of a cell, which have no noise. ``False`` takes those
+        of one draw from it.
 
     Returns
     -------
@@ -47,7 +53,9 @@ def predict(
     ValueError
         If the tree has not so many leaves.
     """
-    log_r = collect(model, log_responsibilities(model), adata, indices, batch_size, minified=True)
+    check_flag("use_posterior_mean", use_posterior_mean)
+    of_cells = log_responsibilities(model, draws=not use_posterior_mean)
+    log_r = collect(model, of_cells, adata, indices, batch_size, minified=True)
     names = (model.adata if adata is None else adata).obs_names
     table = cluster_table(model, log_r, names if indices is None else names[indices], n_clusters)
     return table if soft else table.columns.to_numpy()[table.to_numpy().argmax(1)]
@@ -178,6 +186,21 @@ def cluster_probabilities(model: "GMVAE", log_r: np.ndarray, n_clusters: int) ->
     return np.stack([p[:, group].sum(1) for group in groups], 1)
 
 
-def log_responsibilities(model: "GMVAE") -> Callable[[Cells], Tensor]:
-    """Log responsibilities (n, K) of cells, for `collect`."""
-    return lambda cells: model.module.prior.log_responsibilities(model.module.encode(cells), cells)
+def log_responsibilities(model: "GMVAE", draws: bool = False) -> Callable[[Cells], Tensor]:
+    """Log responsibilities (n, K) of cells, for `collect`.
+
+    Parameters
+    ----------
+    model
+        Trained, with or without clusters.
+    draws
+        Those of one draw from each posterior: of a posterior that is narrow, at that place.
+    """
+
+    def of(cells: Cells) -> Tensor:
+        qz = model.module.encode(cells)
+        if draws:
+            qz = model.module.encoder.restored(qz.rsample(), torch.full_like(qz.scale, SCALE_FLOOR))
+        return model.module.prior.log_responsibilities(qz, cells)
+
+    return of

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scvi.nn import Embedding
 from torch import Tensor
 
-from mixvi._checks import check_number
+from mixvi._checks import check_number, check_whole
 from mixvi._warnings import warn
 from mixvi.model.registry import conditions_of
-from mixvi.module.cells import Cells
+from mixvi.module.cells import Cells, Layout
 from mixvi.module.likelihoods import LIKELIHOODS
+from mixvi.module.nets import Hidden
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
@@ -118,3 +120,33 @@ def sized(model: "LatentModel", library_size: float | None) -> Callable[[Cells],
     if model.module.layout.size_factor:
         raise ValueError(f"library_size={library_size} has no meaning beside size factors; leave it out.")
     return lambda cells: cells._replace(library=torch.full_like(cells.library, library_size))
+
+
+def with_batches(hidden: Hidden, layout: Layout, batch_representation: str, embedding_dim: int) -> Hidden:
+    """Hidden layers that see the batch as one-hot columns, or as its place in an embedding.
+
+    Parameters
+    ----------
+    hidden
+        The hidden layers.
+    layout
+        What is registered.
+    batch_representation
+        ``"one-hot"`` or ``"embedding"``.
+    embedding_dim
+        Width of the embedding.
+
+    Raises
+    ------
+    ValueError
+        If there is no such representation, or no batch or no hidden layer to have it.
+    """
+    check_whole("embedding_dim", embedding_dim)
+    if batch_representation == "one-hot":
+        return hidden
+    if batch_representation != "embedding":
+        raise ValueError(f"batch_representation={batch_representation!r}; it is 'one-hot' or 'embedding'.")
+    if not layout.batch_levels or not hidden.n_layers:
+        missing = "hidden layers (n_layers)" if layout.batch_levels else "a batch (batch_key)"
+        raise ValueError(f"batch_representation='embedding' needs {missing}; leave it out.")
+    return hidden._replace(batches=Embedding(layout.batch_levels, embedding_dim))

@@ -12,7 +12,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from mixvi._warnings import warn
 from mixvi.data import check_present, has_values
-from mixvi.model.expression import Rows
+from mixvi.model._decoded import Rows
+from mixvi.model.expression import check_counts
 from mixvi.model.registration import registered
 from mixvi.model.streaming import check_trained
 
@@ -36,7 +37,8 @@ def differential_expression(
         Column of ``.obs`` with the groups.
     **kwargs
         As in :meth:`scvi.model.SCVI.differential_expression`: ``group1``, ``group2``, ``idx1``, ``idx2``, ``mode``
-        (``"vanilla"`` or ``"change"``), ``delta``, ``batch_correction``, ``weights``, ``fdr_target`` and others.
+        (``"vanilla"`` or ``"change"``), ``delta``, ``batch_correction``, ``weights``, ``fdr_target`` and others. Of
+        ``importance_weighting_kwargs``, ``n_mc_samples`` and ``n_mc_samples_per_pass``.
 
     Returns
     -------
@@ -48,6 +50,7 @@ def differential_expression(
         If the model is not one of counts, or was set up without a batch and ``batch_correction=True``.
     """
     check_trained(model)
+    check_counts(model, "differential_expression()", "a test of the groups in the values themselves")
     cells = registered(model, adata, minified=True).adata
     _check_groups(model.adata if adata is None else adata, groupby, kwargs)
     found = cells.uns.get(groupby) if groupby is not None else None

@@ -9,11 +9,11 @@ import torch
 from anndata import AnnData
 from scipy.stats import rankdata
 from torch import Tensor
-from torch.distributions import Distribution, Gamma
+from torch.distributions import Gamma
 
 from mixvi._checks import check_number, check_whole
 from mixvi.data import as_positions
-from mixvi.model.conditions import under
+from mixvi.model._decoded import Rows, batches_of, decoded, resampled
 from mixvi.model.registration import registered
 from mixvi.model.streaming import collect
 from mixvi.module.cells import Cells
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from mixvi.model._base import LatentModel
 
-Rows = Sequence[int] | np.ndarray | None
 N_PROPOSALS = 25  # draws from the posterior of which one is kept, in proportion to its importance weight
 
 
@@ -41,10 +40,13 @@ def get_normalized_expression(
     batch_size: int | None = None,
     return_mean: bool = True,
     return_numpy: bool | None = None,
+    n_mc_samples: int = N_PROPOSALS,
+    n_mc_samples_per_pass: int | None = None,
 ) -> np.ndarray | pd.DataFrame:
     """Expected share of each gene in the counts of a cell, at draws from the posterior.
 
-    `get_reconstruction` gives the expected values at the posterior mean, for all likelihoods.
+    A model of other values gives these as it expects them, because they are not counts to normalise.
+    `get_reconstruction` gives the expected values at the posterior mean.
 
     Parameters
     ----------
@@ -55,17 +57,20 @@ def get_normalized_expression(
     gene_list
         Names of the genes to return, in the order of the model; ``None`` returns all.
     library_size
-        Factor of the shares; ``"latent"`` takes the total count of each cell.
+        Factor of the shares; ``"latent"`` takes the total count of each cell. Counts only.
     n_samples
         Draws for each cell, at least 1.
     n_samples_overall
         Number of draws in all, each from a cell that is chosen at random. Overrides ``n_samples``.
     weights
-        ``"importance"`` keeps one of 25 draws, in proportion to p(x, z) / q(z | x). Otherwise all draws are kept.
+        ``"importance"`` keeps one of ``n_mc_samples`` draws, in proportion to p(x, z) / q(z | x). Otherwise all draws
+        are kept.
     return_mean
         Return the mean of the draws of each cell.
     return_numpy
         Return an array in place of a table. The default is ``False`` if there is one row for each cell.
+    n_mc_samples, n_mc_samples_per_pass
+        Draws for the importance weights, and how many of them to decode at a time; ``None`` decodes all.
 
     Returns
     -------
@@ -74,28 +79,25 @@ def get_normalized_expression(
     Raises
     ------
     ValueError
-        If the model is not one of counts, or a batch or gene is not known.
+        If a batch or gene is not known, or ``library_size`` has no meaning.
     """
-    _check_counts(model, "get_normalized_expression()", "get_reconstruction()")
     check_whole("n_samples", n_samples)
     check_whole("n_samples_overall", n_samples_overall, none="n_samples for each cell")
+    check_whole("n_mc_samples", n_mc_samples)
+    check_whole("n_mc_samples_per_pass", n_mc_samples_per_pass, none="all")
     if weights not in (None, "uniform", "importance"):
         raise ValueError(f"weights={weights!r} is not known; it is None, 'uniform' or 'importance'.")
-    if library_size != "latent":
-        check_number("library_size", library_size, above=0)
     genes, cells = _genes(model, gene_list), registered(model, adata, minified=True).adata
     rows = as_positions(indices, cells.n_obs)
     if n_samples_overall is not None:
         rows, n_samples = np.random.choice(rows, n_samples_overall), 1
 
-    def shares(px: Any, cells: Cells) -> Tensor:
-        return px.scale[..., genes] * (cells.library if library_size == "latent" else library_size)
-
-    found = _decoded(model, shares, adata, rows, transform_batch, n_samples, weights == "importance", batch_size)
-    if n_samples == 1 or return_mean:
-        found = found.mean(1)
-    else:
+    shares = _shares(model, genes, library_size)
+    draw = resampled(model, n_mc_samples, n_mc_samples_per_pass) if weights == "importance" else None
+    found = decoded(model, shares, adata, rows, transform_batch, n_samples, batch_size, draw)
+    if n_samples > 1 and not return_mean:
         return found.swapaxes(0, 1)
+    found = found.mean(1)
     if return_numpy or (return_numpy is None and n_samples_overall is not None):
         return found
     return pd.DataFrame(found, columns=model.get_var_names()[genes], index=cells.obs_names[rows])
@@ -129,8 +131,8 @@ def posterior_predictive_sample(
 
     check_whole("n_samples", n_samples)
     genes = _genes(model, gene_list)
-    found = _decoded(
-        model, lambda px, _: px.sample()[..., genes], adata, indices, transform_batch, n_samples, False, batch_size
+    found = decoded(
+        model, lambda px, _: px.sample()[..., genes], adata, indices, transform_batch, n_samples, batch_size
     )
     return sparse.GCXS.from_numpy(found[:, 0] if n_samples == 1 else found.transpose(0, 2, 1))
 
@@ -166,7 +168,7 @@ def get_likelihood_parameters(
         mean = px.mu if model.likelihood_ in ("nb", "zinb") else px.mean
         return torch.stack([mean, *(getattr(px, name).expand_as(mean) for name in names)], -2)
 
-    found = _decoded(model, parameters, adata, indices, None, n_samples, False, batch_size)  # (n, s, k, g)
+    found = decoded(model, parameters, adata, indices, None, n_samples, batch_size)  # (n, s, k, g)
     found = found.mean(1) if n_samples == 1 or give_mean else found.swapaxes(0, 1)
     keys = ["mean", *({"theta": "dispersions", "zi_probs": "dropout"}.get(name, name) for name in names)]
     return {key: found[..., i, :] for i, key in enumerate(keys)}
@@ -203,7 +205,7 @@ def get_feature_correlation_matrix(
     -------
     (g, g) table.
     """
-    _check_counts(model, "get_feature_correlation_matrix()", "numpy.corrcoef of get_reconstruction()")
+    check_counts(model, "get_feature_correlation_matrix()", "numpy.corrcoef of get_reconstruction()")
     check_whole("n_samples", n_samples)
     check_number("rna_size_factor", rna_size_factor, above=0)
     if correlation_type not in ("spearman", "pearson"):
@@ -217,8 +219,8 @@ def get_feature_correlation_matrix(
         return Gamma(theta, theta / rate).sample()
 
     found = []
-    for batch in [None] if transform_batch is None else _batches(transform_batch):
-        values = _decoded(model, rates, adata, indices, batch, n_samples, False, batch_size)
+    for batch in [None] if transform_batch is None else batches_of(transform_batch):
+        values = decoded(model, rates, adata, indices, batch, n_samples, batch_size)
         values = values.reshape(-1, values.shape[-1])
         found.append(np.corrcoef(rankdata(values, axis=0) if correlation_type == "spearman" else values, rowvar=False))
     genes = model.get_var_names()
@@ -245,44 +247,8 @@ def get_latent_library_size(
     -------
     (n, 1).
     """
-    _check_counts(model, "get_latent_library_size()", "the sums of the values")
+    check_counts(model, "get_latent_library_size()", "the sums of the values")
     return collect(model, lambda cells: cells.library, adata, indices, batch_size, minified=True)
-
-
-def _decoded(
-    model: "LatentModel", of: Callable[[Any, Cells], Tensor], adata: AnnData | None, indices: Rows,
-    transform_batch: str | Iterable[str] | None, n_samples: int, importance: bool, batch_size: int | None,
-) -> np.ndarray:  # fmt: skip
-    """A function of p(x | z, c) at draws from the posterior: (n, s, ...), the mean over the batches."""
-    puts = [lambda c: c] if transform_batch is None else [under(model, batch) for batch in _batches(transform_batch)]
-    module = model.module
-
-    def values(cells: Cells) -> Tensor:
-        z = torch.stack([_resampled(model, cells) for _ in range(n_samples)]) if importance else None
-        if z is None:
-            z = module.encode(cells).rsample((n_samples,))  # (s, n, d)
-        found = []
-        for put in puts:
-            others = cells._replace(c=put(cells.c))
-            px: Distribution = module.decode(module.prior.move(z, cells.c, others.c), others)
-            found.append(of(px, others))
-        return torch.stack(found).mean(0).transpose(0, 1)
-
-    return collect(model, values, adata, indices, batch_size, minified=not importance)
-
-
-def _resampled(model: "LatentModel", cells: Cells) -> Tensor:
-    """A draw (n, d) from the posterior, nearer to the true one by sampling importance resampling (Rubin 1987)."""
-    qz = model.module.encode(cells)
-    z = qz.rsample((N_PROPOSALS,))
-    log_w = model.module.likelihood.log_prob(z, cells) + model.module.prior.log_ratio(qz, z, cells)
-    kept = torch.distributions.Categorical(logits=log_w.T).sample()  # (n,)
-    return z[kept, torch.arange(len(kept), device=kept.device)]
-
-
-def _batches(transform_batch: str | Iterable[str]) -> list[str]:
-    several = isinstance(transform_batch, Iterable) and not isinstance(transform_batch, str)
-    return [*transform_batch] if several else [transform_batch]  # type: ignore[list-item]
 
 
 def _genes(model: "LatentModel", names: Sequence[str] | None) -> np.ndarray:
@@ -295,6 +261,28 @@ def _genes(model: "LatentModel", names: Sequence[str] | None) -> np.ndarray:
     return np.flatnonzero(np.isin(genes, names))
 
 
-def _check_counts(model: "LatentModel", what: str, instead: str) -> None:
+def _shares(
+    model: "LatentModel", genes: np.ndarray, library_size: float | Literal["latent"]
+) -> Callable[[Any, Cells], Tensor]:
+    """Function that gives the shares of genes in the library size, or the means of values that are not counts."""
+    if library_size != "latent":
+        check_number("library_size", library_size, above=0)
+    if library_size != 1:
+        check_counts(model, f"library_size={library_size!r}", "the default")
+    if LIKELIHOODS[model.likelihood_].support != "count":
+        return lambda px, _: px.mean[..., genes]
+    return lambda px, cells: px.scale[..., genes] * (cells.library if library_size == "latent" else library_size)
+
+
+def check_counts(model: "LatentModel", what: str, instead: str) -> None:
+    """Raise ``ValueError`` if a model is not one of counts.
+
+    Parameters
+    ----------
+    model
+        The model.
+    what, instead
+        What needs counts, and what to use for other values.
+    """
     if LIKELIHOODS[model.likelihood_].support != "count":
         raise ValueError(f"{what} is for counts, and this model has likelihood={model.likelihood_!r}; use {instead}.")

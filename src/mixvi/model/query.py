@@ -3,17 +3,21 @@
 import copy
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 
-from mixvi.data import CellsDataset, minified_type
+from mixvi._checks import check_number, check_whole
+from mixvi._upstream import replace_content
+from mixvi.data import CellsDataset, minified_type, with_genes
 from mixvi.model._align import align
+from mixvi.model._arguments import device_of
 from mixvi.model._rebuild import attributes_of, rebuild
 from mixvi.model.registration import adopt, register
-from mixvi.model.streaming import check_trained
+from mixvi.model.streaming import check_trained, collect
 from mixvi.module.query import Levels
 from mixvi.train import fit_new_levels, nearest_levels
 
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+UNUSED = {  # arguments of `train` that a mapped model has no use for, with their defaults
+    "train_size": None, "validation_size": None, "shuffle_set_split": True, "early_stopping": False,
+    "data_path": "auto", "n_importance_samples": 1, "checkpoint_minutes": None,
+}  # fmt: skip
 OF_TRAINING = ("train_indices_", "validation_indices_", "test_indices_", "history_")
 
 
@@ -34,7 +42,7 @@ def map_cells(model: "LatentModel", adata: AnnData, gene_key: str | None = None)
     A new batch, or a new level of another categorical covariate, gets weights of its own (Lotfollahi 2022). For each
     gene, these are an effect that the encoder subtracts, and an intercept in the decoder. They start with the weights
     of the known level under which the cells are most probable. Then they are trained on the cells of the new level.
-    Without new levels, nothing is trained.
+    Without new levels, nothing is trained. ``train()`` of the new model continues with these weights.
 
     Parameters
     ----------
@@ -82,8 +90,62 @@ def map_cells(model: "LatentModel", adata: AnnData, gene_key: str | None = None)
         dataset = CellsDataset(manager, mapped.device, resident=False)
         levels = nearest_levels(mapped.module, dataset, rows, levels)
         mapped.module.load_state_dict(levels.widen(state, mapped.module))
-        fit_new_levels(mapped.module, dataset, rows, levels)
+        fit_new_levels(mapped.module, dataset, rows, levels.known)
+    mapped.known_levels_ = levels.known.numpy()
     return mapped
+
+
+def train_mapped(
+    model: "LatentModel",
+    max_epochs: int | None = None,
+    accelerator: str = "auto",
+    devices: int | list[int] | str = "auto",
+    batch_size: int | None = None,
+    plan_kwargs: dict[str, Any] | None = None,
+    **others: Any,
+) -> None:
+    """Train the weights of new levels further than `map` did. All other weights stay as they are, to the last bit.
+
+    Parameters
+    ----------
+    model
+        A mapped model.
+    max_epochs
+        Passes over the cells with a new level, of which 10,000 at most are taken; ``None`` takes 400 steps.
+    accelerator, devices, batch_size
+        As in `train`.
+    plan_kwargs
+        Has ``lr``, the learning rate (0.01), or ``weight_decay=0``.
+    **others
+        Other arguments of `train`.
+
+    Raises
+    ------
+    ValueError
+        If the cells have no new level, or for any other argument.
+    """
+    settings = {"lr": 0.01, "weight_decay": 0.0} | (plan_kwargs or {})
+    others.pop("enable_progress_bar", None)
+    given = [name for name, value in others.items() if name not in UNUSED or value != UNUSED[name]]
+    if given or settings.keys() - {"lr", "weight_decay"} or settings["weight_decay"] != 0:
+        raise ValueError(
+            f"A mapped model trains the weights of new levels only. It takes max_epochs, batch_size and "
+            f"plan_kwargs={{'lr': ...}}, and not {given or plan_kwargs}."
+        )
+    check_whole("max_epochs", max_epochs, none="the default")
+    check_whole("batch_size", batch_size, none="the default")
+    check_number("lr", settings["lr"], above=0)
+    known = model.known_levels_
+    if known is None or known.all():
+        raise ValueError(
+            "A mapped model has the weights of its reference, and its cells have no new level, so there is nothing to "
+            "train: use it as it is. To learn from its cells, call update() of the reference, if that is a GMVAE, or "
+            f"train a new {type(model).__name__}."
+        )
+    model.to_device(device_of(accelerator, devices))
+    rows = np.flatnonzero(collect(model, lambda cells: cells.c, minified=True)[:, ~known].any(1))
+    dataset, size = CellsDataset(model.adata_manager, model.device, resident=False), batch_size or 128
+    fit_new_levels(model.module, dataset, rows, torch.from_numpy(known), 0, max_epochs, size, settings["lr"])
 
 
 def load_query_data(
@@ -123,21 +185,21 @@ def prepare_query_anndata(
     return_reference_var_names: bool = False,
     inplace: bool = True,
 ) -> AnnData | pd.Index | None:
-    """Check that a query has genes of the reference, under the name and arguments of scvi-tools.
+    """Give a query the genes of the reference, under the name and arguments of scvi-tools.
 
-    `load_query_data` and `map` match genes by themselves, so this need not be called. The query is not changed, unlike
-    in scvi-tools.
+    Genes that the query lacks get zeros, which then count as measured. `load_query_data` and `map` match genes by
+    themselves and know which ones are unseen. So pass them the query as it is.
 
     Parameters
     ----------
     adata
-        n query cells; not changed.
+        n query cells; changed if ``inplace``.
     reference_model
         As in `load_query_data`.
     return_reference_var_names
-        Return the names of the reference's genes.
+        Return the names of the reference's genes, and do nothing else.
     inplace
-        ``False`` returns cells with the genes of the reference, with zeros in those that the query lacks.
+        Change the query; ``False`` returns another AnnData.
 
     Raises
     ------
@@ -148,8 +210,12 @@ def prepare_query_anndata(
     names = pd.Index(reference.get_var_names())
     if return_reference_var_names:
         return names
-    cells = align(reference.registry_, adata, None).cells
-    return None if inplace else cells
+    align(reference.registry_, adata, None)  # which says how many genes match
+    cells = with_genes(adata, names)
+    if not inplace:
+        return cells
+    replace_content(adata, cells)
+    return None
 
 
 def _rows_with_new_levels(model: "LatentModel", cells: AnnData) -> np.ndarray:

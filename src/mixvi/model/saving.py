@@ -23,7 +23,9 @@ from mixvi.model.unchanged import is_of_training
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
 
-MODEL, CELLS = "model.pt", "adata.h5ad"  # names of scvi-tools
+# Names of scvi-tools, whose tools read our files too.
+MODEL, CELLS = "model.pt", "adata.h5ad"
+ATTRIBUTES, STATE, GENES = "attr_dict", "model_state_dict", "var_names"
 DATA_UNIT = "likelihood.center", "likelihood.unit"  # which linear models of mixvi 0.1.0 do not have
 
 
@@ -62,7 +64,7 @@ def save(
         raise ValueError(f"{folder} exists; pass another folder, or overwrite=True to replace the model in it.")
     if save_anndata and model.adata is None:
         raise ValueError(f"This {type(model).__name__} was loaded without data, so save_anndata=True has none to save.")
-    content = {"version": __version__, "attributes": attributes_of(model), "state": model.module.state_dict()}
+    content = _content(attributes_of(model), model.module.state_dict(), __version__)
     folder.mkdir(parents=True, exist_ok=True)
     if save_anndata:
         with replacing(folder / f"{prefix or ''}{CELLS}") as new:
@@ -136,10 +138,16 @@ def convert(
     if folder.exists() and not overwrite:
         raise ValueError(f"{folder} exists; pass another folder, or overwrite=True to replace the model in it.")
     stored = torch.load(path, map_location="cpu", weights_only=False)
-    state = {name: value for name, value in stored["model_state_dict"].items() if name != "pyro_param_store"}
-    content = {"version": "", "attributes": stored["attr_dict"], "state": state}
+    state = {name: value for name, value in stored[STATE].items() if name != "pyro_param_store"}
+    content = _content(stored[ATTRIBUTES], state, "")
     folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / path.name, content)
+
+
+def _content(attributes: dict[str, Any], state: dict[str, torch.Tensor], version: str) -> dict[str, Any]:
+    """What the file of a model holds."""
+    genes = attributes["registry_"]["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
+    return {"version": version, ATTRIBUTES: attributes, STATE: state, GENES: np.asarray(genes)}
 
 
 def _read(folder: Path, prefix: str | None, backup_url: str | None) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -151,9 +159,9 @@ def _read(folder: Path, prefix: str | None, backup_url: str | None) -> tuple[dic
         with quiet(pooch.get_logger().name):
             pooch.retrieve(backup_url, known_hash=None, fname=path.name, path=folder)
     content = read_file(path)
-    if missing := {"attributes", "state"} - set(content):
+    if missing := {ATTRIBUTES, STATE} - set(content):
         raise ValueError(f"{path} lacks {sorted(missing)}: it is not a whole model. Use a copy, or train a new model.")
-    return content["attributes"], content["state"]
+    return content[ATTRIBUTES], content[STATE]
 
 
 def _load_state(model: "LatentModel", state: dict[str, torch.Tensor], folder: Path) -> None:

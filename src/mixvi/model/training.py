@@ -16,6 +16,7 @@ from mixvi.model._full_batch import fits_in_full_batch, train_full_batch
 from mixvi.model._outliers import remember_held_out
 from mixvi.model._resume import checkpoints_of, pass_on
 from mixvi.model.description import size_of
+from mixvi.model.query import train_mapped
 from mixvi.model.registration import check_trainable
 from mixvi.model.unchanged import remember_cells
 from mixvi.model.values import largest
@@ -47,7 +48,10 @@ def train(
 ) -> None:
     """Fit the model, and show one line at the start and one at the end.
 
-    ``model.history`` holds ``elbo_train``, ``elbo_validation`` and each term by its name.
+    Of a model that `map` made, it trains the weights of new levels further, and no others.
+
+    ``model.history`` holds ``elbo_train``, ``elbo_validation`` and each term by its name. With labels, it also holds
+    ``train_accuracy``, ``train_f1_score``, ``train_classification_loss`` and the same of validation.
 
     The bound of a linear AE, VAE or CVAE with ``likelihood="normal"`` has no noise. L-BFGS fits such a model to all
     cells at once, in double precision (`mixvi.train.fit_full_batch`). It is trained in minibatches like the others
@@ -97,6 +101,9 @@ def train(
         Further arguments of :class:`scvi.train.Trainer` and
         :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.
     """
+    if model.known_levels_ is not None:
+        arguments = dict(locals())
+        return train_mapped(**arguments | arguments.pop("kwargs"))
     split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
     check_trainer(merge_kwargs(kwargs.get("trainer_config"), kwargs, name="trainer"))
     check_trainable(model)  # another model may have registered the same AnnData since
@@ -108,15 +115,12 @@ def train(
     for name in ("train_size", "validation_size"):
         check_number(name, split[name], least=0, none="the default")
     check_number("checkpoint_minutes", checkpoint_minutes, least=0, none="no checkpoints without a signal")
-    if model.adata.n_obs < 3:  # scvi-tools would then train on no cell
-        raise ValueError(f"There are {model.adata.n_obs} cells, and training needs at least three. Pass more cells.")
     if not plan_kwargs.get("compile"):
         plan_kwargs = {k: v for k, v in plan_kwargs.items() if k not in ("compile", "compile_kwargs")}
     is_split = split["train_size"] is not None or split["validation_size"] is not None
     only_minibatches = batch_size or early_stopping or is_split or n_importance_samples > 1
     if not only_minibatches and fits_in_full_batch(model, plan_kwargs, kwargs):
-        train_full_batch(model, max_epochs, accelerator, devices, plan_kwargs, **kwargs)
-        return
+        return train_full_batch(model, max_epochs, accelerator, devices, plan_kwargs, **kwargs)
     plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size or scvi_settings.batch_size}
     kwargs |= {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping}
     kwargs["datasplitter_kwargs"] = {"data_path": data_path, **(kwargs.get("datasplitter_kwargs") or {})}
@@ -169,6 +173,8 @@ def _train_minibatches(
 
 
 def _check(model: "LatentModel", max_epochs, batch_size, n_importance_samples, data_path) -> None:
+    if model.adata.n_obs < 3:  # of which scvi-tools would train on none
+        raise ValueError(f"There are {model.adata.n_obs} cells, and training needs at least three. Pass more cells.")
     check_whole("n_importance_samples", n_importance_samples)
     if n_importance_samples > 1 and isinstance(model.module.prior, Flat):
         raise ValueError(

@@ -15,7 +15,8 @@ import math
 from functools import reduce
 
 import torch
-from scvi.module.base import BaseModuleClass, LossOutput
+from scvi import REGISTRY_KEYS
+from scvi.module.base import BaseModuleClass, EmbeddingModuleMixin, LossOutput
 from torch import Tensor
 from torch.distributions import Distribution, LowRankMultivariateNormal
 
@@ -28,7 +29,7 @@ from mixvi.module.query import check_all_seen, complete
 from mixvi.ops.csr import dense
 
 
-class ELBOModule(BaseModuleClass):
+class ELBOModule(EmbeddingModuleMixin, BaseModuleClass):
     """Base class with the bound. The classes of the models add the three parts."""
 
     prior: Prior
@@ -38,6 +39,8 @@ class ELBOModule(BaseModuleClass):
         super().__init__()
         self.layout = layout
         self.encoder, self.prior, self.likelihood = encoder, prior, likelihood
+        if encoder.trunk.batches is not None:
+            self.add_embedding(REGISTRY_KEYS.BATCH_KEY, encoder.trunk.batches)
         self.continuous = Standardised(layout.n_continuous) if layout.n_continuous else None
         self.unseen: Tensor | None = None  # (g,) genes that the cells lack, for a module that maps them
 

@@ -72,8 +72,9 @@ class Likelihood(nn.Module):
         if q and not self.trunk.is_linear:
             linked = self.link(mean + effects) - self.link(mean)
             weight = self.head.weight[:, self.trunk.n_out - q :]
-            self.head.bias.add_((weight - linked.t()) @ c_mean)
-            weight.copy_(linked.t())
+            self.head.bias.add_(weight @ self.trunk.placed(c_mean))
+            weight.copy_(self.trunk.place(linked).t())
+            self.head.bias.sub_(weight @ self.trunk.placed(c_mean))
 
     @abstractmethod
     def forward(self, z: Tensor, cells: Cells) -> Distribution:

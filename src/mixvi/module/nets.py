@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from scvi.nn import Embedding
 from torch import Tensor, nn
 
 from mixvi.ops.csr import dense, linear
@@ -11,11 +12,15 @@ from mixvi.ops.norm_relu_dropout import activate
 
 
 class Hidden(NamedTuple):
-    """Width, number and dropout of the hidden layers. ``n_layers=0`` gives a linear map."""
+    """Width, number and dropout of the hidden layers. ``n_layers=0`` gives a linear map.
+
+    ``batches`` (b, e) places each batch, for all trunks of a module. ``None`` leaves the batches one-hot.
+    """
 
     n_hidden: int = 128
     n_layers: int = 1
     dropout_rate: float = 0.1
+    batches: Embedding | None = None
 
 
 class Trunk(nn.Module):
@@ -24,6 +29,9 @@ class Trunk(nn.Module):
     The output ends with c itself. So a linear head has an intercept for each condition. Without hidden layers, the
     output is ``[x, c]``. With ``n_conditions=0``, c is not used. With ``discounts``, the first hidden layer subtracts
     condition effects from x (see `Layer`).
+
+    With ``hidden.batches``, weights and output see the place of the batch instead of its one-hot columns. The attribute
+    ``n_conditions`` is then the width of c with this place. Condition effects stay those of each batch.
     """
 
     layers: Sequence["Layer"]
@@ -31,13 +39,15 @@ class Trunk(nn.Module):
     def __init__(self, n_in: int, n_conditions: int, hidden: Hidden, discounts: bool = False):
         super().__init__()
         self.n_in, self.hidden = n_in, hidden
+        self.batches = hidden.batches if n_conditions else None
+        narrower = 0 if self.batches is None else self.batches.num_embeddings - self.batches.embedding_dim
+        self.n_conditions = q = n_conditions - narrower
         widths = [n_in, *[hidden.n_hidden] * hidden.n_layers]
         self.layers = nn.ModuleList(  # type: ignore[assignment]  # torch does not say which modules a list holds
-            Layer(width, n_conditions, hidden.n_hidden, hidden.dropout_rate, discounts and i == 0)
-            for i, width in enumerate(widths[:-1])
+            Layer(width, n_conditions if first else q, hidden.n_hidden, hidden.dropout_rate, first)
+            for width, first in zip(widths[:-1], [discounts, *[False] * hidden.n_layers], strict=False)
         )
-        self.n_conditions = n_conditions
-        self.n_out = (hidden.n_hidden if self.layers else n_in) + n_conditions
+        self.n_out = (hidden.n_hidden if self.layers else n_in) + q
 
     def bare(self) -> "Trunk":
         """A copy with the same weights, without conditions and without dropout."""
@@ -58,6 +68,30 @@ class Trunk(nn.Module):
         """Whether there is no hidden layer."""
         return not self.layers
 
+    def placed(self, c: Tensor) -> Tensor:
+        """C with the place of the batch instead of its one-hot columns, if batches have places."""
+        if self.batches is None:
+            return c
+        b = self.batches.num_embeddings
+        return torch.cat([c[..., :b] @ self.batches.weight, c[..., b:]], -1)
+
+    @torch.no_grad()
+    def place(self, effects: Tensor) -> Tensor:
+        """Place the batches by their effects (q, ...), and give the effects of the places that are nearest to these.
+
+        The places are principal axes of the effects (truncated singular value decomposition). If there are fewer
+        batches than axes, the other axes stay as they are and have no effect.
+        """
+        if self.batches is None:
+            return effects
+        b, e = self.batches.weight.shape
+        u, s, v = torch.linalg.svd(effects[:b], full_matrices=False)
+        n_axes = min(len(s), e)
+        self.batches.weight[:, :n_axes] = u[:, :n_axes] * b**0.5
+        of_axes = effects.new_zeros(e, effects.shape[1])
+        of_axes[:n_axes] = (s[:n_axes, None] / b**0.5) * v[:n_axes]
+        return torch.cat([of_axes, effects[b:]])
+
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Output of the hidden layers, then c.
 
@@ -73,11 +107,12 @@ class Trunk(nn.Module):
         (..., n, n_out), dense.
         """
         c = torch.empty(0) if c is None else c
+        placed = self.placed(c)
         for layer in self.layers:
-            x = layer(x, c)
+            x = layer(x, placed if layer.effects is None else c)
         if not self.n_conditions:
             return dense(x)
-        return torch.cat([dense(x), c.expand(*x.shape[:-1], -1)], dim=-1)
+        return torch.cat([dense(x), placed.expand(*x.shape[:-1], -1)], dim=-1)
 
 
 class Layer(nn.Module):

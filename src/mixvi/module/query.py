@@ -102,7 +102,11 @@ class Levels(NamedTuple):
         -------
         Weights of this module.
         """
-        q, found = self.average.shape[1], {}
+        of_c, found = self.average, {}
+        if (batches := module.encoder.trunk.batches) is not None:  # weights on c see the places of the batches
+            old = len(state["encoder.trunk.batches.weight"])
+            of_c = torch.block_diag(torch.eye(batches.embedding_dim), of_c[batches.num_embeddings :, old:])
+        q = of_c.shape[1]
         for name, target in module.state_dict().items():
             value = state[name]
             if value.shape == target.shape:
@@ -112,7 +116,7 @@ class Levels(NamedTuple):
             elif value.shape[0] != target.shape[0]:  # of all conditions, or of the batches, which come first
                 found[name] = self.average[: len(target), : len(value)].to(value) @ value
             else:
-                found[name] = torch.cat([value[..., :-q], value[..., -q:] @ self.average.t().to(value)], -1)
+                found[name] = torch.cat([value[..., :-q], value[..., -q:] @ of_c.t().to(value)], -1)
         return found
 
 

@@ -59,11 +59,15 @@ def nearest_levels(
     return Levels(levels.known, average)
 
 
-def fit_new_levels(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, levels: Levels, seed: int = 0) -> None:
+def fit_new_levels(
+    module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, known: Tensor, seed: int = 0,
+    n_epochs: int | None = None, n_cells: int = N_CELLS, rate: float = RATE,
+) -> None:  # fmt: skip
     """Train the weights of new levels, and no others, on the bound of their cells (architecture surgery).
 
     Each new level has two weights for each gene: its effect on what the encoders read, and its intercept in the
-    decoder. They start with those of the known level that stands for it. A linear encoder has an intercept instead.
+    decoder. A batch that is embedded has its place in the embedding instead. They start with those of the known level
+    that stands for it. A linear encoder has an intercept instead of an effect.
     Unseen genes are filled in anew a few times, because the expected values change with the weights.
 
     Parameters
@@ -74,10 +78,16 @@ def fit_new_levels(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, 
         The new cells.
     rows
         (m,) row numbers of those with a new level.
-    levels
-        Which columns of c are new, and what stands for them.
+    known
+        (q,) which columns of c are not new.
     seed
         Seed of the order of cells and of the draws of z.
+    n_epochs
+        Passes over these cells; ``None`` takes 400 steps.
+    n_cells
+        Cells in a minibatch.
+    rate
+        Learning rate of Adam.
 
     References
     ----------
@@ -86,15 +96,16 @@ def fit_new_levels(module: ELBOModule, dataset: CellsDataset, rows: np.ndarray, 
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
-    masks = dict(_weights_of(module, ~levels.known))
+    masks = dict(_weights_of(module, ~known))
     order = np.random.default_rng(seed).permutation(rows)[: some_cells(module.layout.n_genes)]
-    n_batches = -(-len(order) // N_CELLS)
+    n_batches = -(-len(order) // n_cells)
+    n_steps = N_STEPS if n_epochs is None else n_epochs * n_batches
     batches: list[list[Cells]] = []
     devices = [module.device] if module.device.type == "cuda" else []
     with torch.enable_grad(), torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        optimizer = torch.optim.Adam(masks, lr=RATE)
-        for step in range(N_STEPS):
+        optimizer = torch.optim.Adam(masks, lr=rate)
+        for step in range(n_steps):
             if not batches or (module.unseen is not None and step % REFILL == 0):
                 batches = [list(stream(module, dataset, np.sort(order[i::n_batches]))) for i in range(n_batches)]
             for cells in batches[step % n_batches]:
@@ -119,19 +130,24 @@ def _bound_under(module: ELBOModule, cells: Cells, replaced: Tensor, column: int
 def _weights_of(module: ELBOModule, new: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Tensors with weights of the new columns of c, and masks that are 1 at these weights."""
     seen = torch.ones(module.layout.n_genes) if module.unseen is None else ~module.unseen
+    of_c = new
+    if (batches := module.encoder.trunk.batches) is not None:
+        b = batches.num_embeddings
+        of_c = torch.cat([torch.zeros(batches.embedding_dim, dtype=torch.bool), new[b:]])
+        yield batches.weight.requires_grad_(), new[:b, None].expand_as(batches.weight).to(batches.weight)
     heads = [module.likelihood.head] if module.likelihood.trunk.n_conditions else []
-    masks = [torch.outer(seen, new) for _ in heads]
+    masks = [torch.outer(seen, of_c) for _ in heads]
     for encoder in (part for part in module.modules() if isinstance(part, Encoder)):
         if encoder.trunk.is_linear:
             heads.append(encoder.loc)
-            masks.append(new.expand(encoder.loc.out_features, -1))
+            masks.append(of_c.expand(encoder.loc.out_features, -1))
         else:
             effects = encoder.trunk.layers[0].effects  # (q, g), as the module has conditions
             assert effects is not None
             yield effects.requires_grad_(), torch.outer(new, seen).to(effects)
     for head, mask in zip(heads, masks, strict=True):
         whole = torch.zeros_like(head.weight)
-        whole[:, -len(new) :] = mask
+        whole[:, -len(of_c) :] = mask
         yield head.weight.requires_grad_(), whole
 
 

@@ -19,7 +19,7 @@ from mixvi.train._compiled import compiled, filled
 from mixvi.train._condition_effects import SampledValues, some_cells, start_from
 from mixvi.train._cuda_graph import CapturedStep, can_capture
 from mixvi.train._guide import Guide, Guided
-from mixvi.train._losses import LossMeter, objective_of
+from mixvi.train._losses import LossMeter, classified, objective_of
 from mixvi.train._observe import EVALUATION_BATCH, evaluate
 from mixvi.train._smoothness import smoothness
 
@@ -184,6 +184,10 @@ class MixviPlan(TrainingPlan):
         options["batch_size"] = block.n_obs_minibatch
         self.log(name, block.loss, **options, **kwargs)
         self.compute_and_log_metrics(block, metrics, mode)
+        if (confusion := terms.pop("confusion", None)) is not None:
+            n_labelled = round(float(confusion[2].sum()) * block.n_obs_minibatch)
+            for metric, value in classified(confusion, terms["label"]).items():
+                self.log(f"{mode}_{metric}", value, **options | {"batch_size": n_labelled})
         for term, value in terms.items():  # scvi-tools logs in inference mode, which allows no average over processes
             self.log(f"{term}_{mode}", value, **options)
 

@@ -1,0 +1,78 @@
+"""A GMVAE with the weights of a trained VAE or CVAE."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+
+from mixvi.model.registry import conditions_of
+from mixvi.model.streaming import check_trained
+from mixvi.model.unchanged import totals_of
+from mixvi.module.priors import StandardNormal
+
+if TYPE_CHECKING:
+    from mixvi.model._base import LatentModel
+    from mixvi.model._gmvae import GMVAE
+
+SETTINGS = ("n_latent", "n_hidden", "n_layers", "dropout_rate", "dispersion", "batch_representation", "embedding_dim")
+PARTS = ("encoder.", "likelihood.", "continuous.", "_embeddings_dict.")
+
+
+def from_scvi_model(
+    cls: type["GMVAE"],
+    scvi_model: "LatentModel",
+    unlabeled_category: str | None = None,
+    labels_key: str | None = None,
+    adata: AnnData | None = None,
+    **settings: Any,
+) -> "GMVAE":
+    """A GMVAE that starts from a trained VAE or CVAE, under the name and arguments of scvi-tools.
+
+    Encoder and decoder are copied. A mixture whose components are not placed yet is the same model as a VAE, so the new
+    model gives the same latents. ``train()`` goes on from there, and finds the clusters.
+
+    Parameters
+    ----------
+    scvi_model
+        `VAE` or `CVAE`, but not with ``learned_prior=True``. Use `VAE.from_scvi` for a model of scvi-tools.
+    unlabeled_category, labels_key
+        As in `setup_anndata`; ``labels_key=None`` is without labels.
+    adata
+        Cells with the genes and batches of the model; ``None`` takes those of the model.
+    **settings
+        Of `GMVAE`, such as ``n_clusters`` and ``init``. Sizes and likelihood are those of the model.
+
+    Returns
+    -------
+    A GMVAE with one cluster.
+
+    Raises
+    ------
+    ValueError
+        If the model has another prior or no cells, or the cells have other genes or batches.
+    """
+    check_trained(scvi_model)
+    name = type(scvi_model).__name__
+    if not isinstance(scvi_model.module.prior, StandardNormal):
+        raise ValueError(f"This {name} has no standard normal prior, with which a GMVAE starts; use a VAE or CVAE.")
+    if adata is None and scvi_model.adata is None:
+        raise ValueError(f"This {name} was loaded without data; pass adata=.")
+    cells = scvi_model.adata if adata is None else adata
+    if not np.array_equal(cells.var_names.astype(str), scvi_model.get_var_names().astype(str)):
+        raise ValueError(f"The genes of the AnnData are not those of the {name}, in its order.")
+    labels = {"unlabeled_category": unlabeled_category, "labels_key": labels_key}
+    cls.setup_anndata(cells, **scvi_model.registry_["setup_args"] | labels)
+    made = scvi_model.init_params_["non_kwargs"]
+    kept = {key: made[key] for key in SETTINGS if key in made} | ({"n_layers": 0} if made.get("linear") else {})
+    new = cls(cells, **kept, likelihood=scvi_model.likelihood_, **settings)
+    for (key, known), (_, found) in zip(conditions_of(scvi_model.registry_), conditions_of(new.registry_), strict=True):
+        if not np.array_equal(theirs := np.asarray(known), own := np.asarray(found)):
+            raise ValueError(f".obs[{key!r}] has {own.tolist()}, and the {name} knows {theirs.tolist()}.")
+    state = {key: value for key, value in scvi_model.module.state_dict().items() if key.startswith(PARTS)}
+    new.module.load_state_dict(new.module.state_dict() | state)
+    new.to_device(scvi_model.device)
+    new.module.eval()
+    new.is_trained_, new.history_, new.trained_on_ = True, dict(scvi_model.history_ or {}), totals_of(new)
+    if adata is None:
+        new.train_indices, new.validation_indices = scvi_model.train_indices, scvi_model.validation_indices
+    return new
