@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-NAMES = {"attributes": "attr_dict", "state": "model_state_dict"}  # entries of a model, then and now
+NAMES_OF_V1 = {"attributes": "attr_dict", "state": "model_state_dict"}  # entries of a model, then and now
 
 
 def read_first_format(path: Path, whole: bytes, kind: str) -> dict[str, Any] | None:
@@ -42,7 +42,7 @@ def read_first_format(path: Path, whole: bytes, kind: str) -> dict[str, Any] | N
         raise ValueError(f"{path} is damaged: its content does not have its checksum. Take a copy, or train anew.")
     stored = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     content = _from_plain(json.loads(stored["json"]), stored["tensors"])
-    return {NAMES.get(name, name) if kind == "model" else name: value for name, value in content.items()}
+    return {NAMES_OF_V1.get(name, name) if kind == "model" else name: value for name, value in content.items()}
 
 
 def _from_plain(stored: Any, tensors: list[torch.Tensor]) -> Any:

@@ -18,7 +18,7 @@ from scvi.train import SaveCheckpoint
 
 import mixvi
 from mixvi import datasets
-from mixvi._file import KINDS, _digest, read_file, write_file
+from mixvi._file import VALUE_KINDS, _digest, read_file, write_file
 from tests.model.helpers import fitted
 
 
@@ -54,7 +54,7 @@ def test_loading_runs_no_code(tmp_path, where, load):
     how = {"load": mixvi.VAE.load, "registry": mixvi.VAE.load_registry, "other class": mixvi.GMVAE.load}[load]
     with pytest.raises(ValueError, match="reading it can run code that is in it. If you trust"):
         how(folder)
-    torch.save({KINDS: {}} | stored, folder / "model.pt")  # and with an end and a checksum that are right
+    torch.save({VALUE_KINDS: {}} | stored, folder / "model.pt")  # and with an end and a checksum that are right
     body = (folder / "model.pt").read_bytes()[:-2] + (78).to_bytes(2, "little") + b"mixvi model 2 "
     (folder / "model.pt").write_bytes(body + _digest(body))
     with pytest.raises(ValueError, match="holds more than values and tensors, and was not read"):

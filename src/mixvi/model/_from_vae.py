@@ -14,8 +14,16 @@ if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
     from mixvi.model._gmvae import GMVAE
 
-SETTINGS = ("n_latent", "n_hidden", "n_layers", "dropout_rate", "dispersion", "batch_representation", "embedding_dim")
-PARTS = ("encoder.", "likelihood.", "continuous.", "_embeddings_dict.")
+COPIED_SETTINGS = (
+    "n_latent",
+    "n_hidden",
+    "n_layers",
+    "dropout_rate",
+    "dispersion",
+    "batch_representation",
+    "embedding_dim",
+)
+COPIED_WEIGHTS = ("encoder.", "likelihood.", "continuous.", "_embeddings_dict.")
 
 
 def from_scvi_model(
@@ -63,12 +71,12 @@ def from_scvi_model(
     labels = {"unlabeled_category": unlabeled_category, "labels_key": labels_key}
     cls.setup_anndata(cells, **scvi_model.registry_["setup_args"] | labels)
     made = scvi_model.init_params_["non_kwargs"]
-    kept = {key: made[key] for key in SETTINGS if key in made} | ({"n_layers": 0} if made.get("linear") else {})
+    kept = {key: made[key] for key in COPIED_SETTINGS if key in made} | ({"n_layers": 0} if made.get("linear") else {})
     new = cls(cells, **kept, likelihood=scvi_model.likelihood_, **settings)
     for (key, known), (_, found) in zip(conditions_of(scvi_model.registry_), conditions_of(new.registry_), strict=True):
         if not np.array_equal(theirs := np.asarray(known), own := np.asarray(found)):
             raise ValueError(f".obs[{key!r}] has {own.tolist()}, and the {name} knows {theirs.tolist()}.")
-    state = {key: value for key, value in scvi_model.module.state_dict().items() if key.startswith(PARTS)}
+    state = {key: value for key, value in scvi_model.module.state_dict().items() if key.startswith(COPIED_WEIGHTS)}
     new.module.load_state_dict(new.module.state_dict() | state)
     new.to_device(scvi_model.device)
     new.module.eval()

@@ -1,6 +1,5 @@
 """Gaussian-mixture variational autoencoder for AnnData."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
 from typing import Any
@@ -31,8 +30,6 @@ from mixvi.module._gmvae import GMVAEModule
 from mixvi.module.cells import Cells
 from mixvi.module.mixtures import MAX_COMPONENTS
 from mixvi.train import Clusters, MixturePhases
-
-logger = logging.getLogger(__name__)
 
 N_WRITTEN_MARKERS = 50  # of each cluster and comparison that `annotate` writes; `markers` gives all genes
 
@@ -152,8 +149,9 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         hidden = hidden_layers(n_latent, n_hidden, n_layers, dropout_rate)
         hidden = with_batches(hidden, layout, batch_representation, embedding_dim)
         room = max(MAX_COMPONENTS, self.n_wanted_ or 0)
-        part = likelihood_of(likelihood, dispersion, layout)
-        self.module = GMVAEModule(layout, part, room, n_latent, hidden, concentration, hierarchical)
+        self.module = GMVAEModule(
+            layout, likelihood_of(likelihood, dispersion, layout), room, n_latent, hidden, concentration, hierarchical
+        )
         self.mixvi_version_ = __version__
         self.init_params_ = self._get_init_params(locals())
 

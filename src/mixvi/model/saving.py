@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Names of scvi-tools, whose tools read our files too.
 MODEL, CELLS = "model.pt", "adata.h5ad"
-ATTRIBUTES, STATE, GENES = "attr_dict", "model_state_dict", "var_names"
+ATTRIBUTES, STATE, GENE_NAMES = "attr_dict", "model_state_dict", "var_names"
 DATA_UNIT = "likelihood.center", "likelihood.unit"  # which linear models of mixvi 0.1.0 do not have
 
 
@@ -147,7 +147,7 @@ def convert(
 def _content(attributes: dict[str, Any], state: dict[str, torch.Tensor], version: str) -> dict[str, Any]:
     """What the file of a model holds."""
     genes = attributes["registry_"]["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
-    return {"version": version, ATTRIBUTES: attributes, STATE: state, GENES: np.asarray(genes)}
+    return {"version": version, ATTRIBUTES: attributes, STATE: state, GENE_NAMES: np.asarray(genes)}
 
 
 def _read(folder: Path, prefix: str | None, backup_url: str | None) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
