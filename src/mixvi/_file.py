@@ -8,7 +8,6 @@ it runs nothing.
 import hashlib
 import io
 import json
-import os
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -45,15 +44,32 @@ def write_file(path: Path, content: dict[str, Any], kind: str = "model") -> None
     OSError
         If the disk is full or the folder cannot be written to.
     """
+    whole = to_bytes(content, path.name, kind)
+    with replacing(path) as [new]:
+        new.write_bytes(whole)
+
+
+def to_bytes(content: dict[str, Any], name: str, kind: str = "model") -> bytes:
+    """What `write_file` writes.
+
+    Parameters
+    ----------
+    content, kind
+        As in `write_file`.
+    name
+        Of the file, for errors.
+
+    Raises
+    ------
+    ValueError
+        As `write_file`.
+    """
     tensors: list[torch.Tensor] = []
-    plain = json.dumps(_to_plain(content, tensors, path.name))
+    plain = json.dumps(_to_plain(content, tensors, name))
     buffer = io.BytesIO()
     torch.save({"json": plain, "tensors": tensors}, buffer)
     head, payload = f"mixvi {kind} {VERSION}".encode(), buffer.getvalue()
-    with replacing(path) as new, new.open("wb") as file:
-        file.writelines([head, b"\n", _digest(head, payload), b"\n", payload])
-        file.flush()
-        os.fsync(file.fileno())
+    return b"\n".join([head, _digest(head, payload), payload])
 
 
 def read_file(path: Path, kind: str = "model") -> dict[str, Any]:

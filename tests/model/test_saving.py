@@ -110,6 +110,62 @@ def test_cells_are_saved_beside_the_model(model, tmp_path, capsys):
         model.save(tmp_path / "model")
 
 
+@pytest.fixture
+def pair(model, tmp_path):
+    """A folder with a model and its cells, another model, and what is in the folder."""
+    model.save(tmp_path / "model", save_anndata=True)
+    other = fitted("VAE", datasets.blobs(n_cells=60, kind="count", seed=5))
+    return tmp_path / "model", other, {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+
+
+@pytest.mark.parametrize("full", ["mixvi.model.saving.ad.io.write_h5ad", "mixvi.model.saving.h5py.File", "os.fsync"])
+def test_a_full_disk_leaves_the_earlier_model_and_its_cells(pair, monkeypatch, full):
+    folder, other, before = pair
+
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(full, fail)
+        with pytest.raises(OSError, match="No space"):
+            other.save(folder, overwrite=True, save_anndata=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_crash_between_model_and_cells_is_noticed(pair):
+    folder, other, before = pair
+    other.save(folder, overwrite=True, save_anndata=True)
+    (folder / "adata.h5ad").rename(folder / ".adata.h5ad.1.new")
+    (folder / "adata.h5ad").write_bytes(before["adata.h5ad"])
+    with pytest.raises(ValueError, match=r"does not hold the cells.*stopped between.*\.adata\.h5ad\.\*\.new"):
+        mixvi.VAE.load(folder)
+    assert mixvi.VAE.load(folder, adata=other.adata).adata is other.adata
+    (folder / ".adata.h5ad.1.new").rename(folder / "adata.h5ad")
+    assert mixvi.VAE.load(folder).adata.n_obs == 60
+
+
+def test_cells_that_a_user_wrote_anew_are_taken(pair):
+    folder, _, _ = pair
+    model = mixvi.VAE.load(folder)
+    model.annotate(clustering=None)
+    model.adata.write_h5ad(folder / "adata.h5ad")
+    again = mixvi.VAE.load(folder)
+    assert "X_mixvi" in again.adata.obsm
+    again.save(folder, overwrite=True)
+    mixvi.VAE.load(folder).save(folder, overwrite=True, save_anndata=True)
+    mixvi.VAE.load(folder)
+
+
+def test_cells_in_a_file_stay_where_they_are(tmp_path):
+    datasets.blobs(60, 12, kind="count").write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    model = fitted("VAE", backed)
+    model.save(tmp_path / "model", save_anndata=True)
+    assert backed.filename == tmp_path / "cells.h5ad"
+    latent = model.get_latent_representation()
+    np.testing.assert_allclose(mixvi.VAE.load(tmp_path / "model").get_latent_representation(), latent, rtol=1e-5)
+
+
 @pytest.mark.parametrize("minified", [False, True])
 def test_the_hub_of_scvi_tools_passes_on_a_model(minified, tmp_path, monkeypatch):
     """A folder that `HubModel` writes and downloads is whole; the network is replaced by another folder."""

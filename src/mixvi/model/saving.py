@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 import anndata as ad
+import h5py
 import numpy as np
 import pooch
 import torch
@@ -12,7 +14,7 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 
 from mixvi._atomic import replacing
-from mixvi._file import read_file, write_file
+from mixvi._file import read_file, to_bytes, write_file
 from mixvi._tell import quiet
 from mixvi._version import __version__
 from mixvi._warnings import warn
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
 
 MODEL, CELLS = "model.pt", "adata.h5ad"  # names of scvi-tools
+PAIR = "mixvi_saved"  # in both files: the same text, if they were saved together
 
 
 def save(
@@ -36,7 +39,8 @@ def save(
 ) -> None:
     """Save the model. The file holds plain values and tensors, so that loading it runs no code.
 
-    An earlier model in the folder stays whole until the new one is written: if saving fails, it is still there.
+    An earlier model in the folder stays whole until the new one is written: if saving fails, it is still there, and so
+    are its cells.
 
     Parameters
     ----------
@@ -62,11 +66,17 @@ def save(
     if save_anndata and model.adata is None:
         raise ValueError(f"This {type(model).__name__} was loaded without data, so save_anndata=True has none to save.")
     content = {"version": __version__, "attributes": attributes_of(model), "state": model.module.state_dict()}
-    folder.mkdir(parents=True, exist_ok=True)
     if save_anndata:
-        with replacing(folder / f"{prefix or ''}{CELLS}") as new:
-            model.adata.write_h5ad(new, **anndata_write_kwargs)
-    write_file(folder / f"{prefix or ''}{MODEL}", content)
+        content[PAIR] = uuid4().hex
+    paths = [folder / f"{prefix or ''}{name}" for name in (MODEL, CELLS)[: 1 + save_anndata]]
+    whole = to_bytes(content, MODEL)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(*paths) as new:
+        new[0].write_bytes(whole)
+        if save_anndata:
+            ad.io.write_h5ad(new[1], model.adata, **anndata_write_kwargs)  # its method would move backed cells there
+            with h5py.File(new[1], "a") as file:
+                file.attrs[PAIR] = content[PAIR]
 
 
 def load(
@@ -85,13 +95,14 @@ def load(
         Where the weights go.
     """
     folder = Path(dir_path)
-    attributes, state = _read(folder, prefix, backup_url)
-    registry = attributes["registry_"]
+    content = _read(folder, prefix, backup_url)
+    attributes, registry = content["attributes"], content["attributes"]["registry_"]
     if registry["model_name"] != cls.__name__:
         name = registry["model_name"]
         raise ValueError(f"{folder} holds a {name}, not a {cls.__name__}; load it with mixvi.{name}.load().")
     cells = folder / f"{prefix or ''}{CELLS}"
     if beside := adata is None and cells.exists():
+        _check_pair(content, cells)
         adata = ad.read_h5ad(cells)
     elif adata is None:
         warn(f"There are no cells in {folder}, and none were passed as adata: the {cls.__name__} is loaded without.")
@@ -101,7 +112,7 @@ def load(
         _check_minified(cls, folder, registry, adata)
         cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
     model = rebuild(cls, adata, registry, attributes)
-    _load_state(model, state, folder)
+    _load_state(model, content["state"], folder)
     model.to_device(device)
     is_mapped = model.unseen_ is not None  # and so has other cells
     if beside and not is_mapped and has_values(model.adata) and not is_of_training(model):
@@ -117,8 +128,7 @@ def load_registry(dir_path: str | os.PathLike, prefix: str | None = None) -> dic
     dir_path, prefix
         As in `LatentModel.load`.
     """
-    attributes, _ = _read(Path(dir_path), prefix, None)
-    return attributes["registry_"]
+    return _read(Path(dir_path), prefix, None)["attributes"]["registry_"]
 
 
 def convert(
@@ -141,8 +151,8 @@ def convert(
     write_file(folder / path.name, content)
 
 
-def _read(folder: Path, prefix: str | None, backup_url: str | None) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Attributes and weights in a file, which is downloaded if it is not there."""
+def _read(folder: Path, prefix: str | None, backup_url: str | None) -> dict[str, Any]:
+    """What is in a file, which is downloaded if it is not there."""
     path = folder / f"{prefix or ''}{MODEL}"
     if not path.exists():
         if not backup_url:
@@ -152,7 +162,19 @@ def _read(folder: Path, prefix: str | None, backup_url: str | None) -> tuple[dic
     content = read_file(path)
     if missing := {"attributes", "state"} - set(content):
         raise ValueError(f"{path} lacks {sorted(missing)}: it is not a whole model. Take a copy, or train anew.")
-    return content["attributes"], content["state"]
+    return content
+
+
+def _check_pair(content: dict[str, Any], cells: Path) -> None:
+    """Raise if a model and the cells beside it were each saved with others."""
+    with h5py.File(cells) as file:
+        own, other = content.get(PAIR), file.attrs.get(PAIR)
+    if None not in (own, other) and own != other:  # None: saved without cells since, or cells that were written anew
+        raise ValueError(
+            f"{cells} does not hold the cells that were saved with the model beside it: save() was stopped between the "
+            f"two files, or one was replaced. If there is a file .{cells.name}.*.new, it holds them: rename it to "
+            f"{cells.name}. Or load the model with its cells as adata, or with adata=False."
+        )
 
 
 def _load_state(model: "LatentModel", state: dict[str, torch.Tensor], folder: Path) -> None:
