@@ -8,8 +8,11 @@ it runs nothing.
 import hashlib
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ import pandas as pd
 import torch
 
 from mixvi._atomic import replacing
+from mixvi._version import __version__
 
 VERSION = 1  # of the format; a later release reads all earlier ones
 KINDS = {
@@ -87,6 +91,8 @@ def read_file(path: Path, kind: str = "model") -> dict[str, Any]:
     ValueError
         If it is not a whole file of this format, or of a later version of it.
     """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a file of a {kind}; {KINDS[kind]}.")
     whole = path.read_bytes()
     if kind == "model" and whole.startswith((b"PK", b"\x80")):
         raise ValueError(
@@ -102,11 +108,58 @@ def read_file(path: Path, kind: str = "model") -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: its content does not have its checksum. Take a copy, or train anew.")
     if int(version) > VERSION:
         raise ValueError(f"{path} was saved by a later mixvi (format {int(version)}); update mixvi to read it.")
+    with refusing(path, kind):
+        try:
+            stored = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        except UnpicklingError as error:
+            raise ValueError("it holds more than values and tensors, and was not read") from error
+        content = _from_plain(json.loads(stored["json"]), stored["tensors"])
+        if not isinstance(content, dict):
+            raise ValueError("it holds no names with values")
+    return content
+
+
+@contextmanager
+def refusing(path: Path, kind: str, version: str = "") -> Iterator[None]:
+    """Whatever goes wrong with the content of a file, raise one error that names the file and says what to do.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    kind
+        ``"model"`` or ``"checkpoint"``.
+    version
+        The mixvi that wrote it; empty if it is not known.
+
+    Raises
+    ------
+    ValueError
+        In place of any other error.
+    """
     try:
-        stored = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise ValueError(f"{path} holds more than values and tensors, and was not read.") from error
-    return _from_plain(json.loads(stored["json"]), stored["tensors"])
+        yield
+    except Exception as error:  # wrong content can lead to any
+        said = shorten(str(error), 300).rstrip(".")
+        why = said if isinstance(error, ValueError) else f"{type(error).__name__} {said}".rstrip()
+        do = "Take a copy, or train anew."
+        if version not in ("", __version__):
+            do = f"It was written by mixvi {version}, and this is {__version__}: use that version, or train anew."
+        raise ValueError(f"{path} is not a {kind} that mixvi can use: {why}. {do}") from error
+
+
+def check_keys(values: dict[str, Any], needed: set[str]) -> None:
+    """Raise a ValueError if a dictionary lacks a key.
+
+    Parameters
+    ----------
+    values
+        From a file.
+    needed
+        Its keys, at least.
+    """
+    if missing := sorted(needed - set(values)):
+        raise ValueError(f"it lacks {missing}")
 
 
 def _digest(head: bytes, payload: bytes) -> bytes:
@@ -165,4 +218,6 @@ def _from_plain(stored: Any, tensors: list[torch.Tensor]) -> Any:
         index, name, columns, columns_name, content = values
         table = pd.DataFrame(dict(enumerate(content)), index=pd.Index(index, name=name))
         return table.set_axis(pd.Index(columns, name=columns_name), axis=1)
+    if kind not in ("list", "tuple"):
+        raise ValueError(f"it holds a {kind!r}, which is not known")
     return values if kind == "list" else tuple(values)

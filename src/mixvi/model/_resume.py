@@ -5,12 +5,14 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixvi._file import read_file
+from mixvi._file import check_keys, read_file, refusing
 from mixvi._warnings import warn
 from mixvi.train import OURS, Checkpoints, Interruption
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
+
+NEEDED = {"epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"}  # Lightning
 
 
 def checkpoints_of(model: "LatentModel", resumed: str | None, minutes: float | None) -> Checkpoints:
@@ -33,19 +35,23 @@ def checkpoints_of(model: "LatentModel", resumed: str | None, minutes: float | N
     identity = identity_of(model)
     if resumed is not None:
         try:
-            found = read_file(Path(resumed), "checkpoint").get(OURS, {})
+            content = read_file(Path(resumed), "checkpoint")
         except FileNotFoundError as error:
             raise ValueError(
                 f"There is no checkpoint {resumed}; pass the path that the interrupted train() named."
             ) from error
+        with refusing(Path(resumed), "checkpoint"):
+            found = dict(content.get(OURS, {}))
         if found.get("identity") != identity:
             raise ValueError(
                 f"{resumed} is not a checkpoint of this {type(model).__name__}: class, settings, setup, cells or genes "
                 "differ. Make the model as it was made then, or leave ckpt_path out."
             )
-        for name, value in found["start"].items():
-            setattr(model, name, value)
-        earlier, n_before = found["history"], found["n_before"]
+        with refusing(Path(resumed), "checkpoint"):
+            check_keys(content, NEEDED)
+            for name, value in found["start"].items():
+                setattr(model, name, value)
+            earlier, n_before, _ = found["history"], found["n_before"], found["random"]
     else:
         earlier = dict(model.history_) if model.is_trained_ else {}
         n_before = max((int(losses.index[-1]) + 1 for losses in earlier.values() if len(losses)), default=0)

@@ -1,6 +1,8 @@
 """Saving and loading of a model: one file that holds no code, and replaces an earlier one all at once."""
 
+import inspect
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
@@ -14,18 +16,23 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 
 from mixvi._atomic import replacing
-from mixvi._file import read_file, to_bytes, write_file
+from mixvi._cells_file import read_cells
+from mixvi._file import check_keys, read_file, refusing, to_bytes, write_file
 from mixvi._tell import quiet
 from mixvi._version import __version__
 from mixvi._warnings import warn
 from mixvi.data import has_values, minified_type
 from mixvi.model._rebuild import attributes_of, rebuild
+from mixvi.model.registry import layout_of
 from mixvi.model.values import is_of_training
+from mixvi.train import Clusters
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
 
 MODEL, CELLS = "model.pt", "adata.h5ad"  # names of scvi-tools
+NAMES = ("AE", "VAE", "CVAE", "GMVAE")
+MAY_BE_UNKNOWN = {"worth", "error", "between", "confusion", "connectivity", "min_worth", "accuracy"}  # of clusters_
 PAIR = "mixvi_saved"  # in both files: the same text, if they were saved together
 
 
@@ -95,15 +102,18 @@ def load(
         Where the weights go.
     """
     folder = Path(dir_path)
-    content = _read(folder, prefix, backup_url)
-    attributes, registry = content["attributes"], content["attributes"]["registry_"]
+    path, content = _read(folder, prefix, backup_url)
+    registry = content["attributes"]["registry_"]
     if registry["model_name"] != cls.__name__:
         name = registry["model_name"]
         raise ValueError(f"{folder} holds a {name}, not a {cls.__name__}; load it with mixvi.{name}.load().")
+    with refusing(path, "model", content["version"]):  # without cells: so they are not to blame
+        model = _made(cls, None, registry, content)
+        inspect.signature(cls.setup_anndata).bind(None, **registry["setup_args"])
     cells = folder / f"{prefix or ''}{CELLS}"
     if beside := adata is None and cells.exists():
+        adata = read_cells(cells)
         _check_pair(content, cells)
-        adata = ad.read_h5ad(cells)
     elif adata is None:
         warn(f"There are no cells in {folder}, and none were passed as adata: the {cls.__name__} is loaded without.")
     adata = None if adata is False else adata
@@ -111,8 +121,7 @@ def load(
         _check_genes(cls, folder, registry, adata)
         _check_minified(cls, folder, registry, adata)
         cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
-    model = rebuild(cls, adata, registry, attributes)
-    _load_state(model, content["state"], folder)
+        model = _made(cls, adata, registry, content)
     model.to_device(device)
     is_mapped = model.unseen_ is not None  # and so has other cells
     if beside and not is_mapped and has_values(model.adata) and not is_of_training(model):
@@ -128,7 +137,8 @@ def load_registry(dir_path: str | os.PathLike, prefix: str | None = None) -> dic
     dir_path, prefix
         As in `LatentModel.load`.
     """
-    return _read(Path(dir_path), prefix, None)["attributes"]["registry_"]
+    _, content = _read(Path(dir_path), prefix, None)
+    return content["attributes"]["registry_"]
 
 
 def convert(
@@ -144,25 +154,67 @@ def convert(
     path, folder = Path(dir_path, f"{prefix or ''}{MODEL}"), Path(output_dir_path)
     if folder.exists() and not overwrite:
         raise ValueError(f"{folder} exists; pass another folder, or overwrite=True to replace the model in it.")
-    stored = torch.load(path, map_location="cpu", weights_only=False)
-    state = {name: value for name, value in stored["model_state_dict"].items() if name != "pyro_param_store"}
-    content = {"version": "", "attributes": stored["attr_dict"], "state": state}
+    _check_there(path)
+    if path.read_bytes()[:6] == b"mixvi ":
+        raise ValueError(f"{path} is in the format of this mixvi already; read it with load().")
+    with refusing(path, "model"):
+        stored = torch.load(path, map_location="cpu", weights_only=False)
+        state = {name: value for name, value in stored["model_state_dict"].items() if name != "pyro_param_store"}
+        content = {"version": "", "attributes": stored["attr_dict"], "state": state}
+        _check(content)
     folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / path.name, content)
 
 
-def _read(folder: Path, prefix: str | None, backup_url: str | None) -> dict[str, Any]:
-    """What is in a file, which is downloaded if it is not there."""
+def _read(folder: Path, prefix: str | None, backup_url: str | None) -> tuple[Path, dict[str, Any]]:
+    """A file and what is in it. It is downloaded if it is not there."""
     path = folder / f"{prefix or ''}{MODEL}"
     if not path.exists():
         if not backup_url:
-            raise ValueError(f"There is no {path}; pass the folder that save() wrote, and its prefix if it had one.")
+            _check_there(path)
         with quiet(pooch.get_logger().name):
             pooch.retrieve(backup_url, known_hash=None, fname=path.name, path=folder)
     content = read_file(path)
-    if missing := {"attributes", "state"} - set(content):
-        raise ValueError(f"{path} lacks {sorted(missing)}: it is not a whole model. Take a copy, or train anew.")
-    return content
+    content["version"] = str(content.get("version", ""))
+    with refusing(path, "model", content["version"]):
+        _check(content)
+    return path, content
+
+
+def _check_there(path: Path) -> None:
+    if not path.exists():
+        raise ValueError(f"There is no {path}; pass the folder that save() wrote, and its prefix if it had one.")
+
+
+def _check(content: dict[str, Any]) -> None:
+    """Raise a ValueError if what is in a file is not all of a model, or of another package."""
+    check_keys(content, {"attributes", "state"})
+    attributes = content["attributes"]
+    check_keys(attributes, {"registry_", "init_params_", "is_trained_", "history_"})
+    registry = attributes["registry_"]
+    check_keys(registry, {"model_name", "setup_args", "setup_method_name", "field_registries"})
+    if (name := registry["model_name"]) not in NAMES:
+        raise ValueError(f"its class is {name}, which is not of this mixvi (mixvi.VAE.from_scvi() copies an SCVI)")
+    layout_of(registry)
+    if name == "GMVAE":
+        check_keys(attributes, {"clusters_"})
+    clusters, held_out = attributes.get("clusters_") or {}, attributes.get("held_out_") or {}
+    if not np.size(held_out.get("reference")):  # a model without hidden layers knows no surprise
+        held_out = {}
+    for part, values in (("clusters_", clusters), ("held_out_", held_out)):
+        if unknown := sorted(_not_finite(values)):
+            raise ValueError(f"{unknown} in its {part} are not finite numbers")
+    if clusters:
+        Clusters.from_dict(clusters)
+
+
+def _not_finite(values: dict[str, Any]) -> Iterator[str]:
+    """Names of numbers that are not finite, and should be."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _not_finite(value)
+        elif name not in MAY_BE_UNKNOWN and isinstance(value, float | np.ndarray) and not np.isfinite(value).all():
+            yield name
 
 
 def _check_pair(content: dict[str, Any], cells: Path) -> None:
@@ -177,16 +229,16 @@ def _check_pair(content: dict[str, Any], cells: Path) -> None:
         )
 
 
-def _load_state(model: "LatentModel", state: dict[str, torch.Tensor], folder: Path) -> None:
-    """Load the weights, which must be of this model and finite."""
-    for name, value in state.items():
+def _made(
+    cls: type["LatentModel"], adata: AnnData | None, registry: dict[str, Any], content: dict[str, Any]
+) -> "LatentModel":
+    """The model in a file, with its weights, which must be finite and of this model."""
+    for name, value in content["state"].items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise ValueError(f"The weights {name!r} of the model in {folder} are not finite numbers; train it anew.")
-    try:
-        model.module.load_state_dict(state)
-    except RuntimeError as error:
-        why = " ".join(str(error).split())
-        raise ValueError(f"The weights in {folder} are not those of this {type(model).__name__}: {why}") from error
+            raise ValueError(f"its weights {name!r} are not finite numbers")
+    model = rebuild(cls, adata, registry, content["attributes"])
+    model.module.load_state_dict(content["state"])
+    return model
 
 
 def _check_genes(cls: type["LatentModel"], folder: Path, registry: dict[str, Any], adata: AnnData) -> None:
