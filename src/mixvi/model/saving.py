@@ -199,7 +199,7 @@ def _check(content: dict[str, Any]) -> None:
     if name == "GMVAE":
         check_keys(attributes, {"clusters_"})
     clusters, held_out = attributes.get("clusters_") or {}, attributes.get("held_out_") or {}
-    if not np.size(held_out.get("reference")):  # a model without hidden layers knows no surprise
+    if "reference" in held_out and not held_out["reference"].size:  # without hidden layers, no surprise is known
         held_out = {}
     for part, values in (("clusters_", clusters), ("held_out_", held_out)):
         if unknown := sorted(_not_finite(values)):
