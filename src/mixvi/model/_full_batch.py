@@ -37,22 +37,29 @@ def fits_in_full_batch(model: "LatentModel", plan_kwargs: dict, kwargs: dict) ->
 
 
 def train_full_batch(
-    model: "LatentModel", max_epochs: int | None, accelerator, devices, plan_kwargs, enable_progress_bar: bool = True
-) -> None:
+    model: "LatentModel", max_epochs: int | None, accelerator, devices, plan_kwargs, checkpoint_minutes: float | None,
+    enable_progress_bar: bool = True,
+) -> None:  # fmt: skip
     """Train a model with L-BFGS, in double precision.
 
     Parameters
     ----------
     model
         Linear Gaussian model.
-    max_epochs, accelerator, devices, plan_kwargs, enable_progress_bar
+    max_epochs, accelerator, devices, plan_kwargs, checkpoint_minutes, enable_progress_bar
         As in `LatentModel.train`.
 
     Raises
     ------
     ValueError
-        If single precision cannot hold the weights.
+        If there is a time between checkpoints, or single precision cannot hold the weights.
     """
+    if checkpoint_minutes is not None:
+        raise ValueError(
+            f"checkpoint_minutes={checkpoint_minutes}, but this linear model is fitted to all cells at once, which "
+            "leaves no checkpoints. Leave it out; for a long fit, repeat train(max_epochs=50) and save(), as train() "
+            "goes on from there. Or set batch_size to train in minibatches."
+        )
     device = device_of(accelerator, devices)
     model.module.to(device).double()
     max_epochs = max_epochs or MAX_EPOCHS_FULL_BATCH

@@ -57,7 +57,7 @@ def train(
     that was stopped and goes on. On one CPU, history and weights are then those of a run that nothing stopped, up to
     rounding.
     The initialisation of a GMVAE is not stopped half-way; a second signal acts at once. A fit to all cells at once
-    takes up to 20 iterations to end; ``train()`` goes on from there.
+    takes up to 20 iterations to end, and leaves no checkpoint; ``train()`` goes on from there.
 
     Parameters
     ----------
@@ -84,7 +84,8 @@ def train(
         Draws of z for each cell and step. More than one trains the tighter, importance-weighted bound (Burda 2016).
     checkpoint_minutes
         Minutes between checkpoints, for runs that SIGKILL or a power cut may end. Each is written at the start of
-        an epoch and replaces the last. The end of training deletes it.
+        an epoch and replaces the last. The end of training deletes it. A fit to all cells at once has none: repeat
+        ``train(max_epochs=50)`` and ``save()``.
     plan_kwargs
         Of `MixviPlan` and :class:`scvi.train.TrainingPlan`: ``lr``, ``weight_decay``, ``max_kl_weight`` (beta),
         ``n_epochs_kl_warmup`` (default: the first epoch), ``n_epochs_pretrain`` (GMVAE; default: half), ``compile``
@@ -111,7 +112,7 @@ def train(
     is_split = split["train_size"] is not None or split["validation_size"] is not None
     only_minibatches = batch_size or early_stopping or is_split or n_importance_samples > 1
     if not only_minibatches and fits_in_full_batch(model, plan_kwargs, kwargs):
-        train_full_batch(model, max_epochs, accelerator, devices, plan_kwargs, **kwargs)
+        train_full_batch(model, max_epochs, accelerator, devices, plan_kwargs, checkpoint_minutes, **kwargs)
         return
     plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size or settings.batch_size}
     kwargs |= {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping}
