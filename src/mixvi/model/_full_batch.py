@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 MAX_FULL_BATCH, MAX_EPOCHS_FULL_BATCH = 200_000_000, 500  # values (8 bytes each), rounds of 20 iterations
 
+NO_CHECKPOINTS = (
+    "but this linear model is fitted to all cells at once, which leaves no checkpoints. Leave it out; for a long fit, "
+    "repeat train(max_epochs=50) and save(), as train() goes on from there. Or set batch_size to train in minibatches."
+)
+
 
 def fits_in_full_batch(model: "LatentModel", plan_kwargs: dict, kwargs: dict) -> bool:
     """Whether a model can be trained on all cells at once, as asked.
@@ -55,11 +60,7 @@ def train_full_batch(
         If there is a time between checkpoints, or single precision cannot hold the weights.
     """
     if checkpoint_minutes is not None:
-        raise ValueError(
-            f"checkpoint_minutes={checkpoint_minutes}, but this linear model is fitted to all cells at once, which "
-            "leaves no checkpoints. Leave it out; for a long fit, repeat train(max_epochs=50) and save(), as train() "
-            "goes on from there. Or set batch_size to train in minibatches."
-        )
+        raise ValueError(f"checkpoint_minutes={checkpoint_minutes}, {NO_CHECKPOINTS}")
     device = device_of(accelerator, devices)
     model.module.to(device).double()
     max_epochs = max_epochs or MAX_EPOCHS_FULL_BATCH
