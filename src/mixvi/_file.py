@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError  # nosec B403: only the name of an error
+from pickle import UnpicklingError  # nosec B403 # only the name of an error
 from textwrap import shorten
 from typing import Any
 

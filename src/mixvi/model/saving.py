@@ -158,7 +158,7 @@ def convert(
     if path.read_bytes()[:6] == b"mixvi ":
         raise ValueError(f"{path} is in the format of this mixvi already; read it with load().")
     with refusing(path, "model"):
-        stored = torch.load(path, map_location="cpu", weights_only=False)  # nosec B614: as its documentation says
+        stored = torch.load(path, map_location="cpu", weights_only=False)  # nosec B614 # as its documentation says
         state = {name: value for name, value in stored["model_state_dict"].items() if name != "pyro_param_store"}
         content = {"version": "", "attributes": stored["attr_dict"], "state": state}
         _check(content)
