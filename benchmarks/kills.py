@@ -2,15 +2,18 @@
 
     uv run python benchmarks/kills.py --number 200
 
-Each trial is a process of its own. It saves a model over another one, trains with a checkpoint in each epoch, or runs
-``mixvi fit`` over an earlier result. After a random time it gets SIGKILL, SIGTERM or SIGINT; or it may write no file
-beyond a random size, as on a full disk. Then another process reads the files. Needs Linux or macOS.
+Each trial is a process of its own. It saves a model over another one, or a model and its cells over others, trains
+with a checkpoint in each epoch, or runs ``mixvi fit`` over an earlier result. After a random time it gets SIGKILL,
+SIGTERM or SIGINT; or it may write no file beyond a random size, as on a full disk. Then another process reads the
+files. A training that left no checkpoint, because it had not begun or was over, counts as "nothing". Needs Linux or
+macOS.
 """
 
 import argparse
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -23,12 +26,15 @@ os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
 
 import anndata as ad
 import numpy as np
+from scvi import settings
 
 import mixvi
 from mixvi import cli
-from mixvi._file import read_file
+from mixvi._file import read_file, write_file
+from mixvi.model.values import is_of_training
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+NOTHING = 3  # exit code of a look that found no file to look at
 PATIENCE = 120  # seconds until a process that was told to stop counts as hung
 TRAIN = {"max_epochs": 20, "accelerator": "cpu", "enable_progress_bar": False}
 
@@ -69,17 +75,17 @@ def end(child: int) -> int:
     raise TimeoutError(f"A process did not stop within {PATIENCE} s.")
 
 
-def is_true(look: Callable[[], None]) -> bool:
-    """Whether a look at the files, in a process of its own, finds them whole."""
-    return end(start(look)) == 0
+def state(look: Callable[[], None]) -> str:
+    """What a look at the files, in a process of its own, finds."""
+    return {0: "whole", NOTHING: "nothing"}.get(end(start(look)), "DAMAGED")
 
 
-def cells():
-    return mixvi.datasets.blobs(300, 60, n_clusters=3, n_conditions=2, kind="count", seed=0)
+def cells(seed=0):
+    return mixvi.datasets.blobs(300, 60, n_clusters=3, n_conditions=2, kind="count", seed=seed)
 
 
-def model():
-    adata = cells()
+def model(seed=0):
+    adata = cells(seed)
     mixvi.GMVAE.setup_anndata(adata)
     return mixvi.GMVAE(adata)
 
@@ -112,30 +118,69 @@ class Saving:
         assert any(all((found[name] == value).all() for name, value in one.items()) for one in wanted)
 
 
+class Pair(Saving):
+    """``save(overwrite=True, save_anndata=True)``, over and over: of one model and its cells, then of others."""
+
+    def prepare(self) -> None:
+        for i, name in enumerate("cd"):
+            one = model(seed=i)
+            one.train(**TRAIN)
+            one.save(self.folder.parent / name, overwrite=True, save_anndata=True)
+
+    def work(self) -> None:
+        models = [mixvi.GMVAE.load(self.folder.parent / name, accelerator="cpu") for name in "cd"]
+        for _ in range(10):
+            for one in models:
+                one.save(self.folder, overwrite=True, save_anndata=True)
+
+    def before(self) -> None:
+        shutil.copytree(self.folder.parent / "c", self.folder)
+
+    def look(self) -> None:
+        try:
+            found = mixvi.GMVAE.load(self.folder, accelerator="cpu")
+        except ValueError as error:
+            if "stopped between" not in str(error):  # the two renames: both files are whole, and this is said
+                raise
+            found = mixvi.GMVAE.load(self.folder, False, accelerator="cpu")
+            ad.read_h5ad(self.folder / "adata.h5ad")
+        else:
+            assert is_of_training(found)
+        found.save(self.folder, overwrite=True)
+        assert not list(self.folder.glob(".model*")), "a save removes what a killed one left"
+
+
 class Training:
     """``train()`` of a GMVAE with a checkpoint in each epoch: pretraining, initialisation, fine-tuning, calibration."""
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.whole = folder.parent / "history.pt"  # of a run that nothing stopped
 
     def prepare(self) -> None:
-        pass
+        settings.seed = 0
+        whole = model()
+        whole.train(**TRAIN)
+        write_file(self.whole, whole.history)
 
     def before(self) -> None:
         self.folder.mkdir()
 
     def work(self) -> None:
-        from scvi import settings
-
-        settings.logging_dir = self.folder
+        settings.logging_dir, settings.seed = self.folder, 0
         model().train(**TRAIN, checkpoint_minutes=0)
 
     def look(self) -> None:
-        for path in self.folder.glob("training-*.ckpt"):
-            read_file(path, "checkpoint")
+        if not (left := list(self.folder.glob("training-*.ckpt"))):
+            raise SystemExit(NOTHING)
+        wanted = read_file(self.whole)
+        for path in left:
             again = model()
             again.train(**TRAIN, ckpt_path=str(path))
-            assert len(again.history["elbo_train"]) == TRAIN["max_epochs"]
+            assert again.history.keys() == wanted.keys()
+            for name, losses in wanted.items():
+                found = again.history[name].to_numpy(float)
+                np.testing.assert_allclose(found, losses.to_numpy(float), rtol=1e-4, atol=1e-5)
 
 
 class Command:
@@ -169,6 +214,9 @@ class Command:
             mixvi.GMVAE.load(path, False, accelerator="cpu")
 
 
+KINDS = (Saving, Pair, Training, Command)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--number", type=int, default=200, help="of trials")
@@ -178,7 +226,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         model().train(**TRAIN)  # loads and compiles all that the processes share
         seconds, sizes = {}, {}
-        for kind in (Saving, Training, Command):
+        for kind in KINDS:
             whole = kind(Path(place, kind.__name__))
             end(start(whole.prepare))
             whole.before()
@@ -190,7 +238,7 @@ def main() -> None:
                 [path.stat().st_size for path in whole.folder.rglob("*") if path.is_file()], default=10**6
             )
         for i in range(options.number):
-            kind, how = (Saving, Training, Command)[i % 3], rng.choice([*SIGNALS, "full disk"])
+            kind, how = KINDS[i % len(KINDS)], rng.choice([*SIGNALS, "full disk"])
             trial = kind(Path(place, f"trial {i}"))
             trial.before()
             if how == "full disk":
@@ -200,15 +248,18 @@ def main() -> None:
                 time.sleep(rng.uniform(0, seconds[kind]))
                 os.kill(child, how)  # a process that is over is still there until it is waited for
                 ended = end(child)
-            is_whole = is_true(trial.look)
+            left = state(trial.look)
             name = how if isinstance(how, str) else how.name
-            found[kind.__name__, name, "whole" if is_whole else "DAMAGED"] += 1
-            if not is_whole:
+            found[kind.__name__, name, left] += 1
+            if left == "DAMAGED":
                 print(f"trial {i}: {kind.__name__}, {name}, exit code {ended}: damaged", flush=True)
-    for (kind, how, state), number in sorted(found.items()):
-        print(f"{kind:10} {how:10} {state:8} {number}")
-    damaged = sum(number for (*_, state), number in found.items() if state == "DAMAGED")
-    print(f"{options.number - damaged} of {options.number} whole")
+    for (kind, how, left), number in sorted(found.items()):
+        print(f"{kind:10} {how:10} {left:8} {number}")
+    whole, nothing, damaged = (
+        sum(number for (*_, left), number in found.items() if left == wanted)
+        for wanted in ("whole", "nothing", "DAMAGED")
+    )
+    print(f"{whole} of {options.number} whole, {nothing} left nothing, {damaged} damaged")
     raise SystemExit(min(damaged, 1))
 
 

@@ -1,6 +1,7 @@
 """A file comes back as it was written or is refused, and replaces an earlier one all at once."""
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from mixvi import _file
-from mixvi._file import read_file, write_file
+from mixvi._file import VALUE_KINDS, check_keys, read_file, refusing, write_file
 
 VALUES = {
     "scalars": [None, True, 2, 2.5, float("inf"), "a", np.float64(0.1), np.int64(3), np.float32(0.5), np.bool_(True)],
@@ -83,6 +84,51 @@ def test_a_later_format_is_named(file, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"later mixvi \(format 3\); update mixvi"):
         read_file(file)
+
+
+def test_a_folder_is_named(tmp_path):
+    with pytest.raises(ValueError, match="is a folder, not a file of a model; pass the folder that save"):
+        read_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"", b"no zip", b"PK\x03\x04zz", {"a": 1}, {"json": "{", "tensors": []}, {"json": "[" * 9000, "tensors": []},
+        *({"json": text, "tensors": []} for text in ("3", '["dict", 1]', '["zebra", 1]', '["tensor", 9]', '["list"]')),
+    ],
+)  # fmt: skip
+def test_a_wrong_content_with_a_right_checksum_is_refused(tmp_path, payload):
+    path, head = tmp_path / "model.pt", b"mixvi model 1"
+    if isinstance(payload, dict):
+        buffer = io.BytesIO()
+        torch.save(payload, buffer)
+        payload = buffer.getvalue()
+    path.write_bytes(b"\n".join([head, _file._digest(head, payload), payload]))
+    with pytest.raises(
+        ValueError, match=r"model\.pt is not a model that mixvi can use: .* Use a copy, or train a new model"
+    ):
+        read_file(path)
+
+
+@pytest.mark.parametrize("stored", [{"a": 1, "b": VALUE_KINDS}, {"a": [1], VALUE_KINDS: {("a",): ("objects", (3,))}}])
+def test_wrong_values_with_a_right_checksum_are_refused(tmp_path, stored, monkeypatch):
+    path, save = tmp_path / "model.pt", torch.save
+    monkeypatch.setattr(torch, "save", lambda _, buffer: save(stored, buffer))
+    write_file(path, {})
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"model\.pt is not a model that mixvi can use"):
+        read_file(path)
+
+
+def test_the_version_that_wrote_a_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match="KeyError 'a'. It was written by mixvi 9.1, and this is"):  # noqa: SIM117
+        with refusing(tmp_path / "model.pt", "model", "9.1"):
+            {}["a"]
+    with refusing(tmp_path / "model.pt", "model"):
+        check_keys({"a": 1, "b": 2}, {"a"})
+    with pytest.raises(ValueError, match=r"it lacks \['b', 'c'\]"):
+        check_keys({"a": 1}, {"c", "a", "b"})
 
 
 KILLS = """

@@ -98,8 +98,7 @@ def most_variable(cells: "AnnData", n_genes: int | None, layer: str | None, batc
     import scanpy as sc
 
     from mixvi._checks import check_whole
-    from mixvi.data import check_layer, check_present
-    from mixvi.perturb import is_counts
+    from mixvi.data import check_layer, check_present, describe
 
     check_whole("--n-top-genes", n_genes, none="all genes")
     if n_genes is None or n_genes >= cells.n_vars:
@@ -111,9 +110,9 @@ def most_variable(cells: "AnnData", n_genes: int | None, layer: str | None, batc
     if not cells.var_names.is_unique:
         twice = cells.var_names[cells.var_names.duplicated()].unique().tolist()
         raise ValueError(f"--n-top-genes needs gene names that are unique, and some occur twice: {twice[:5]}.")
-    if not is_counts(cells, layer):
-        raise ValueError("--n-top-genes ranks genes by raw counts, and these values are not counts; leave it out.")
     values: Any = cells.X if layer is None else cells.layers[layer]
+    if describe(values, "the values", cells.obs_names, cells.var_names).kind != "count":
+        raise ValueError("--n-top-genes ranks genes by raw counts, and these values are not counts; leave it out.")
     cells = cells[:, np.asarray(values.sum(0)).ravel() > 0].copy()
     if n_genes >= cells.n_vars:
         return cells

@@ -8,10 +8,12 @@ dictionaries. The entry ``"kinds of values"`` says which ones, by their place. T
 
 import hashlib
 import io
-import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
+from pickle import UnpicklingError  # nosec B403 # only the name of an error
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ import torch
 
 from mixvi._atomic import replacing
 from mixvi._file_v1 import read_first_format
+from mixvi._version import __version__
 
 VERSION = 2  # of the format; a later release reads all earlier ones
 VALUE_KINDS = "kinds of values"  # entry of a file
@@ -49,17 +52,33 @@ def write_file(path: Path, content: dict[str, Any], kind: str = "model") -> None
     OSError
         If the disk is full or the folder cannot be written to.
     """
+    whole = to_bytes(content, path.name, kind)
+    with replacing(path) as [new]:
+        new.write_bytes(whole)
+
+
+def to_bytes(content: dict[str, Any], name: str, kind: str = "model") -> bytes:
+    """What `write_file` writes.
+
+    Parameters
+    ----------
+    content, kind
+        As in `write_file`.
+    name
+        Of the file, for errors.
+
+    Raises
+    ------
+    ValueError
+        As `write_file`.
+    """
     kinds: dict[tuple, Any] = {}
     buffer = io.BytesIO()
-    plain = _to_plain(content, kinds, (), path.name)
-    torch.save({VALUE_KINDS: kinds} | plain, buffer)
+    torch.save({VALUE_KINDS: kinds} | _to_plain(content, kinds, (), name), buffer)
     tail = f"mixvi {kind} {VERSION} ".encode()
-    head = memoryview(buffer.getvalue())[:-2]  # then an archive has the length of its comment, and the comment
-    body: list[bytes | memoryview] = [head, (len(tail) + N_DIGEST).to_bytes(2, "little"), tail]
-    with replacing(path) as new, new.open("wb") as file:
-        file.writelines([*body, _digest(*body)])
-        file.flush()
-        os.fsync(file.fileno())
+    head = buffer.getvalue()[:-2]  # then an archive has the length of its comment, and the comment
+    body = b"".join([head, (len(tail) + N_DIGEST).to_bytes(2, "little"), tail])
+    return body + _digest(body)
 
 
 def read_file(path: Path, kind: str = "model") -> dict[str, Any]:
@@ -77,7 +96,12 @@ def read_file(path: Path, kind: str = "model") -> dict[str, Any]:
     ValueError
         If it is not a whole file of this format, or of a later version of it.
     """
-    if (earlier := read_first_format(path, content := path.read_bytes(), kind)) is not None:
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a file of a {kind}; {FILE_KINDS[kind]}.")
+    content = path.read_bytes()
+    with refusing(path, kind):
+        earlier = read_first_format(path, content, kind)
+    if earlier is not None:
         return earlier
     whole = memoryview(content)
     body, digest = whole[:-N_DIGEST], whole[-N_DIGEST:]
@@ -94,11 +118,64 @@ def read_file(path: Path, kind: str = "model") -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: its checksum is wrong. Use a copy, or train a new model.")
     if int(found[2]) > VERSION:
         raise ValueError(f"{path} was saved by a later mixvi (format {int(found[2])}); update mixvi to read it.")
+    with refusing(path, kind):
+        try:
+            stored = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
+        except UnpicklingError as error:
+            raise ValueError("it holds more than values and tensors, and was not read") from error
+        values = _from_plain(stored, stored.pop(VALUE_KINDS), ())
+        if not isinstance(values, dict):
+            raise ValueError("it holds no names with values")
+    return values
+
+
+@contextmanager
+def refusing(path: Path, kind: str, version: str = "") -> Iterator[None]:
+    """Whatever goes wrong with the content of a file, raise one error that names the file and says what to do.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    kind
+        ``"model"`` or ``"checkpoint"``.
+    version
+        The mixvi that wrote it; empty if it is not known.
+
+    Raises
+    ------
+    ValueError
+        In place of any other error.
+    """
     try:
-        stored = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise ValueError(f"{path} holds more than values and tensors, and was not read.") from error
-    return _from_plain(stored, stored.pop(VALUE_KINDS), ())
+        yield
+    except Exception as error:  # wrong content can lead to any
+        said = shorten(str(error), 300).rstrip(".")
+        why = said if isinstance(error, ValueError) else f"{type(error).__name__} {said}".rstrip()
+        do = "Use a copy, or train a new model."
+        if version not in ("", __version__):
+            do = f"It was written by mixvi {version}, and this is {__version__}. Use that version, or train anew."
+        raise ValueError(f"{path} is not a {kind} that mixvi can use: {why}. {do}") from error
+
+
+def check_keys(values: dict[str, Any], needed: set[str]) -> None:
+    """Raise a ValueError if a dictionary lacks a key.
+
+    Parameters
+    ----------
+    values
+        From a file.
+    needed
+        Its keys, at least.
+    """
+    if missing := sorted(needed - set(values)):
+        raise ValueError(f"it lacks {missing}")
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file is one that mixvi wrote."""
+    start = path.read_bytes()[:1000]
+    return start.startswith(b"mixvi ") or VALUE_KINDS.encode() in start
 
 
 def _digest(*parts: bytes | memoryview) -> bytes:

@@ -66,4 +66,6 @@ def _from_plain(stored: Any, tensors: list[torch.Tensor]) -> Any:
         index, name, columns, columns_name, content = values
         table = pd.DataFrame(dict(enumerate(content)), index=pd.Index(index, name=name))
         return table.set_axis(pd.Index(columns, name=columns_name), axis=1)
+    if kind not in ("list", "tuple"):
+        raise ValueError(f"it holds a {kind!r}, which is not known")
     return values if kind == "list" else tuple(values)

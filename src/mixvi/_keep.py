@@ -76,7 +76,7 @@ def write(adata: "AnnData", out: Path) -> None:
         If the file cannot be written.
     """
     try:
-        with replacing(out) as new:
+        with replacing(out) as [new]:
             adata.write_h5ad(new)
     except (OSError, RuntimeError) as error:  # h5py raises either one on a full disk
         number = getattr(error, "errno", None)  # h5py's own message goes on for lines

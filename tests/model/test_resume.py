@@ -1,15 +1,19 @@
 """What a checkpoint belongs to, and how a stopped training ends."""
 
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scvi
 
+from mixvi._file import read_file, write_file
 from mixvi.model._resume import identity_of, pass_on
-from mixvi.train import Interruption
+from mixvi.train import OURS, Interruption
 from tests.model.helpers import build
-from tests.train.helpers import Press
+from tests.train.helpers import Press, checkpoint
+
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 
 
 def test_models_of_the_same_cells_and_settings_are_the_same(counts):
@@ -52,6 +56,19 @@ def test_a_training_goes_on_with_its_own_data_and_settings(counts, tmp_path, mon
         with pytest.raises(ValueError, match=message):
             build("VAE", cells).train(**as_then | change, **quiet)
     build("VAE", counts).train(**as_then, **quiet)
+
+
+@pytest.mark.parametrize("lacks", ["loops", "optimizer_states", "history", "random", "start"])
+def test_a_checkpoint_that_lacks_something_is_refused(counts, tmp_path, monkeypatch, lacks):
+    monkeypatch.setattr(scvi.settings, "logging_dir", tmp_path)
+    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="Stopped by SIGINT"):
+        build("VAE", counts).train(2, **QUIET, callbacks=[Press(signal.SIGINT, 1)])
+    path = checkpoint(tmp_path)
+    content = read_file(Path(path), "checkpoint")
+    del (content if lacks in content else content[OURS])[lacks]
+    write_file(Path(path), content, "checkpoint")
+    with pytest.raises(ValueError, match=rf"\.ckpt is not a checkpoint that mixvi can use: .*'{lacks}'"):
+        build("VAE", counts).train(2, **QUIET, ckpt_path=path)
 
 
 @pytest.mark.parametrize(

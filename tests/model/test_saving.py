@@ -1,5 +1,6 @@
 """A saved model is whole or refused, replaces an earlier one all at once, and runs no code when it is loaded."""
 
+import copy
 import os
 import pickle
 import resource
@@ -57,7 +58,7 @@ def test_loading_runs_no_code(tmp_path, where, load):
     torch.save({VALUE_KINDS: {}} | stored, folder / "model.pt")  # and with an end and a checksum that are right
     body = (folder / "model.pt").read_bytes()[:-2] + (78).to_bytes(2, "little") + b"mixvi model 2 "
     (folder / "model.pt").write_bytes(body + _digest(body))
-    with pytest.raises(ValueError, match="holds more than values and tensors, and was not read"):
+    with pytest.raises(ValueError, match=r"model\.pt .* holds more than values and tensors, and was not read"):
         how(folder)
     assert not (tmp_path / "ran").exists()
 
@@ -88,15 +89,120 @@ def test_weights_that_are_no_numbers_are_refused(model, tmp_path):
     name = next(name for name, value in content["model_state_dict"].items() if value.is_floating_point())
     content["model_state_dict"][name] = torch.full_like(content["model_state_dict"][name], torch.nan)
     write_file(path, content)
-    with pytest.raises(ValueError, match=f"weights '{name}' of the model in .* are not finite"):
+    with pytest.raises(ValueError, match=rf"model\.pt .* weights '{name}' are not finite"):
         mixvi.VAE.load(tmp_path / "model", adata=model.adata)
     del content["model_state_dict"][name]
     write_file(path, content)
-    with pytest.raises(ValueError, match="not those of this VAE.*Missing key"):
+    with pytest.raises(ValueError, match=r"model\.pt .* state_dict for VAEModule: Missing key"):
         mixvi.VAE.load(tmp_path / "model", adata=model.adata)
     write_file(path, {"attr_dict": {}})
-    with pytest.raises(ValueError, match=r"lacks \['model_state_dict'\]: it is not a whole model"):
+    with pytest.raises(ValueError, match=r"model\.pt .* lacks \['model_state_dict'\]"):
         mixvi.VAE.load(tmp_path / "model", adata=model.adata)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """What is in the file of a GMVAE with held-out cells, and its cells."""
+    model = fitted("GMVAE", datasets.blobs(n_cells=240, kind="count", seed=0))
+    model.save(folder := tmp_path_factory.mktemp("whole") / "model")
+    return read_file(folder / "model.pt"), model.adata
+
+
+def unknown(values):
+    """The same, with NaN for each number."""
+    if isinstance(values, dict):
+        return {key: unknown(value) for key, value in values.items()}
+    return np.full_like(values, np.nan) if getattr(values, "dtype", np.array("")).kind == "f" else values
+
+
+WRONG = {  # place in the file -> how it is changed, what the message says
+    "registry_": (None, r"lacks \['registry_'\]"),
+    "init_params_": (None, r"lacks \['init_params_'\]"),
+    "clusters_": (None, r"lacks \['clusters_'\]"),
+    "registry_/setup_args": (None, r"lacks \['setup_args'\]"),
+    "registry_/model_name": (lambda name: "Zebra", "its class is Zebra, which is not of this mixvi"),
+    "registry_/field_registries/X": (None, "KeyError 'X'"),
+    "registry_/setup_args/labels_key": (None, "KeyError 'labels_key'"),
+    "registry_/setup_args/new": (lambda _: 3, "unexpected keyword argument 'new'"),
+    "init_params_/non_kwargs/new_option": (lambda _: 3, "unexpected keyword argument 'new_option'"),
+    "init_params_/non_kwargs/n_latent": (lambda n: -n, "n_latent"),
+    "clusters_/shares": (unknown, r"\['shares'\] in its clusters_ are not finite"),
+    "clusters_/size": (unknown, r"\['size'\] in its clusters_ are not finite"),
+    "clusters_/new": (lambda _: 3, "unexpected keyword argument 'new'"),
+    "clusters_/tree/pairs": (None, "pairs"),
+    "held_out_": (unknown, r"\['reference', 'spacing', 'surprise'\] in its held_out_ are not finite"),
+}
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "9.0.0"])
+@pytest.mark.parametrize("place", WRONG)
+def test_what_is_wrong_in_a_file_is_one_sentence_with_its_name(stored, tmp_path, place, version):
+    content, adata = copy.deepcopy(stored[0]) | {"version": version}, stored[1]
+    change, said = WRONG[place]
+    *folders, name = place.split("/")
+    inside = content["attributes"]
+    for folder in folders:
+        inside = inside[folder]
+    if change is None:
+        del inside[name]
+    else:
+        inside[name] = change(inside.get(name))
+    write_file(tmp_path / "model.pt", content)
+    do = {"0.1.0": "Take a copy, or train anew", "9.0.0": "written by mixvi 9.0.0, and this is .*: use that version"}
+    for cells in (adata, False):
+        with pytest.raises(ValueError, match=rf"model\.pt is not a model that mixvi can use: .*{said}.*{do[version]}"):
+            mixvi.GMVAE.load(tmp_path, cells)
+
+
+def test_cells_that_do_not_suit_are_not_blamed_on_the_file(stored, tmp_path):
+    write_file(tmp_path / "model.pt", stored[0])
+    other = stored[1].copy()
+    other.X = other.X - 0.5
+    with pytest.raises(ValueError, match="count") as raised:
+        mixvi.GMVAE.load(tmp_path, other)
+    assert "model.pt" not in str(raised.value)
+    (tmp_path / "adata.h5ad").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(ValueError, match=r"adata\.h5ad cannot be read as an \.h5ad file"):
+        mixvi.GMVAE.load(tmp_path)
+
+
+def test_a_model_without_hidden_layers_knows_no_surprise_and_loads(tmp_path):
+    model = fitted("GMVAE", datasets.blobs(n_cells=240, kind="count", seed=0), n_layers=0)
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(
+        mixvi.GMVAE.load(tmp_path / "model", model.adata, accelerator="cpu").predict(soft=True),
+        model.predict(soft=True),
+    )
+
+
+def test_held_out_cells_of_an_earlier_version_are_of_no_use_but_load(stored, tmp_path):
+    content = copy.deepcopy(stored[0])
+    for name in ("reference", "spacing"):
+        del content["attributes"]["held_out_"][name]
+    write_file(tmp_path / "model.pt", content)
+    model = mixvi.GMVAE.load(tmp_path, stored[1])
+    model.annotate()
+    with pytest.raises(ValueError, match="Train it with validation cells, the default, and with this version"):
+        model.get_outlier_p()
+
+
+def test_what_cannot_be_converted_is_said(model, stored, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    with pytest.raises(ValueError, match=r"There is no .*model\.pt; pass the folder"):
+        mixvi.VAE.convert_legacy_save(old, new)
+    model.save(old)
+    with pytest.raises(ValueError, match=r"model\.pt is in the format of this mixvi already; read it with load"):
+        mixvi.VAE.convert_legacy_save(old, new)
+    for whole in (b"PK\x03\x04zz", b"hello", b""):
+        (old / "model.pt").write_bytes(whole)
+        with pytest.raises(ValueError, match=r"model\.pt is not a model that mixvi can use: .* Take a copy"):
+            mixvi.VAE.convert_legacy_save(old, new)
+    adata = model.adata.copy()
+    scvi.model.SCVI.setup_anndata(adata)
+    scvi.model.SCVI(adata).save(tmp_path / "scvi")
+    with pytest.raises(ValueError, match=r"its class is SCVI, .*VAE\.from_scvi\(\) copies an SCVI"):
+        mixvi.VAE.convert_legacy_save(tmp_path / "scvi", new)
+    assert not new.exists()
 
 
 def test_cells_are_saved_beside_the_model(model, tmp_path, capsys):
@@ -109,6 +215,62 @@ def test_cells_are_saved_beside_the_model(model, tmp_path, capsys):
     assert "size_factor_key" in capsys.readouterr().out
     with pytest.raises(ValueError, match="exists; pass another folder, or overwrite=True"):
         model.save(tmp_path / "model")
+
+
+@pytest.fixture
+def pair(model, tmp_path):
+    """A folder with a model and its cells, another model, and what is in the folder."""
+    model.save(tmp_path / "model", save_anndata=True)
+    other = fitted("VAE", datasets.blobs(n_cells=60, kind="count", seed=5))
+    return tmp_path / "model", other, {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+
+
+@pytest.mark.parametrize("full", ["mixvi.model.saving.ad.io.write_h5ad", "mixvi.model.saving.h5py.File", "os.fsync"])
+def test_a_full_disk_leaves_the_earlier_model_and_its_cells(pair, monkeypatch, full):
+    folder, other, before = pair
+
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(full, fail)
+        with pytest.raises(OSError, match="No space"):
+            other.save(folder, overwrite=True, save_anndata=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_crash_between_model_and_cells_is_noticed(pair):
+    folder, other, before = pair
+    other.save(folder, overwrite=True, save_anndata=True)
+    (folder / "adata.h5ad").rename(folder / ".adata.h5ad.1.new")
+    (folder / "adata.h5ad").write_bytes(before["adata.h5ad"])
+    with pytest.raises(ValueError, match=r"does not hold the cells.*stopped between.*\.adata\.h5ad\.\*\.new"):
+        mixvi.VAE.load(folder)
+    assert mixvi.VAE.load(folder, adata=other.adata).adata is other.adata
+    (folder / ".adata.h5ad.1.new").rename(folder / "adata.h5ad")
+    assert mixvi.VAE.load(folder).adata.n_obs == 60
+
+
+def test_cells_that_a_user_wrote_anew_are_taken(pair):
+    folder, _, _ = pair
+    model = mixvi.VAE.load(folder)
+    model.annotate(clustering=None)
+    model.adata.write_h5ad(folder / "adata.h5ad")
+    again = mixvi.VAE.load(folder)
+    assert "X_mixvi" in again.adata.obsm
+    again.save(folder, overwrite=True)
+    mixvi.VAE.load(folder).save(folder, overwrite=True, save_anndata=True)
+    mixvi.VAE.load(folder)
+
+
+def test_cells_in_a_file_stay_where_they_are(tmp_path):
+    datasets.blobs(60, 12, kind="count").write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    model = fitted("VAE", backed)
+    model.save(tmp_path / "model", save_anndata=True)
+    assert backed.filename == tmp_path / "cells.h5ad"
+    latent = model.get_latent_representation()
+    np.testing.assert_allclose(mixvi.VAE.load(tmp_path / "model").get_latent_representation(), latent, rtol=1e-5)
 
 
 @pytest.mark.parametrize("minified", [False, True])

@@ -70,6 +70,23 @@ def test_a_linear_fit_beyond_single_precision_says_so():
         build("VAE", cells, linear=True).train(enable_progress_bar=False)
 
 
+def test_a_linear_fit_refuses_checkpoints_and_can_be_saved_in_between(tmp_path):
+    cells = datasets.blobs(100, 8, kind="real", seed=0)
+    model = build("VAE", cells, linear=True)
+    for minutes in (0, 5):
+        with pytest.raises(ValueError, match=f"checkpoint_minutes={minutes}, but this linear .*leaves no checkpoints"):
+            model.train(**QUIET, checkpoint_minutes=minutes)
+    assert not model.is_trained_
+    build("VAE", cells, linear=True).train(2, **QUIET, checkpoint_minutes=5, batch_size=50)
+    whole = build("VAE", cells, linear=True)
+    whole.train(**QUIET)
+    for _ in range(20):  # what the message proposes
+        model.train(5, **QUIET)
+        model.save(tmp_path / "model", overwrite=True)
+        model = type(model).load(tmp_path / "model", cells, accelerator="cpu")
+    np.testing.assert_allclose(model.get_elbo(), whole.get_elbo(), rtol=1e-5)
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_one_or_two_cells_cannot_be_trained_on(counts, n):
     with pytest.raises(ValueError, match=f"There are {n} cells, and training needs at least three"):

@@ -11,7 +11,7 @@ The default clusters are the nodes that are left when no pair has more edges tha
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -182,8 +182,7 @@ class _Joining:
 
     def overlap(self, a: int, b: int) -> Overlap:
         """Where the cells of two nodes are between their profiles."""
-        assert self.evidence is not None
-        return overlap(self.evidence, self.groups[a], self.groups[b], self.seed)
+        return overlap(cast(Evidence, self.evidence), self.groups[a], self.groups[b], self.seed)
 
     def likeness(self, a: int, b: int, min_worth: float) -> float:
         """Difference of two nodes that may be one cluster; infinite for two clusters."""

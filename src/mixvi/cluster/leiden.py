@@ -32,7 +32,7 @@ def leiden(graph: csr_matrix, resolution: float = 1.0, seed: int = 0) -> np.ndar
     """
     edges = triu(graph, 1).tocoo()
     whole = igraph.Graph(graph.shape[0], np.column_stack([edges.row, edges.col]))
-    igraph.set_random_number_generator(random.Random(seed))
+    igraph.set_random_number_generator(random.Random(seed))  # nosec B311 # no secret depends on it
     try:
         found = whole.community_leiden(
             "modularity", weights=edges.data.tolist(), resolution=resolution, n_iterations=N_ITERATIONS

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 MAX_FULL_BATCH, MAX_EPOCHS_FULL_BATCH = 200_000_000, 500  # values (8 bytes each), rounds of 20 iterations
 
+NO_CHECKPOINTS = (
+    "but this linear model is fitted to all cells at once, which leaves no checkpoints. Leave it out; for a long fit, "
+    "repeat train(max_epochs=50) and save(), as train() goes on from there. Or set batch_size to train in minibatches."
+)
+
 
 def fits_in_full_batch(model: "LatentModel", plan_kwargs: dict, kwargs: dict) -> bool:
     """Whether a model can be trained on all cells at once, as asked.
@@ -38,22 +43,25 @@ def fits_in_full_batch(model: "LatentModel", plan_kwargs: dict, kwargs: dict) ->
 
 
 def train_full_batch(
-    model: "LatentModel", max_epochs: int | None, accelerator, devices, plan_kwargs, enable_progress_bar: bool = True
-) -> None:
+    model: "LatentModel", max_epochs: int | None, accelerator, devices, plan_kwargs, checkpoint_minutes: float | None,
+    enable_progress_bar: bool = True,
+) -> None:  # fmt: skip
     """Train a model with L-BFGS, in double precision.
 
     Parameters
     ----------
     model
         Linear Gaussian model.
-    max_epochs, accelerator, devices, plan_kwargs, enable_progress_bar
+    max_epochs, accelerator, devices, plan_kwargs, checkpoint_minutes, enable_progress_bar
         As in `LatentModel.train`.
 
     Raises
     ------
     ValueError
-        If single precision cannot hold the weights.
+        If there is a time between checkpoints, or single precision cannot hold the weights.
     """
+    if checkpoint_minutes is not None:
+        raise ValueError(f"checkpoint_minutes={checkpoint_minutes}, {NO_CHECKPOINTS}")
     device = device_of(accelerator, devices)
     model.module.to(device).double()
     use_data_units(model.module, fresh=not model.is_trained_)

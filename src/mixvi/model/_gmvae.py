@@ -45,9 +45,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     Parameters
     ----------
     adata
-        Registered with `setup_anndata`. The model is conditioned on batch and covariates, so that clusters need not
-        follow them.
-        Labelled classes become the first clusters, under their own names.
+        Registered with `setup_anndata`. The model is conditioned on batch and covariates, so clusters do not depend
+        on them. Labelled classes become the first clusters, under their own names.
     n_clusters
         Number of clusters into which the tree is cut. ``None`` takes the labelled classes, if there are labels. Else
         any two clusters differ significantly on held-out counts, by at least ``min_worth``. `predict` and ``annotate``
@@ -63,8 +62,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         ``"gene"``: one inverse dispersion for each gene. ``"gene-batch"``: one for each gene and batch (``"nb"`` and
         ``"zinb"``), for batches that differ in their noise. ``"nb"`` then trains more slowly on a CPU.
     batch_representation, embedding_dim
-        ``"one-hot"``: each batch has weights of its own. ``"embedding"``: a learned place in ``embedding_dim``
-        dimensions, so that hundreds of batches need few weights.
+        ``"one-hot"``: weights for each batch; ``"embedding"``: a learned place for each in so many dimensions.
     concentration
         Concentration of the Dirichlet prior of the cluster weights: 1 is flat, and higher values favour clusters of
         equal size.

@@ -62,5 +62,5 @@ def report(
     from mixvi.report import page  # which needs matplotlib
 
     text = page(model, batch_key, n_clusters)
-    with replacing(path) as new:
+    with replacing(path) as [new]:
         new.write_text(text, encoding="utf-8")

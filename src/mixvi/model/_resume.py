@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixvi._file import read_file
+from mixvi._file import check_keys, read_file, refusing
 from mixvi._tell import tell
 from mixvi.model.unchanged import look_at, same_totals, totals_of
 from mixvi.train import OURS, Checkpoints, Interruption
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
+
+NEEDED = {"epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"}  # Lightning
 
 
 def checkpoints_of(
@@ -43,7 +45,9 @@ def checkpoints_of(
     identity, totals = identity_of(model), totals_of(model)
     settings = {name: text_of(value) for name, value in settings.items()}
     if resumed is not None:
-        found = _read(Path(resumed), max_epochs)
+        content = _read(Path(resumed), max_epochs)
+        with refusing(Path(resumed), "checkpoint"):
+            found = dict(content.get(OURS, {}))
         if found.get("identity") != identity or not same_totals(totals, found["totals"]):
             raise ValueError(
                 f"{resumed} is not a checkpoint of this {type(model).__name__}: class, settings, setup, cells, genes, "
@@ -59,9 +63,11 @@ def checkpoints_of(
                 f"{resumed} was written by a training with other settings: {differ}. Pass the settings of then, or "
                 "leave ckpt_path out to start anew."
             )
-        for name, value in found["start"].items():
-            setattr(model, name, value)
-        earlier, n_before = found["history"], found["n_before"]
+        with refusing(Path(resumed), "checkpoint"):
+            check_keys(content, NEEDED)
+            for name, value in found["start"].items():
+                setattr(model, name, value)
+            earlier, n_before, _ = found["history"], found["n_before"], found["random"]
     else:
         earlier = dict(model.history_) if model.is_trained_ else {}
         n_before = max((int(losses.index[-1]) + 1 for losses in earlier.values() if len(losses)), default=0)
@@ -70,7 +76,7 @@ def checkpoints_of(
 
 
 def _read(path: Path, max_epochs: int) -> dict[str, Any]:
-    """What mixvi wrote into a checkpoint that has at most so many epochs."""
+    """The content of a checkpoint that has at most so many epochs."""
     if path.is_dir():
         raise ValueError(f"ckpt_path={str(path)!r} is a folder; pass the path of the .ckpt file in it.")
     try:
@@ -82,7 +88,7 @@ def _read(path: Path, max_epochs: int) -> dict[str, Any]:
             f"{path} was written in epoch {n}, which is beyond max_epochs={max_epochs}. Pass the max_epochs of then, "
             "or more."
         )
-    return checkpoint.get(OURS, {})
+    return checkpoint
 
 
 def identity_of(model: "LatentModel") -> str:

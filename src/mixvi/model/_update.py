@@ -67,9 +67,7 @@ def update(model: "GMVAE", adata: AnnData, gene_key: str | None = None, new_at: 
             "The clusters of this model come from a partition of its cells (init), which has no new cells. Train a "
             "model with init='leiden', the default, and update that."
         )
-    assert model.adata is not None
     mapped = model.map(adata, gene_key)
-    assert mapped.adata is not None
     if mapped.unseen_:
         raise ValueError(
             f"{len(mapped.unseen_)} genes of the model are not in the new cells, such as {mapped.unseen_[0]!r}, so no "

@@ -92,7 +92,8 @@ def train(
         Draws of z for each cell and step. More than one trains the tighter, importance-weighted bound (Burda 2016).
     checkpoint_minutes
         Minutes between checkpoints, for runs that SIGKILL or a power cut may end. Each is written at the start of
-        an epoch and replaces the last. The end of training deletes it.
+        an epoch and replaces the last. The end of training deletes it. A fit to all cells at once has none: repeat
+        ``train(max_epochs=50)`` and ``save()``.
     plan_kwargs
         Settings of `MixviPlan` and :class:`scvi.train.TrainingPlan`: ``lr``, ``weight_decay``, ``max_kl_weight``
         (beta), ``n_epochs_kl_warmup`` (default: the first epoch), ``n_epochs_pretrain`` (GMVAE; default: half),
@@ -120,7 +121,7 @@ def train(
     is_split = split["train_size"] is not None or split["validation_size"] is not None
     only_minibatches = batch_size or early_stopping or is_split or n_importance_samples > 1
     if not only_minibatches and fits_in_full_batch(model, plan_kwargs, kwargs):
-        return train_full_batch(model, max_epochs, accelerator, devices, plan_kwargs, **kwargs)
+        return train_full_batch(model, max_epochs, accelerator, devices, plan_kwargs, checkpoint_minutes, **kwargs)
     plan_kwargs |= {"n_importance_samples": n_importance_samples, "batch_size": batch_size or scvi_settings.batch_size}
     kwargs |= {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping}
     kwargs["datasplitter_kwargs"] = {"data_path": data_path, **(kwargs.get("datasplitter_kwargs") or {})}

@@ -1,6 +1,7 @@
 """New levels of the conditions, such as the batch of a query: the nearest known level, and weights of their own."""
 
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import torch
@@ -111,8 +112,7 @@ def fit_new_levels(
             for cells in batches[step % n_batches]:
                 (-_bound(module, cells).sum()).backward()
             for weight, mask in masks.items():
-                assert weight.grad is not None
-                weight.grad.mul_(mask)
+                cast(Tensor, weight.grad).mul_(mask)
             optimizer.step()
             optimizer.zero_grad()
     for weight in masks:
@@ -142,8 +142,7 @@ def _weights_of(module: ELBOModule, new: Tensor) -> Iterator[tuple[Tensor, Tenso
             heads.append(encoder.loc)
             masks.append(of_c.expand(encoder.loc.out_features, -1))
         else:
-            effects = encoder.trunk.layers[0].effects  # (q, g), as the module has conditions
-            assert effects is not None
+            effects = cast(Tensor, encoder.trunk.layers[0].effects)  # (q, g), as the module has conditions
             yield effects.requires_grad_(), torch.outer(new, seen).to(effects)
     for head, mask in zip(heads, masks, strict=True):
         whole = torch.zeros_like(head.weight)
