@@ -486,6 +486,10 @@ COMMANDS = [
     (["no.h5ad", "--out", "out.h5ad"], "no.h5ad does not exist"),
     (["text.h5ad", "--out", "out.h5ad"], "cannot be read as an .h5ad file"),
     (["in.h5ad", "--out", "out.h5ad", "--figures", "text.h5ad"], "--figures must name a folder"),
+    (["in.h5ad", "--out", "out.h5ad", "--figures", "text.h5ad/figures"], "text.h5ad is a file; --figures must name"),
+    (["in.h5ad", "--out", "out.h5ad", "--figures", "out.h5ad"], "out.h5ad is another result of the command"),
+    (["in.h5ad", "--out", "out.h5ad", "--figures", "out.h5ad/figures"], "out.h5ad is another result of the command"),
+    (["in.h5ad", "--out", "out.h5ad", "--figures", "m", "--save-model", "m"], "m is another result of the command"),
     (["in.h5ad", "--out", "out.h5ad", "--seed", "-1"], "--seed=-1; it must be"),
     (["in.h5ad", "--out", "out.h5ad", "--seed", "99999999999"], "--seed=99999999999; it must be"),
 ]
