@@ -237,6 +237,14 @@ COLUMNS = {  # name: column "k" of .obs, arguments of setup_anndata, message
         "type int and str",
     ),
     "covariates: twice": ("abc", {"categorical_covariate_keys": ["k", "k"]}, "has 'k' twice; name each column once"),
+    "covariates: a name with a slash": ("abc", {"categorical_covariate_keys": ["a/b"]}, "'a/b', and files.*'a|b'"),
+    "continuous: a name of zarr": (
+        [1.0, 2.0, 3.0],
+        {"continuous_covariate_keys": ["zarr.json"]},
+        "'zarr.json', and files",
+    ),
+    "batch: null character": (["a\0b", "c", "d"], {"batch_key": "k"}, "with a character that files cannot hold"),
+    "labels: null character": (["a\0b", "c", "d"], {"labels_key": "k"}, "with a character that files cannot hold"),
     "labels: number": ("abc", {"labels_key": 0}, "0 is not the name of a column; pass a text"),
     "labels: category of text and numbers": (pd.Categorical(["a", 1, "b"]), {"labels_key": "k"}, "type int and str"),
     "labels: fractions as objects": (
@@ -350,11 +358,14 @@ CALLS = [  # model, method, arguments, message
     ("VAE", "annotate", {"key_added": "a/b"}, "key_added='a/b' cannot be a name"),
     ("VAE", "annotate", {"key_added": ""}, "key_added='' cannot be a name"),
     ("VAE", "annotate", {"key_added": "_index"}, "key_added='_index' cannot be a name"),
+    ("VAE", "annotate", {"key_added": "zarr.json"}, "key_added='zarr.json' cannot be a name"),
+    ("VAE", "annotate", {"key_added": "x" * 300}, "cannot be a name in a file; pass a short text"),
     ("VAE", "annotate", {"key_added": 3}, "key_added=3 cannot be a name"),
     ("VAE", "annotate", {"key_added": "type"}, "already has .'type'., which is not from mixvi"),
     ("GMVAE", "annotate", {"resolution": 2.0}, "resolution=2.0"),
     ("GMVAE", "annotate", {"n_clusters": 0}, "n_clusters=0"),
     ("GMVAE", "annotate", {"n_clusters": 99}, "n_clusters=99"),
+    ("GMVAE", "rename_clusters", {"names": {"0": "a\0b"}}, "pass a dictionary of new names"),
     ("GMVAE", "predict", {"n_clusters": 0}, "n_clusters=0"),
     ("GMVAE", "predict", {"n_clusters": True}, "n_clusters=True"),
     ("GMVAE", "predict", {"n_clusters": 1.5}, "n_clusters=1.5"),
@@ -475,6 +486,10 @@ COMMANDS = [
     (["no.h5ad", "--out", "out.h5ad"], "no.h5ad does not exist"),
     (["text.h5ad", "--out", "out.h5ad"], "cannot be read as an .h5ad file"),
     (["in.h5ad", "--out", "out.h5ad", "--figures", "text.h5ad"], "--figures must name a folder"),
+    (["in.h5ad", "--out", "out.h5ad", "--figures", "text.h5ad/figures"], "text.h5ad is a file; --figures must name"),
+    (["in.h5ad", "--out", "out.h5ad", "--figures", "out.h5ad"], "out.h5ad is another result of the command"),
+    (["in.h5ad", "--out", "out.h5ad", "--figures", "out.h5ad/figures"], "out.h5ad is another result of the command"),
+    (["in.h5ad", "--out", "out.h5ad", "--figures", "m", "--save-model", "m"], "m is another result of the command"),
     (["in.h5ad", "--out", "out.h5ad", "--seed", "-1"], "--seed=-1; it must be"),
     (["in.h5ad", "--out", "out.h5ad", "--seed", "99999999999"], "--seed=99999999999; it must be"),
 ]
@@ -528,6 +543,8 @@ def test_columns_and_arguments_of_setup(name):
     values, setup, message = COLUMNS[name]
     adata = cells()
     adata.obs["k"] = column(values)
+    for name in ("a/b", "zarr.json"):
+        adata.obs[name] = adata.obs["k"]
     before = fingerprint(adata)
     refuses(lambda: mixvi.GMVAE.setup_anndata(adata, **setup), message)
     assert fingerprint(adata) == before

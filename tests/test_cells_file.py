@@ -7,7 +7,7 @@ from scipy.io import mmwrite
 from scipy.sparse import csc_matrix, csr_matrix
 
 from mixvi import datasets
-from mixvi._cells_file import carry_results, check_files, most_variable, read_cells
+from mixvi._cells_file import carry_results, check_files, check_folder, most_variable, read_cells
 
 
 @pytest.fixture
@@ -133,3 +133,16 @@ def test_files_are_checked_before_anything_is_read(cells, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             check_files(inputs, outputs, folders, force)
+
+
+def test_a_folder_is_not_in_the_place_of_a_file(tmp_path):
+    (tmp_path / "file").write_text("text")
+    out = tmp_path / "out.h5ad"
+    for folder in (None, tmp_path, tmp_path / "new" / "folder"):
+        check_folder(folder, "--figures", [out])
+    for path in (tmp_path / "file", tmp_path / "file" / "folder"):
+        with pytest.raises(ValueError, match="file is a file; --figures must name a folder, new or existing"):
+            check_folder(path, "--figures", [out])
+    for path in (out, out / "folder"):
+        with pytest.raises(ValueError, match="out.h5ad is another result of the command; --figures must"):
+            check_folder(path, "--figures", [out])

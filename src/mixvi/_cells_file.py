@@ -46,6 +46,30 @@ def check_files(inputs: list[Path], outputs: list[Path], folders: list[Path], fo
             raise ValueError(f"{target.parent} is not a folder; create it first.")
 
 
+def check_folder(folder: Path | None, option: str, others: list[Path]) -> None:
+    """Check a folder that a command may make, before it starts.
+
+    Parameters
+    ----------
+    folder
+        It may exist; ``None`` if the user asks for none.
+    option
+        That names it.
+    others
+        Other paths to write.
+
+    Raises
+    ------
+    ValueError
+        If it is or will be a file, or in one, or another folder to write.
+    """
+    for part in [] if folder is None else [folder, *folder.parents]:
+        if part.exists() and not part.is_dir():
+            raise ValueError(f"{part} is a file; {option} must name a folder, new or existing.")
+        if part.resolve() in [other.resolve() for other in others]:
+            raise ValueError(f"{part} is another result of the command; {option} must name a folder of its own.")
+
+
 def read_cells(path: Path) -> "AnnData":
     """Cells of an ``.h5ad`` file, of an ``.h5`` file of Cell Ranger, or of a folder with ``matrix.mtx``.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mixvi._cells_file import carry_results, check_files, most_variable, read_cells
+from mixvi._cells_file import carry_results, check_files, check_folder, most_variable, read_cells
 from mixvi._keep import keeping, naming_checkpoints, write
 from mixvi._terminal import errors_as_lines, terminal
 
@@ -75,8 +75,7 @@ def _demo(
 ) -> None:
     """Cluster 700 real blood cells, which the package contains, and draw figures of the result."""
     with errors_as_lines():
-        if out.exists() and not out.is_dir():
-            raise ValueError(f"{out} is a file; --out must name a folder, new or existing.")
+        check_folder(out, "--out", [])
     with errors_as_lines(), terminal():
         from mixvi import GMVAE, datasets
 
@@ -118,11 +117,10 @@ def _fit(
 ) -> None:
     """Fit a model to the cells of a file, and write cells, latent means and clusters to another file."""
     with errors_as_lines():
-        if figures is not None and figures.exists() and not figures.is_dir():
-            raise ValueError(f"{figures} is a file; --figures must name a folder, new or existing.")
+        files, folders = [out, *([] if report is None else [report])], [] if save_model is None else [save_model]
+        check_folder(figures, "--figures", [*files, *folders])
         drawn = [figures / name for name in FIGURES] if figures is not None and figures.is_dir() else []
-        outputs = [out, *drawn, *([] if report is None else [report])]
-        check_files([path], outputs, [] if save_model is None else [save_model], force)
+        check_files([path], [*files, *drawn], folders, force)
         if resume is not None and not resume.is_file():
             raise ValueError(f"{resume} does not exist; pass the checkpoint that the interrupted run named.")
         for option, value in (("--n-clusters", n_clusters), ("--report", report)):

@@ -37,6 +37,23 @@ def test_a_grid_has_as_many_panels_as_asked_for(n, shape):
     plt.close(figure)
 
 
+def test_a_figure_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path, (figure, ax) = tmp_path / "figure.pdf", plt.subplots()
+    finish(False, path, ax)
+    whole = path.read_bytes()
+    assert whole.startswith(b"%PDF")
+
+    def stopped(self, name, **kwargs):
+        name.write_text("half a figure")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(figure), "savefig", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        finish(False, path, ax)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [whole]
+    plt.close("all")
+
+
 @pytest.mark.parametrize(
     ("show", "save", "is_shown", "is_open"),
     [(None, False, True, True), (None, True, False, False), (True, True, True, True), (False, False, False, True)],
@@ -51,4 +68,11 @@ def test_a_figure_is_shown_unless_it_is_saved(show, save, is_shown, is_open, tmp
     assert (tmp_path / "figure.png").exists() == save
     assert plt.fignum_exists(figure.number) == is_open
     assert plt.fignum_exists(other.figure.number)
+    plt.close("all")
+
+
+def test_a_file_without_an_ending_is_a_png(tmp_path):
+    _, ax = plt.subplots()
+    finish(False, str(tmp_path / "figure"), ax)
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     plt.close("all")

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-RESERVED = ("", ".", "..", "_index")
+RESERVED = ("", ".", "..", "_index", "zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
+LONGEST = 200  # bytes of a name that is the name of a file in a zarr store; file systems allow 255, and names get ends
+USUAL = "mixvi"  # key_added by default
 
 
 def own_columns(adata: AnnData, rows: np.ndarray) -> pd.DataFrame:
@@ -31,11 +33,11 @@ def own_columns(adata: AnnData, rows: np.ndarray) -> pd.DataFrame:
 
 
 def file_names(names: Sequence[str]) -> list[str]:
-    """Names of columns that ``.h5ad`` and ``.zarr`` can hold: unique, without ``/``, and none that they reserve.
+    """Names of columns that ``.h5ad`` and ``.zarr`` can hold: unique, short, without ``/``, and none that they reserve.
 
     Names that need no change keep their form.
     """
-    changed = {name: name.replace("/", "|") for name in names}
+    changed = {name: name.replace("/", "|").encode(errors="ignore")[:LONGEST].decode(errors="ignore") for name in names}
     changed |= {name: f"'{name}'" for name in names if name in RESERVED}
     taken = {name for name in names if changed[name] == name}
     for name in names:
@@ -44,6 +46,16 @@ def file_names(names: Sequence[str]) -> list[str]:
                 changed[name] += "'"
             taken.add(changed[name])
     return [changed[name] for name in names]
+
+
+def is_writable(name: str) -> bool:
+    """Whether ``.h5ad`` and ``.zarr`` can hold a column of this name."""
+    return is_plain(name) and file_names([name]) == [name]
+
+
+def is_plain(text: str) -> bool:
+    """Whether files can hold a text: it is Unicode, and has no null character, which would end it."""
+    return "\0" not in text and text.encode(errors="ignore").decode() == text
 
 
 def annotation_keys(adata: AnnData, key_added: str) -> list[tuple[str, str]]:
@@ -69,12 +81,16 @@ def annotation_keys(adata: AnnData, key_added: str) -> list[tuple[str, str]]:
 def own_keys(adata: AnnData, key_added: str) -> list[tuple[str, str]]:
     """Those of `annotation_keys` that an earlier ``annotate`` has written.
 
+    Without ``.uns``, which :func:`anndata.concat` leaves out, it is all of them or none.
+
     Parameters
     ----------
     adata, key_added
         Cells and name of the results, as in ``annotate``.
     """
     there, uns = annotation_keys(adata, key_added), adata.uns.get(key_added)
+    if uns is None and _is_complete(adata, key_added, there):
+        return there
     if not isinstance(uns, Mapping) or not {"model", "version", "settings"} <= set(uns):
         return []
     return [place for place in there if "/".join(place) in set(uns["keys"])] if "keys" in uns else there
@@ -93,13 +109,33 @@ def check_free(adata: AnnData, key_added: str) -> None:
     ValueError
         If other data have these names, or files cannot hold them.
     """
-    if not isinstance(key_added, str) or set(key_added) & set("/\\\0") or key_added in RESERVED:
-        raise ValueError(f"key_added={key_added!r} cannot be a name in a file; pass a text without slashes.")
+    if not isinstance(key_added, str) or "\\" in key_added or not is_writable(key_added):
+        raise ValueError(f"key_added={key_added!r} cannot be a name in a file; pass a short text without slashes.")
     uns, own = adata.uns.get(key_added, {}), own_keys(adata, key_added)
     taken = [key for attribute, key in annotation_keys(adata, key_added) if (attribute, key) not in own]
     is_own = isinstance(uns, Mapping) and (not uns or {"model", "version", "settings"} <= set(uns))
     if taken or (key_added in adata.uns and not is_own):
         raise ValueError(
             f"The AnnData already has {taken or key_added!r}, which is not from mixvi; nothing was written. "
-            f"Choose another key_added than {key_added!r}."
+            f"Choose another key_added than {key_added!r}, or delete what you do not need."
         )
+
+
+def _is_complete(adata: AnnData, key_added: str, there: list[tuple[str, str]]) -> bool:
+    """Whether entries have names and types of all that ``annotate`` writes of a GMVAE, or of a model without clusters.
+
+    Of the latter it is one array, which could be of another tool unless it has the usual name.
+    """
+    latent = ("obsm", f"X_{key_added}")
+    if there == [latent]:
+        return key_added == USUAL
+    obs = [("obs", f"{key_added}{end}") for end in ("", "_confidence", "_entropy")]
+    needed = [*obs, latent, ("obsm", f"{key_added}_probabilities")]
+    if not set(needed) <= set(there):
+        return False
+    cluster, *numbers = (adata.obs[key] for attribute, key in there if attribute == "obs")
+    return (
+        isinstance(adata.obsm[f"{key_added}_probabilities"], pd.DataFrame)
+        and isinstance(cluster.dtype, pd.CategoricalDtype)
+        and all(pd.api.types.is_float_dtype(column) for column in numbers)
+    )

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from mixvi.data._annotation import is_plain
 from mixvi.data._minified import copy_posterior
 from mixvi.data._support import LARGEST
 
@@ -152,6 +153,8 @@ def _check_categories(key: str, values: list) -> None:
         raise ValueError(
             f".obs[{key!r}] has values such as {other[0]!r}, which a model cannot save; make them text: {cure}"
         )
+    if other := [value for value in values if isinstance(value, str) and not is_plain(value)]:
+        raise ValueError(f".obs[{key!r}] has {other[0]!r}, with a character that files cannot hold; rename it.")
     if pd.api.types.infer_dtype(values) in ("mixed", "mixed-integer"):
         kinds = sorted({type(value).__name__ for value in values})
         raise ValueError(f".obs[{key!r}] mixes values of type {' and '.join(kinds)}; make them one kind: {cure}")

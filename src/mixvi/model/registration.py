@@ -30,7 +30,9 @@ from mixvi.data import (
     check_names,
     check_present,
     check_support,
+    file_names,
     has_values,
+    is_writable,
     minified_fields,
     minified_type,
     stand_in,
@@ -134,9 +136,6 @@ def _check_cells(adata: AnnData, setup_args: dict[str, Any], is_new: bool) -> No
     check_layer(adata, layer)
     check_dtype(*values_of(adata, layer))
     check_columns(adata.obs, categorical)
-    covariates = setup_args["categorical_covariate_keys"] or []
-    if twice := [key for key in covariates if covariates.count(key) > 1]:
-        raise ValueError(f"categorical_covariate_keys has {twice[0]!r} twice; name each column once.")
     if not is_new:
         _warn_of_empty_levels(adata, categorical)
     if labels is not None and not is_new:
@@ -146,6 +145,8 @@ def _check_cells(adata: AnnData, setup_args: dict[str, Any], is_new: bool) -> No
     elif labels in adata.obs:  # of new cells: `LabelsField` takes what the model does not know as unlabelled
         check_present(adata.obs, [labels])
     check_columns(adata.obs, setup_args["continuous_covariate_keys"] or [], numeric=True)
+    if not is_new:
+        _check_covariates(setup_args)
     check_columns(adata.obs, [] if size_factor is None else [size_factor], numeric=True, positive=True)
 
 
@@ -240,6 +241,19 @@ def _check_values(adata: AnnData) -> None:
             "with the AnnData from before, or keep the values: "
             "minify_adata('latent_posterior_parameters_with_counts')."
         )
+
+
+def _check_covariates(setup_args: dict[str, Any]) -> None:
+    """Raise for covariates of which scvi-tools makes a table that it cannot write, or cannot make one."""
+    for argument in ("categorical_covariate_keys", "continuous_covariate_keys"):
+        keys = setup_args[argument] or []
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise ValueError(f"{argument} has {twice[0]!r} twice; name each column once.")
+        if other := [key for key in keys if not is_writable(key)]:
+            raise ValueError(
+                f"{argument} has {other[0]!r}, and files cannot hold a column of this name. Rename it, for example "
+                f"adata.obs = adata.obs.rename(columns={{{other[0]!r}: {file_names(other)[0]!r}}})."
+            )
 
 
 def _warn_of_empty_levels(adata: AnnData, keys: list[str]) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from mixvi._atomic import replacing
+
 
 def check_given(value: object, attribute: str, wanted: str) -> None:
     """Raise a TypeError if ``value`` lacks the attribute: this plot draws ``wanted`` and nothing else."""
@@ -34,7 +36,10 @@ def finish(show: bool | None, save: Path | None, ax: Axes | None = None) -> None
         raise ValueError("save=True is no file; give its name, such as save='figure.png'.")
     figure = plt.gcf() if ax is None else ax.figure.figure  # also where the axes are in a part of a figure
     if save:
-        figure.savefig(save, dpi=120)
+        path = Path(save)
+        path = path if path.suffix else path.with_suffix(f".{plt.rcParams['savefig.format']}")  # as matplotlib has it
+        with replacing(path) as new:
+            figure.savefig(new, dpi=120, format=path.suffix[1:])
     if show or (show is None and not save):
         plt.show()
     elif save:
