@@ -1,6 +1,6 @@
 """Data for a model: checks of values and columns, and rows in any order from memory or disk."""
 
-from mixvi.data._annotation import annotation_keys, check_free, file_names, is_plain, is_writable, own_columns, own_keys
+from mixvi.data._annotation import annotation_keys, check_free, file_names, is_name, is_writable, own_columns, own_keys
 from mixvi.data._columns import (
     as_positions,
     check_columns,
@@ -70,7 +70,7 @@ __all__ = [
     "fingerprint",
     "from_zarr",
     "has_values",
-    "is_plain",
+    "is_name",
     "is_writable",
     "minified_copy",
     "minified_fields",

@@ -58,6 +58,11 @@ def is_plain(text: str) -> bool:
     return "\0" not in text and text.encode(errors="ignore").decode() == text
 
 
+def is_name(name: object) -> bool:
+    """Whether something is a text with letters that files can hold."""
+    return isinstance(name, str) and bool(name.strip()) and is_plain(name)
+
+
 def annotation_keys(adata: AnnData, key_added: str) -> list[tuple[str, str]]:
     """Existing entries of an AnnData under the names that ``annotate`` writes to, except in ``.uns``.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from mixvi._checks import check_flag, check_number
 from mixvi._version import __version__
 from mixvi.cluster.agglomerate import MIN_WORTH
-from mixvi.data import is_plain
+from mixvi.data import is_name
 from mixvi.model import _from_vae, _markers, _outliers, _predict, _qc, _report, _stability, _suggest, _update
 from mixvi.model._arguments import hidden_layers
 from mixvi.model._base import Encoded, LatentModel
@@ -186,9 +186,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
             If there is no such cluster, it is a labelled class, or two clusters would have the same name.
         """
         clusters, present, classes = self._clusters(), self.cluster_names, self._classes()
-        if not isinstance(names, dict) or not all(
-            isinstance(name, str) and name.strip() and is_plain(name) for name in names.values()
-        ):
+        if not isinstance(names, dict) or not all(map(is_name, names.values())):
             raise ValueError(f"names={names!r}; pass a dictionary of new names, such as {{'0': 'B cells'}}.")
         if unknown := [name for name in names if name not in present or name in classes]:
             raise ValueError(f"{unknown} cannot be renamed; there are {[n for n in present if n not in classes]}.")

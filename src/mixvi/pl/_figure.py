@@ -38,7 +38,7 @@ def finish(show: bool | None, save: Path | None, ax: Axes | None = None) -> None
     if save:
         path = Path(save)
         path = path if path.suffix else path.with_suffix(f".{plt.rcParams['savefig.format']}")  # as matplotlib has it
-        with replacing(path) as new:
+        with replacing(path) as [new]:
             figure.savefig(new, dpi=120, format=path.suffix[1:])
     if show or (show is None and not save):
         plt.show()
