@@ -20,7 +20,7 @@ REASONS = {  # found in the name of a test or in its error, from the first to th
         "test_validate_unsupported_if_minified", "test_scvi_save_then_load_with_minified_adata",
         "test_scanvi_from_scvi",
     ),
-    "`load_query_data` has nothing to freeze or not": ("online_update",),
+    "`load_query_data` with parts to freeze or not, by their names in SCVI": ("online_update",),
     "loading a model with cells that have no counts and no total counts": ("adata_having_latent_params",),
     "latent library size": ("library_size_update",),
     "the classifier of SCANVI": (
@@ -33,7 +33,9 @@ REASONS = {  # found in the name of a test or in its error, from the first to th
     "a model that is not trained gives no values": ("is not trained yet",),
     "a part of SCVI's module by its name": ("z_encoder", "got (Mock)", "_loss_args", "test_loss_args"),
     "the pickled format of earlier releases": ("pre_logits_fix", "test_saving_and_loading"),
-    "the names of SCVI's arguments": ("test_hub_modelcardhelper",),
+    "`HubModelCardHelper`, which knows the classes and arguments of scvi-tools only": (
+        "not recognized", "test_hub_modelcardhelper",
+    ),
     "a model without an AnnData, on a data module": ("no_anndata",),
     "`size_factor_key` where the likelihood is not of counts": ("likelihood='normal'",),
     "a last minibatch of one cell, which is an error in scvi-tools": ("n_obs_error",),

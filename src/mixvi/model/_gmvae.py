@@ -147,10 +147,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         self.likelihood_ = likelihood = settle_likelihood(self, likelihood)
         hidden = hidden_layers(n_latent, n_hidden, n_layers, dropout_rate)
         hidden = with_batches(hidden, layout, batch_representation, embedding_dim)
-        room = max(MAX_COMPONENTS, self.n_wanted_ or 0)
-        self.module = GMVAEModule(
-            layout, likelihood_of(likelihood, dispersion, layout), room, n_latent, hidden, concentration, hierarchical
-        )
+        room, part = max(MAX_COMPONENTS, self.n_wanted_ or 0), likelihood_of(likelihood, dispersion, layout)
+        self.module = GMVAEModule(layout, part, room, n_latent, hidden, concentration, hierarchical)
         self.mixvi_version_ = __version__
         self.init_params_ = self._get_init_params(locals())
 
