@@ -1,6 +1,7 @@
 """Fits of random data at random settings: each ends well, or in an error of ours that says what to do.
 
-``MIXVI_RANDOM_FITS`` is the number of fits of each model; 25 by default.
+``MIXVI_RANDOM_FITS`` is the number of fits of each model; 25 by default. At most half may end in an error. At 25 it is
+up to 12 of 25 (CVAE), at 75 a quarter for AE and VAE and a seventh for CVAE.
 """
 
 import os
@@ -22,6 +23,7 @@ from mixvi._warnings import MixviWarning
 
 SOURCE = Path(mixvi.__file__).parent
 N_FITS = int(os.environ.get("MIXVI_RANDOM_FITS", 25))
+MOST_REFUSED = 0.5  # share of the fits of a model: if more were, the test would see too few results
 
 OF_OTHERS = (  # Lightning's about itself; scvi-tools' about small categories, and about a last minibatch of few cells
     "The '.*' option is deprecated:",
@@ -171,7 +173,7 @@ def fit(name, adata, setup, arguments, training):
 
 
 def check(name, data, setup, arguments, training):
-    """The property."""
+    """The property. Returns whether the fit was refused."""
     adata = cells(data)
     before = adata.copy()
     with warnings.catch_warnings():
@@ -191,16 +193,19 @@ def check(name, data, setup, arguments, training):
             raise error
         assert len(str(error)) > 40, "an error says what came and what to do"
     assert_unchanged(adata, before)
+    return error is not None
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_any_fit_ends_well_or_in_an_error_of_ours(name):
     sized = {"size_factor_key": st.sampled_from([None] * 6 + ["size"])}
-    used = {key: SETUP[key] for key in USES[name]} | sized
+    used, refused = {key: SETUP[key] for key in USES[name]} | sized, []
 
     @settings(derandomize=True, deadline=None, max_examples=N_FITS, suppress_health_check=list(HealthCheck))
     @given(DATA, st.fixed_dictionaries(used), st.fixed_dictionaries(NETWORK | OWN[name]), TRAINING)
     def fits(data, setup, arguments, training):
-        check(name, data, setup, arguments, training)
+        refused.append(check(name, data, setup, arguments, training))
 
     fits()
+    assert len(refused) >= N_FITS
+    assert np.mean(refused) <= MOST_REFUSED, f"{sum(refused)} of {len(refused)} fits of {name} were refused"
