@@ -50,9 +50,9 @@ def surprise(model: "LatentModel", z: Tensor, cells: Cells) -> Tensor:
     """
     library = cells.library.squeeze(1)
     depth = library.log() if model.module.likelihood.support == "count" else torch.zeros_like(library)
-    if "reference" not in (known := model.held_out_ or {}):
+    if not has_held_out(model):
         return torch.full_like(cells.library, torch.nan).expand(-1, 2)
-    reference, spacing = (torch.as_tensor(known[key], device=z.device) for key in ("reference", "spacing"))
+    reference, spacing = (torch.as_tensor(model.held_out_[key], device=z.device) for key in ("reference", "spacing"))
     return torch.stack([local_outlier_factor(z, reference, spacing), depth], 1)
 
 
@@ -117,6 +117,11 @@ def get_outlier_p(
     return p_of(model, collect(model, _surprise_of(model), adata, indices, batch_size, minified=True))
 
 
+def has_held_out(model: "LatentModel") -> bool:
+    """Whether a model can give p-values: it knows held-out cells."""
+    return "reference" in (model.held_out_ or {})
+
+
 def check_held_out(model: "LatentModel") -> dict[str, np.ndarray]:
     """Values of the held-out cells that are saved with the model.
 
@@ -125,12 +130,12 @@ def check_held_out(model: "LatentModel") -> dict[str, np.ndarray]:
     ValueError
         If it remembers none.
     """
-    if "reference" not in (held_out := model.held_out_ or {}):
+    if not has_held_out(model):
         raise ValueError(
             f"This {type(model).__name__} has no p-values: fewer than {MIN_HELD_OUT} cells were held out in training. "
             "Train it with validation cells, the default, and with this version of mixvi."
         )
-    return held_out
+    return model.held_out_
 
 
 def p_of(model: "LatentModel", found: np.ndarray) -> np.ndarray:

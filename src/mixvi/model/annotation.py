@@ -13,7 +13,7 @@ from mixvi.cluster.graph import shared_neighbors
 from mixvi.cluster.leiden import leiden
 from mixvi.data import annotation_keys, check_free, file_names, own_keys
 from mixvi.model import description
-from mixvi.model._outliers import check_held_out, is_new, new_groups, p_of
+from mixvi.model._outliers import check_held_out, has_held_out, is_new, new_groups, p_of
 from mixvi.model.streaming import check_trained
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def columns(model: "LatentModel", names: list[str], p: np.ndarray, surprise: np.
     """
     cluster = pd.Categorical.from_codes(p.argmax(1), names)
     found = {"": cluster, "_confidence": p.max(1), "_entropy": entr(p).sum(1)}
-    return found if np.isnan(surprise).any() else found | {"_outlier_p": p_of(model, surprise)}
+    return found if not has_held_out(model) else found | {"_outlier_p": p_of(model, surprise)}
 
 
 def _with_new(found: dict[str, Any], latent: np.ndarray, new_at: float) -> pd.Categorical:
