@@ -50,9 +50,10 @@ def surprise(model: "LatentModel", z: Tensor, cells: Cells) -> Tensor:
     """
     library = cells.library.squeeze(1)
     depth = library.log() if model.module.likelihood.support == "count" else torch.zeros_like(library)
+    known = model.held_out_ or {}
     if not has_held_out(model):
         return torch.full_like(cells.library, torch.nan).expand(-1, 2)
-    reference, spacing = (torch.as_tensor(model.held_out_[key], device=z.device) for key in ("reference", "spacing"))
+    reference, spacing = (torch.as_tensor(known[key], device=z.device) for key in ("reference", "spacing"))
     return torch.stack([local_outlier_factor(z, reference, spacing), depth], 1)
 
 
@@ -135,7 +136,7 @@ def check_held_out(model: "LatentModel") -> dict[str, np.ndarray]:
             f"This {type(model).__name__} has no p-values: fewer than {MIN_HELD_OUT} cells were held out in training. "
             "Train it with validation cells, the default, and with this version of mixvi."
         )
-    return model.held_out_
+    return model.held_out_ or {}
 
 
 def p_of(model: "LatentModel", found: np.ndarray) -> np.ndarray:
