@@ -50,7 +50,7 @@ def test_what_cannot_be_learned_is_said(toy):
         perturb.fit_baseline("magic", toy, *TREATMENT)
     with pytest.raises(ValueError, match="other genes"):
         perturb.evaluate({"one": toy[:, ::-1]}, toy, toy)
-    with pytest.raises(ValueError, match="not two cells"):
+    with pytest.raises(ValueError, match="at least two cells"):
         perturb.leave_one_out(mixvi.AE, toy, *TREATMENT, groups=["blob 9"])
     conditioned = fitted("CVAE", toy)
     with pytest.raises(ValueError, match="fit_counterfactual"):

@@ -64,11 +64,10 @@ class EvidenceMixin(Mixin):
             ]).double()  # (s, n)  # fmt: skip
             log_mean = log_w.logsumexp(0) - np.log(n_samples)
             relative = (log_w - log_mean).exp()  # mean 1
-            error = relative.std(0) / np.sqrt(n_samples) if n_samples > 1 else torch.full_like(log_mean, torch.inf)
-            return torch.stack([log_mean, error], 1)
+            return torch.stack([log_mean, relative.std(0, correction=min(1, n_samples - 1)) / np.sqrt(n_samples)], 1)
 
         found = collect(self, moments, adata, indices, batch_size)
-        return LogEvidence(found[:, 0], found[:, 1])
+        return LogEvidence(found[:, 0], found[:, 1] if n_samples > 1 else np.full(len(found), np.inf))
 
     def get_marginal_ll(
         self,
