@@ -140,7 +140,7 @@ def test_what_is_wrong_in_a_file_is_one_sentence_with_its_name(stored, tmp_path,
     content, adata = copy.deepcopy(stored[0]) | {"version": version}, stored[1]
     change, said = WRONG[place]
     *folders, name = place.split("/")
-    inside = content["attributes"]
+    inside = content["attr_dict"]
     for folder in folders:
         inside = inside[folder]
     if change is None:
@@ -148,7 +148,10 @@ def test_what_is_wrong_in_a_file_is_one_sentence_with_its_name(stored, tmp_path,
     else:
         inside[name] = change(inside.get(name))
     write_file(tmp_path / "model.pt", content)
-    do = {"0.1.0": "Take a copy, or train anew", "9.0.0": "written by mixvi 9.0.0, and this is .*: use that version"}
+    do = {
+        "0.1.0": "Use a copy, or train a new model",
+        "9.0.0": "written by mixvi 9.0.0, and this is .*Use that version",
+    }
     for cells in (adata, False):
         with pytest.raises(ValueError, match=rf"model\.pt is not a model that mixvi can use: .*{said}.*{do[version]}"):
             mixvi.GMVAE.load(tmp_path, cells)
@@ -166,7 +169,7 @@ def test_cells_that_do_not_suit_are_not_blamed_on_the_file(stored, tmp_path):
         mixvi.GMVAE.load(tmp_path)
 
 
-def test_a_model_without_hidden_layers_knows_no_surprise_and_loads(tmp_path):
+def test_a_model_without_hidden_layers_loads(tmp_path):
     model = fitted("GMVAE", datasets.blobs(n_cells=240, kind="count", seed=0), n_layers=0)
     model.save(tmp_path / "model")
     np.testing.assert_array_equal(
@@ -178,7 +181,7 @@ def test_a_model_without_hidden_layers_knows_no_surprise_and_loads(tmp_path):
 def test_held_out_cells_of_an_earlier_version_are_of_no_use_but_load(stored, tmp_path):
     content = copy.deepcopy(stored[0])
     for name in ("reference", "spacing"):
-        del content["attributes"]["held_out_"][name]
+        del content["attr_dict"]["held_out_"][name]
     write_file(tmp_path / "model.pt", content)
     model = mixvi.GMVAE.load(tmp_path, stored[1])
     model.annotate()
@@ -191,11 +194,11 @@ def test_what_cannot_be_converted_is_said(model, stored, tmp_path):
     with pytest.raises(ValueError, match=r"There is no .*model\.pt; pass the folder"):
         mixvi.VAE.convert_legacy_save(old, new)
     model.save(old)
-    with pytest.raises(ValueError, match=r"model\.pt is in the format of this mixvi already; read it with load"):
+    with pytest.raises(ValueError, match=r"model\.pt is in the format of mixvi already; read it with load"):
         mixvi.VAE.convert_legacy_save(old, new)
     for whole in (b"PK\x03\x04zz", b"hello", b""):
         (old / "model.pt").write_bytes(whole)
-        with pytest.raises(ValueError, match=r"model\.pt is not a model that mixvi can use: .* Take a copy"):
+        with pytest.raises(ValueError, match=r"model\.pt is not a model that mixvi can use: .* Use a copy"):
             mixvi.VAE.convert_legacy_save(old, new)
     adata = model.adata.copy()
     scvi.model.SCVI.setup_anndata(adata)
