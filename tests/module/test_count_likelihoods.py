@@ -87,7 +87,7 @@ def test_row_18_zero_inflated_tends_to_negative_binomial(z, rng):
 
 
 def test_counts_enter_the_encoder_on_the_log_scale():
-    x = torch.tensor([[0.0, 1.0, 9.0]]).double()
+    x = torch.tensor([[0.0, 1.0, 9.0, 2.0, 0.0]]).double()
     for likelihood in LIKELIHOODS.values():
         expected = x.log1p() if likelihood.support == "count" else x
         torch.testing.assert_close(make(likelihood).prepare(x), expected)
