@@ -31,7 +31,7 @@ from scvi import settings
 import mixvi
 from mixvi import cli
 from mixvi._file import read_file, write_file
-from mixvi.model.values import is_of_training
+from mixvi.model.unchanged import is_of_training
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 NOTHING = 3  # exit code of a look that found no file to look at

@@ -117,3 +117,12 @@ def test_annotate_replaces_only_what_it_wrote(counts):
         counts.uns["k"] = other
         with pytest.raises(ValueError, match="already has 'k', which is not from mixvi"):
             model.annotate(key_added="k")
+
+
+def test_a_column_that_the_model_reads_is_not_replaced(counts):
+    counts.obs["mixvi"] = counts.obs["cluster"].astype(str)
+    model = fitted("GMVAE", counts, {"labels_key": "mixvi"})
+    with pytest.raises(ValueError, match=r"reads column \.obs\['mixvi'\]; choose another key_added|is not from mixvi"):
+        model.annotate()
+    model.annotate(key_added="found")
+    assert len(model.predict()) == counts.n_obs

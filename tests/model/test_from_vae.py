@@ -30,7 +30,7 @@ def test_what_it_refuses(counts):
         mixvi.GMVAE.from_scvi_model(build("VAE", counts))
     with pytest.raises(ValueError, match="The genes of the AnnData are not those of the VAE"):
         mixvi.GMVAE.from_scvi_model(vae, adata=counts[:, 1:].copy())
-    with pytest.raises(ValueError, match="has no standard normal prior"):
+    with pytest.raises(ValueError, match="with a standard normal prior"):
         mixvi.GMVAE.from_scvi_model(fitted("CVAE", counts, learned_prior=True))
     cvae = fitted("CVAE", counts)
     other = counts.copy()

@@ -133,3 +133,12 @@ def test_bad_arguments(model, counts):
         model.annotate(new_at=2)
     with pytest.raises(ValueError, match=r"new_at=0\.1 belongs to the clusters of a GMVAE"):
         model.annotate(clustering="leiden", new_at=0.1)
+
+
+def test_held_out_cells_are_those_of_the_last_fit(counts):
+    counts.X = counts.X.astype(np.float32) / 7
+    model = fitted("VAE", counts, train={"train_size": 0.7, "batch_size": 64}, linear=True, likelihood="normal")
+    assert model.held_out_ is not None
+    model.train(max_epochs=2, enable_progress_bar=False)  # fits all cells at once, so none is held out
+    with pytest.raises(ValueError, match="fewer than 20 cells were held out"):
+        model.get_outlier_p()

@@ -1,7 +1,7 @@
 """Cells with other genes than a model: genes are matched by name."""
 
 import logging
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import anndata as ad
 import numpy as np
@@ -89,10 +89,16 @@ def with_genes(adata: AnnData, names: np.ndarray) -> AnnData:
         n cells x any genes; not changed.
     names
         (g,) names of the model's genes. Values of those that the cells lack are 0 in all layers.
+
+    Notes
+    -----
+    ``.raw``, ``.varm`` and ``.varp`` are left out.
     """
     cells = adata.to_memory() if adata.isbacked else adata
     column = _places(cells.var_names.astype(str), pd.Index(np.asarray(names).astype(str)))
-    var = cells.var.iloc[column[column >= 0]].reindex(pd.Index(names))
+    var = cast(pd.DataFrame, cells.var).iloc[column[column >= 0]]
+    flags = dict.fromkeys(var.select_dtypes("bool"), "boolean")  # which can be missing
+    var = var.astype(flags).reindex(pd.Index(names))
     return ad.AnnData(
         None if cells.X is None else _columns(cells.X, column), cells.obs.copy(), var,
         layers={key: _columns(matrix, column) for key, matrix in cells.layers.items() if key is not None},

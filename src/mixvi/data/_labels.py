@@ -49,9 +49,10 @@ class LabelsField(CategoricalObsField):
         known = [str(name) for name in state_registry[self.CATEGORICAL_MAPPING_KEY]]
         names = self._names(adata_target)
         if (new := ~names.isin(known)).any():
+            example = max(names[new], key=lambda name: name != MISSING)
             warn(
                 f".obs[{self._original_attr_key!r}] has labels that are missing or that the model does not know, such "
-                f"as {names[new].iloc[0]!r}, in {new.sum():,} of {len(new):,} cells. The model reads these cells as "
+                f"as {example!r}, in {new.sum():,} of {len(new):,} cells. The model reads these cells as "
                 f"unlabelled, and the column stays as it is. It knows {known}."
             )
         return self._write(adata_target, known)

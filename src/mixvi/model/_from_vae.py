@@ -59,12 +59,8 @@ def from_scvi_model(
     ValueError
         If the model has another prior or no cells, or the cells have other genes or batches.
     """
-    check_trained(scvi_model)
+    _check(scvi_model, adata)
     name = type(scvi_model).__name__
-    if not isinstance(scvi_model.module.prior, StandardNormal):
-        raise ValueError(f"This {name} has no standard normal prior, with which a GMVAE starts; use a VAE or CVAE.")
-    if adata is None and scvi_model.adata is None:
-        raise ValueError(f"This {name} was loaded without data; pass adata=.")
     cells = scvi_model.adata if adata is None else adata
     if not np.array_equal(cells.var_names.astype(str), scvi_model.get_var_names().astype(str)):
         raise ValueError(f"The genes of the AnnData are not those of the {name}, in its order.")
@@ -80,7 +76,26 @@ def from_scvi_model(
     new.module.load_state_dict(new.module.state_dict() | state)
     new.to_device(scvi_model.device)
     new.module.eval()
+    new.empty_levels_ = scvi_model.empty_levels_
     new.is_trained_, new.history_, new.trained_on_ = True, dict(scvi_model.history_ or {}), totals_of(new)
     if adata is None:
         new.train_indices, new.validation_indices = scvi_model.train_indices, scvi_model.validation_indices
     return new
+
+
+def _check(model: "LatentModel", adata: AnnData | None) -> None:
+    """Raise if a GMVAE cannot start from a model."""
+    name = type(model).__name__
+    if not isinstance(getattr(model.module, "prior", None), StandardNormal):
+        raise ValueError(
+            f"This {name} is no mixvi.VAE or mixvi.CVAE with a standard normal prior. For a model of scvi-tools, pass "
+            "mixvi.VAE.from_scvi(model)."
+        )
+    check_trained(model)
+    if model.unseen_:
+        raise ValueError(
+            f"{len(model.unseen_)} genes of these cells are unseen, and a GMVAE would read them as zeros. Pass the "
+            "model of the reference."
+        )
+    if adata is None and model.adata is None:
+        raise ValueError(f"This {name} was loaded without data; pass adata=.")

@@ -86,7 +86,7 @@ def train_full_batch(
         for name, found in history.items()
     }
     model.train_indices, model.validation_indices = np.arange(model.adata.n_obs), np.arange(0)
-    model.is_trained_ = True
+    model.is_trained_, model.held_out_ = True, None  # no cell was held out
     remember_cells(model)
     if not all(value.isfinite().all() for value in model.module.state_dict().values()):
         raise ValueError(

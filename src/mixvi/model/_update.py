@@ -12,7 +12,7 @@ from scvi import REGISTRY_KEYS
 
 from mixvi.cluster.correspondence import Change, correspondence
 from mixvi.model._align import align
-from mixvi.model._outliers import is_new
+from mixvi.model._outliers import has_held_out, is_new
 from mixvi.model.registration import check_trainable
 from mixvi.model.registry import NO_LABEL
 from mixvi.model.streaming import check_trained
@@ -80,7 +80,7 @@ def update(model: "GMVAE", adata: AnnData, gene_key: str | None = None, new_at: 
         )
     earlier, names = np.r_[model.predict(), mapped.predict()].astype(str), model.cluster_names
     before = pd.Index(names).get_indexer(earlier)
-    if model.held_out_ is not None:
+    if has_held_out(model):
         before[model.adata.n_obs :][is_new(mapped.get_outlier_p(), new_at)] = -1
     grown = _on_both(model, mapped.adata)
     grown.train(**train)

@@ -73,8 +73,7 @@ def annotate(
     if new_at is not None:
         check_held_out(model)
     target = model.adata if adata is None else adata
-    if target is not None:  # else the next line says that there are no cells
-        check_free(target, key_added)
+    _check_target(model, target, key_added)
     names = model._cut(n_clusters)
     parts = zip(*model._encode(adata, len(names)), strict=True)
     latent, p, surprise = map(np.concatenate, parts)
@@ -99,6 +98,19 @@ def annotate(
     found = {"leiden_resolution": resolution} if clustering else model._tables(n_clusters)
     keys = {"keys": ["/".join(place) for place in annotation_keys(target, key_added)]}
     target.uns[key_added] = description.settings(model) | keys | found
+
+
+def _check_target(model: "LatentModel", target: AnnData | None, key_added: str) -> None:
+    """Raise ``ValueError`` if results would replace columns of the user, or columns that the model reads."""
+    if target is None:  # later there is an error that says so
+        return
+    check_free(target, key_added)
+    args = model.registry_["setup_args"]
+    read = [args[key] for key in ("labels_key", "batch_key", "size_factor_key")]
+    read += [*(args["categorical_covariate_keys"] or []), *(args["continuous_covariate_keys"] or [])]
+    taken = [key for place, key in annotation_keys(target, key_added) if place == "obs" and key in read]
+    if taken and target is model.adata:
+        raise ValueError(f"The model reads column .obs[{taken[0]!r}]; choose another key_added than {key_added!r}.")
 
 
 def _check(

@@ -16,7 +16,7 @@ from mixvi.data import CellsDataset, minified_type, with_genes
 from mixvi.model._align import align
 from mixvi.model._arguments import device_of
 from mixvi.model._rebuild import attributes_of, rebuild
-from mixvi.model.registration import adopt, register
+from mixvi.model.registration import adopt, register, registered
 from mixvi.model.streaming import check_trained, collect
 from mixvi.module.query import Levels
 from mixvi.train import fit_new_levels, nearest_levels
@@ -142,6 +142,9 @@ def train_mapped(
             "train: use it as it is. To learn from its cells, call update() of the reference, if that is a GMVAE, or "
             f"train a new {type(model).__name__}."
         )
+    registered(model, None)
+    if minified_type(model.adata) is not None:
+        raise ValueError("The cells of this mapped model are minified, and training needs their values. Map them anew.")
     model.to_device(device_of(accelerator, devices))
     rows = np.flatnonzero(collect(model, lambda cells: cells.c, minified=True)[:, ~known].any(1))
     dataset, size = CellsDataset(model.adata_manager, model.device, resident=False), batch_size or 128

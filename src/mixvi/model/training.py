@@ -134,11 +134,11 @@ def _train_minibatches(
 ) -> None:  # fmt: skip
     if by_default := max_epochs is None:
         max_epochs = get_max_epochs_heuristic(model.adata.n_obs, model._max_epochs, MAX_FULLY_VISITED)
+    plan_kwargs |= {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("gradient_clip_")}
     settings = {"lr": model._learning_rate} | split | plan_kwargs | kwargs["datasplitter_kwargs"]
     settings = {name: value for name, value in settings.items() if name not in HOW}
     checkpoints = checkpoints_of(model, kwargs.get("ckpt_path"), checkpoint_minutes, max_epochs, settings)
     n_epochs_pretrain = plan_kwargs.pop("n_epochs_pretrain", None)
-    plan_kwargs |= {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("gradient_clip_")}
     callbacks = list(kwargs.pop("callbacks", None) or [])
     phases = next((callback for callback in callbacks if isinstance(callback, MixturePhases)), None)
     if phases is None and (phases := model._phases(max_epochs, n_epochs_pretrain, by_default)) is not None:
@@ -157,16 +157,17 @@ def _train_minibatches(
         if phases is not None and phases.clusters is not None:  # their components may have been taken back
             model.clusters_ = phases.clusters.to_dict() if model.module.prior.placed else None
         remember_cells(model)
-    if model.is_trained_ and finite.failed is None:
+    if finite.failed is not None:
+        model.is_trained_ = was_trained or finite.kept > 0
+    if model.is_trained_:
         remember_held_out(model)
     if isinstance(getattr(model.trainer.logger, "history", None), dict):  # other loggers keep it themselves
         model.history_ = checkpoints.history(model.trainer)
     if finite.failed is not None:
         epoch, what = finite.failed
-        model.is_trained_ = was_trained or epoch > 1
         raise ValueError(
             f"Training stopped in epoch {epoch}: {what} is not finite (NaN or infinite). The model has the weights "
-            f"from before epoch {max(epoch - 1, 0)}. Lower plan_kwargs={{'lr': {plan_kwargs['lr']:g}}}, the learning "
+            f"from before epoch {finite.kept}. Lower plan_kwargs={{'lr': {plan_kwargs['lr']:g}}}, the learning "
             f"rate, or look for extreme values: the largest is {largest(model)}."
         )
     how = f"train(..., ckpt_path={str(checkpoints.path)!r}) continues from there." if checkpoints.path else ""

@@ -24,7 +24,12 @@ class FiniteWeights(Callback):
 
     def __init__(self):
         self.failed: tuple[int, str] | None = None
-        self._good: list[dict[str, Tensor]] = []  # at the start of the epoch before, and of this one
+        self._good: list[tuple[int, dict[str, Tensor]]] = []  # at the start of the epoch before, and of this one
+
+    @property
+    def kept(self) -> int:
+        """Epoch before which the weights were as they are restored."""
+        return self._good[0][0]
 
     def on_train_epoch_start(self, trainer: Trainer, plan: LightningModule) -> None:
         """Keep a copy of the weights.
@@ -36,7 +41,7 @@ class FiniteWeights(Callback):
         """
         if self.failed is None:
             now = {name: value.detach().clone() for name, value in plan.get_submodule("module").state_dict().items()}
-            self._good = [*self._good[-1:], now]
+            self._good = [*self._good[-1:], (trainer.current_epoch, now)]
 
     def on_train_batch_end(self, trainer: Trainer, plan: LightningModule, outputs, batch, batch_idx: int) -> None:
         """Look at loss and weights after a block of minibatches.
@@ -84,4 +89,4 @@ class FiniteWeights(Callback):
             From Lightning.
         """
         if self.failed is not None:
-            plan.get_submodule("module").load_state_dict(self._good[0])
+            plan.get_submodule("module").load_state_dict(self._good[0][1])

@@ -188,6 +188,8 @@ class MixturePhases(Callback):
                 warn("Training ended before the clusters were initialised: there is one cluster. Call train() again.")
             return
         module, prior = plan.module, plan.module.mixture
+        if not prior.placed:  # taken back, because a loss was not finite
+            return
         prior.temperature.fill_(1.0)
         dataset, rows = _data(trainer).cells(), self.clusters.rows
         log_r, labels = (found.numpy() for found in evaluate(module, dataset, rows, _responsibilities(module)))
