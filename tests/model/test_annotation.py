@@ -120,9 +120,10 @@ def test_annotate_replaces_only_what_it_wrote(counts):
 
 
 def test_a_column_that_the_model_reads_is_not_replaced(counts):
-    counts.obs["mixvi"] = counts.obs["cluster"].astype(str)
+    fitted("GMVAE", counts).annotate()
+    counts.obs["mixvi"] = counts.obs["cluster"].astype(str)  # corrected by hand
     model = fitted("GMVAE", counts, {"labels_key": "mixvi"})
-    with pytest.raises(ValueError, match=r"reads column \.obs\['mixvi'\]; choose another key_added|is not from mixvi"):
+    with pytest.raises(ValueError, match=r"reads column \.obs\['mixvi'\]; choose another key_added"):
         model.annotate()
     model.annotate(key_added="found")
     assert len(model.predict()) == counts.n_obs
