@@ -109,7 +109,6 @@ def agglomerate(
     evidence: Evidence | None = None,
     min_worth: float = MIN_WORTH,
     infer: bool = True,
-    seed: int = 0,
     n_parts: int | None = None,
 ) -> Tree:
     """Build the tree over the K parts of a partition.
@@ -125,12 +124,10 @@ def agglomerate(
     min_worth
         Nats by which any two default clusters must differ. At a gap of w nats, a share Phi(-sqrt(w / 2)) of the cells
         fits the wrong side better: 5 % at the default. If more than 5 % do, 5.9 times as many nats are needed, as for
-        5 % of cells that are evenly spread along a line. Their estimated share is too high below 15 nats. If
-        ``min_worth`` is below the default, the limit is the share at a gap of so many nats.
+        5 % of cells that are evenly spread along a line. If ``min_worth`` is below the default, the limit is the share
+        at a gap of so many nats.
     infer
         Whether the number of default clusters is inferred. ``False`` keeps the K parts as default clusters.
-    seed
-        Seed of the samples from which the overlap is estimated; it matters for groups above 10,000 cells.
     n_parts
         Number of parts K, if the last parts may be empty. ``None`` is one more than the highest in ``part``.
 
@@ -138,7 +135,7 @@ def agglomerate(
     -------
     The tree.
     """
-    joining = _Joining(part, graph, evidence, n_parts, seed)
+    joining = _Joining(part, graph, evidence, n_parts)
     if infer:
         joining.until(lambda a, b: joining.likeness(a, b, min_worth))
     n_default = len(joining.live)
@@ -149,8 +146,8 @@ def agglomerate(
 class _Joining:
     """Nodes that are joined pair by pair."""
 
-    def __init__(self, part: np.ndarray, graph: csr_matrix, evidence: Evidence | None, n_parts: int | None, seed: int):
-        self.k, self.evidence, self.seed = int(n_parts or part.max(initial=0) + 1), evidence, seed
+    def __init__(self, part: np.ndarray, graph: csr_matrix, evidence: Evidence | None, n_parts: int | None):
+        self.k, self.evidence = int(n_parts or part.max(initial=0) + 1), evidence
         rows = np.flatnonzero(part >= 0)
         member = csr_matrix((np.ones(len(rows)), (part[rows], rows)), (self.k, len(part)))
         self.live = list(range(self.k))
@@ -182,7 +179,7 @@ class _Joining:
 
     def overlap(self, a: int, b: int) -> Overlap:
         """Where the cells of two nodes are between their profiles."""
-        return overlap(cast(Evidence, self.evidence), self.groups[a], self.groups[b], self.seed)
+        return overlap(cast(Evidence, self.evidence), self.groups[a], self.groups[b])
 
     def likeness(self, a: int, b: int, min_worth: float) -> float:
         """Difference of two nodes that may be one cluster; infinite for two clusters."""

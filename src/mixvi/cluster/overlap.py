@@ -1,4 +1,9 @@
-"""How much two groups of cells overlap: cells between both mean profiles, and cells that fit the other one better."""
+"""How much two groups of cells overlap: cells between both groups, and cells that fit the other one better.
+
+Cells have places along the line through the two groups. The model is that each group is evenly spread around its
+centre. The width of this spread follows from the variance of the places, less the variance of counting noise. At a
+gap, the width is 0. The two halves of an even line meet in the middle.
+"""
 
 from typing import NamedTuple
 
@@ -6,25 +11,19 @@ import numpy as np
 from scipy.stats import norm
 
 from mixvi.cluster.evidence import Evidence, Group
-from mixvi.cluster.graph import sample
-
-GRID = np.linspace(-1, 2, 61)  # positions along the line through two profiles, one at 0 and the other at 1
-CYCLES = 30  # of accelerated EM, to estimate the distribution over this grid; more fit noise where cells are few
 
 
 class Overlap(NamedTuple):
-    """Where the cells of two groups are, along the line through both profiles."""
+    """Where the cells of two groups are, along the line through both centres."""
 
-    between: float  # intermediate cells per cell of the smaller group: near 0 at a gap, 1/2 or more for an even line
-    confusion: float  # share of cells that fit the other profile better, if both groups were of one size
+    between: float  # intermediate cells per cell of the smaller group: 0 at a gap, 1/2 for an even line
+    confusion: float  # share of cells that fit the other group better, if both groups were of one size
 
 
-def overlap(evidence: Evidence, a: Group, b: Group, seed: int = 0) -> Overlap:
-    """How many cells are between two profiles, and how many fit the wrong one better.
+def overlap(evidence: Evidence, a: Group, b: Group) -> Overlap:
+    """How many cells are between two groups, and how many fit the wrong one better.
 
-    The position of a cell is the exponent x of p_a^(1 - x) p_b^x. Non-parametric maximum likelihood estimates the
-    distribution of positions without the spread that counting noise adds. Intermediate is 1/4 < x < 3/4. At a
-    worth of w nats, noise moves a cell from x beyond 1/2 with probability Phi(-|x - 1/2| sqrt(2 w)).
+    Intermediate cells are in the middle half of the way from one centre to the other.
 
     Parameters
     ----------
@@ -32,49 +31,55 @@ def overlap(evidence: Evidence, a: Group, b: Group, seed: int = 0) -> Overlap:
         Evidence from the same cells.
     a, b
         The groups to compare.
-    seed
-        Seed of the samples of 10,000 cells of a group, if there are more.
     """
-    weight = evidence.weight(a.seen + b.seen)
-    p_a, p_b = evidence.profile(a.seen, weight), evidence.profile(b.seen, weight)
-    way, likelihoods, cells = np.log(p_b / p_a), [], []
-    slope = weight * way[evidence.stratum_of]
-    rate = np.stack([(weight * (p_a * np.exp(x * way))[evidence.stratum_of]).sum(1) for x in GRID], 1)  # (b, grid)
-    for group in (a, b):
-        log_p = np.outer(group.scores(slope), GRID) - group.totals[:, None] * rate[group.block]
-        log_p = log_p[sample(len(log_p), seed)]
-        likelihoods.append(np.exp(log_p - log_p.max(1, keepdims=True)))
-        cells.append(np.full(len(log_p), group.n_cells / len(log_p)))
-    share = mixture_shares(np.concatenate(likelihoods), np.concatenate(cells))
-    between = share[(GRID > 0.25) & (GRID < 0.75)].sum() * (a.n_cells + b.n_cells) / min(a.n_cells, b.n_cells)
-    wrong = norm.sf(np.abs(GRID - 0.5) * max(2 * evidence.gain(a, b).worth, 0) ** 0.5)
-    middle = np.isclose(GRID, 0.5)  # half of it is on each side
-    sides = [share * np.where(middle, 0.5, side) for side in (GRID < 0.5, GRID > 0.5)]
-    confusion = sum(side @ wrong / max(side.sum(), 1e-300) for side in sides) / 2
-    return Overlap(float(between), float(confusion))
+    of, weight = evidence.stratum_of, evidence.weight(a.seen + b.seen)
+    p_a, p_b = (evidence.profile(group.seen, weight)[of] for group in (a, b))  # (b, g)
+    way = np.log(p_b / p_a)
+    slope = weight * way
+    start, end = (slope * p_a).sum(1), (slope * p_b).sum(1)  # mean score of a count: the places 0 and 1
+    is_shared = (np.minimum(evidence.member @ a.size, evidence.member @ b.size) > 0)[of]  # strata of both groups
+    sides = []
+    for group, profile, level, inward in ((a, p_a, start, 1), (b, p_b, end, -1)):
+        cells = (group.totals > 0) & is_shared[group.block]
+        block, totals = group.block[cells], group.totals[cells]
+        length = (end - start)[block]
+        place = (group.scores(slope)[cells] / totals - start[block]) / length
+        variance = ((slope - level[:, None]) ** 2 * profile / evidence.weight(group.seen)).sum(1)  # (b,) of one count
+        sides.append(_centre_and_variance(place * inward, variance[block] / (totals * length**2)))
+    (left, variance_a), (right, variance_b) = sides
+    distance, variance = max(-left - right, 1e-9), max(np.nanmean([variance_a, variance_b]), 0)
+    reach = min(max((3 * variance) ** 0.5 / distance, 1e-3), 1.0)  # of an even spread with this variance
+    n_between = (a.n_cells + b.n_cells) * np.clip(reach - 1 / 4, 0, 1 / 2) / (2 * reach)
+    return Overlap(float(n_between / min(a.n_cells, b.n_cells)), confusion(reach, evidence.gain(a, b).worth))
 
 
-def mixture_shares(p: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Shares of the components of a mixture by maximum likelihood: EM, accelerated by SQUAREM (Varadhan 2008).
+def confusion(reach: float, worth: float) -> float:
+    """Share of cells that fit the wrong one of two groups better.
+
+    Noise moves a cell beyond the middle, at distance t, with probability Phi(-t sqrt(2 worth)). The result is its mean
+    over an even spread.
 
     Parameters
     ----------
-    p
-        (n, k) likelihood of each value under each component, up to a factor for each value.
-    weight
-        (n,) weight of each value.
-
-    Returns
-    -------
-    (k,) shares; they sum to 1.
+    reach
+        Half the width of each group, above 0, relative to the distance of both centres.
+    worth
+        Nats per cell by which the groups differ.
     """
-    share, weight = np.full(p.shape[1], 1 / p.shape[1]), weight / weight.sum()
-    for _ in range(CYCLES):
-        first = share * ((weight / (p @ share)) @ p)
-        second = first * ((weight / (p @ first)) @ p)
-        step, bend = first - share, second - 2 * first + share
-        length = max(np.linalg.norm(step) / max(np.linalg.norm(bend), 1e-300), 1.0)  # 1 is plain EM
-        share = np.maximum(share + 2 * length * step + length**2 * bend, 1e-12)
-        share *= (weight / (p @ share)) @ p
-        share /= share.sum()
-    return share
+    sharpness = (2 * max(worth, 1e-9)) ** 0.5
+    t = np.array([1 / 2 - reach, 1 / 2 + reach])
+    integral = t * norm.sf(sharpness * t) - norm.pdf(sharpness * t) / sharpness
+    return float((integral[1] - integral[0]) / (2 * reach))
+
+
+def _centre_and_variance(place: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
+    """Median of places (n,), and their variance beyond that of noise (n,).
+
+    Cells of another type may lie far out, below the median. So deviations there are winsorized at twice the root mean
+    square of the deviations above.
+    """
+    centre = np.median(place)
+    z = (place - centre) / noise**0.5
+    inner = z[z > 0]
+    z = np.maximum(z, -2 * np.sqrt(np.mean(inner**2))) if len(inner) else z
+    return centre, np.average(noise * (z**2 - 1), weights=noise**-2.0)

@@ -52,7 +52,7 @@ def find_partition(
     """
     graph, weights = mean_graph(views, evidence, seed)
     part = leaves(graph, n_clusters, seed)
-    tree = agglomerate(part, graph, evidence, min_worth, seed=seed)
+    tree = agglomerate(part, graph, evidence, min_worth)
     return Partition(part, neighbor_shares(part, graph), graph, tree, weights)
 
 

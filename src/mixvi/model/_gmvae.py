@@ -80,7 +80,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         removes this term.
     min_worth
         Nats per cell by which two clusters must differ on held-out counts. If more than 5 % of the cells fit the other
-        cluster better, 5.9 times as many. Below 15 nats, this share is overestimated. Not used with ``n_clusters``.
+        cluster better, 5.9 times as many. Not used with ``n_clusters``.
     registry
         Used by ``load``.
 

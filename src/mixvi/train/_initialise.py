@@ -172,7 +172,7 @@ def _fixed(task: Task, part: np.ndarray, shares: np.ndarray | None = None, evide
     graph = shared_neighbors(task.views["latent"])
     if shares is None:
         shares = neighbor_shares(part, graph)
-    tree = agglomerate(part, graph, evidence, infer=False, seed=task.seed, n_parts=shares.shape[1])
+    tree = agglomerate(part, graph, evidence, infer=False, n_parts=shares.shape[1])
     return Found(Partition(part, shares, graph, tree, {"latent": 1.0}))
 
 
@@ -198,7 +198,7 @@ def _by_labels(task: Task, wanted: Wanted) -> Found:
     else:
         accuracy = found_share(graph, labels, n_classes, task.seed)
     part[known], shares[known] = labels[known], np.eye(n_parts)[labels[known]]
-    tree = agglomerate(part, graph, task.evidence, infer=False, seed=task.seed, n_parts=n_parts)
+    tree = agglomerate(part, graph, task.evidence, infer=False, n_parts=n_parts)
     return Found(Partition(part, shares, graph, tree, weights), np.nan if accuracy is None else accuracy, trunk)
 
 
