@@ -5,7 +5,11 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from mixvi.cluster.outliers import local_outlier_factor, neighbor_distances, outlier_p
+from mixvi.cluster.outliers import conformal_p, local_outlier_factor, neighbor_distances, standardise
+
+
+def outlier_p(score, depth, known, known_depth):
+    return conformal_p(*standardise(score, depth, known, known_depth))
 
 
 @pytest.fixture
@@ -39,9 +43,27 @@ def test_without_depth_a_p_value_is_a_rank(rng):
     np.testing.assert_allclose(p, np.array([1, 2, 11, 20]) / 20)
 
 
-def factors(view, reference):
-    view, reference = torch.as_tensor(view), torch.as_tensor(reference)
-    return local_outlier_factor(view, reference, neighbor_distances(reference, reference, skip=1)[0]).numpy()
+def spacing_of(cells, n_neighbors=15):
+    cells = torch.as_tensor(cells)
+    return neighbor_distances(cells, cells, np.arange(len(cells)), n_neighbors)[0]
+
+
+def factors(view, reference, around=None):
+    return local_outlier_factor(*map(torch.as_tensor, (view, reference)), spacing_of(reference), around).numpy()
+
+
+def test_a_cell_is_not_its_own_neighbour(rng):
+    reference = torch.as_tensor(rng.normal(size=(50, 3)))
+    own = np.full(20, -1)
+    own[:10] = np.arange(30, 40)
+    view = torch.cat([reference[30:40], torch.as_tensor(rng.normal(size=(10, 3)))])
+    found, near = neighbor_distances(view, reference, own, 4)
+    index = NearestNeighbors(n_neighbors=4).fit(reference)
+    np.testing.assert_allclose(found[:10], index.kneighbors()[0][30:40].mean(1))
+    np.testing.assert_allclose(found[10:], index.kneighbors(view[10:])[0].mean(1))
+    assert not (near[:10].numpy() == own[:10, None]).any()
+    assert neighbor_distances(view, reference, own, 90)[1].shape == (20, 49)
+    assert neighbor_distances(view, reference, n_neighbors=90)[1].shape == (20, 50)
 
 
 def test_a_local_outlier_factor_is_a_ratio_of_mean_neighbour_distances(rng):
@@ -63,6 +85,18 @@ def test_a_local_outlier_factor_does_not_depend_on_density(rng):
     assert (
         factors(np.array([[8.0, 0, 0]]), reference) > 1 > np.log(2) > factors(np.array([[108.0, 100, 100]]), reference)
     )
+
+
+def test_a_dense_group_beside_a_sparse_type_shows_by_the_spacing_of_the_query(rng):
+    """The spacing is the geometric mean of both. By that of the reference alone, the group is hardly unusual."""
+    sparse, group = 10 * rng.normal(size=(500, 3)), 12 + rng.normal(size=(50, 3))
+    near = neighbor_distances(torch.as_tensor(group), torch.as_tensor(sparse))[1]
+    alone, both = factors(group, sparse), factors(group, sparse, spacing_of(group))
+    ratio = spacing_of(sparse)[near].mean(1) / spacing_of(group)
+    np.testing.assert_allclose(both, alone + ratio.log().numpy() / 2)
+    known = 10 * rng.normal(size=(100, 3))
+    usual_alone, usual = factors(known, sparse), factors(known, sparse, spacing_of(known, 3))
+    assert (alone > np.quantile(usual_alone, 0.95)).mean() < 0.5 < 0.9 < (both > np.quantile(usual, 0.95)).mean()
 
 
 def test_equal_cells_and_a_small_reference_have_finite_factors():

@@ -3,7 +3,6 @@
 import anndata as ad
 import numpy as np
 import pytest
-from sklearn.neighbors import NearestNeighbors
 
 import mixvi
 from mixvi import datasets
@@ -87,23 +86,6 @@ def test_what_is_remembered_goes_with_the_model(model, tmp_path, four):
     model.save(tmp_path / "model")
     loaded = mixvi.GMVAE.load(tmp_path / "model", adata=False)
     np.testing.assert_allclose(loaded.get_outlier_p(four[1]), model.get_outlier_p(four[1]), rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["VAE", "CVAE", "GMVAE"])
-def test_the_surprise_is_a_local_outlier_factor_in_the_latent_space(name):
-    cells = datasets.blobs(300, 30, n_clusters=2, n_conditions=2, kind="count")
-    model = fitted(name, cells)
-    train, held_out = (
-        model.get_latent_representation(indices=np.sort(rows))
-        for rows in (model.train_indices, model.validation_indices)
-    )
-    index = NearestNeighbors(n_neighbors=15).fit(train)
-    distance, near = index.kneighbors(held_out)
-    expected = np.log(distance.mean(1) / index.kneighbors()[0].mean(1)[near].mean(1))
-    np.testing.assert_allclose(model.held_out_["surprise"][:, 0], expected, rtol=1e-3, atol=1e-3)
-    if name != "GMVAE":
-        model.annotate()
-        assert "mixvi_outlier_p" not in model.adata.obs
 
 
 def test_minified_cells_have_the_same_p_values():

@@ -130,7 +130,7 @@ WRONG = {  # place in the file -> how it is changed, what the message says
     "clusters_/size": (unknown, r"\['size'\] in its clusters_ are not finite"),
     "clusters_/new": (lambda _: 3, "unexpected keyword argument 'new'"),
     "clusters_/tree/pairs": (None, "pairs"),
-    "held_out_": (unknown, r"\['reference', 'spacing', 'surprise'\] in its held_out_ are not finite"),
+    "held_out_": (unknown, r"\['depth', 'latent', 'reference', 'spacing'\] in its held_out_ are not finite"),
 }
 
 
@@ -180,7 +180,7 @@ def test_a_model_without_hidden_layers_loads(tmp_path):
 
 def test_held_out_cells_of_an_earlier_version_are_of_no_use_but_load(stored, tmp_path):
     content = copy.deepcopy(stored[0])
-    for name in ("reference", "spacing"):
+    for name in ("latent", "depth"):
         del content["attr_dict"]["held_out_"][name]
     write_file(tmp_path / "model.pt", content)
     model = mixvi.GMVAE.load(tmp_path, stored[1])

@@ -7,25 +7,38 @@ from torch import Tensor
 from mixvi.cluster.graph import N_NEIGHBORS
 
 
-def neighbor_distances(view: Tensor, reference: Tensor, skip: int = 0) -> tuple[Tensor, Tensor]:
-    """Mean distance (n,) to the nearest 15 reference cells, and their row numbers (n, 15).
+def neighbor_distances(
+    view: Tensor, reference: Tensor, own: np.ndarray | None = None, n_neighbors: int = N_NEIGHBORS
+) -> tuple[Tensor, Tensor]:
+    """Mean distance (n,) to the nearest reference cells, and their row numbers (n, k).
 
     Parameters
     ----------
     view
         (n, d) coordinates of the cells.
     reference
-        (m, d) those of the reference. If there are fewer than 15, all of them are neighbours.
-    skip
-        Number of nearest cells that do not count: 1 where the cells are the reference, for the cell itself.
+        (m, d) those of the reference.
+    own
+        (n,) row number of each cell in the reference, -1 if it is not there. A cell is not its own neighbour. ``None``
+        is no cell.
+    n_neighbors
+        Number of neighbours k. If there are fewer, all of them are neighbours.
     """
-    k = min(N_NEIGHBORS + skip, len(reference))
-    distance, near = torch.cdist(view, reference).topk(k, largest=False)
-    return distance[:, skip:].mean(1), near[:, skip:]
+    distances, n_others = torch.cdist(view, reference), len(reference)
+    if own is not None and (there := np.flatnonzero(own >= 0)).size:
+        distances[there, own[there]] = torch.inf
+        n_others -= 1
+    distance, near = distances.topk(min(n_neighbors, n_others), largest=False)
+    return distance.mean(1), near
 
 
-def local_outlier_factor(view: Tensor, reference: Tensor, spacing: Tensor) -> Tensor:
-    """Log ratio (n,) of a cell's distance to its reference neighbours and of their distance to their own neighbours.
+def local_outlier_factor(
+    view: Tensor, reference: Tensor, spacing: Tensor, query_spacing: Tensor | None = None
+) -> Tensor:
+    """Log ratio (n,) of a cell's distance to its reference neighbours, and of the spacing of cells around it.
+
+    The spacing is the geometric mean of two: the spacing of these neighbours in the reference, and the spacing of the
+    query around the cell. The second shows a new cell type that is near a known one, but lies closer together.
 
     Parameters
     ----------
@@ -35,23 +48,28 @@ def local_outlier_factor(view: Tensor, reference: Tensor, spacing: Tensor) -> Te
         (m, d) coordinates of reference cells.
     spacing
         (m,) distance of each reference cell to its own neighbours.
+    query_spacing
+        (n,) distance of each cell to its neighbours in the query; ``None`` takes the spacing of the reference alone.
 
     References
     ----------
     Breunig, Kriegel, Ng and Sander 2000, LOF: identifying density-based local outliers. Without its reachability
-    distance, as in Schubert, Zimek and Kriegel 2014, Local outlier detection reconsidered.
+    distance, as in Schubert, Zimek and Kriegel 2014, Local outlier detection reconsidered. Both take one spacing.
     """
     distance, near = neighbor_distances(view, reference)
     floor = torch.finfo(distance.dtype).tiny
-    return ((distance + floor) / (spacing[near].mean(1) + floor)).log()
+    around = (spacing[near].mean(1) + floor).log()
+    if query_spacing is not None:
+        around = (around + (query_spacing + floor).log()) / 2
+    return (distance + floor).log() - around
 
 
-def outlier_p(
+def standardise(
     score: np.ndarray, depth: np.ndarray, reference_score: np.ndarray, reference_depth: np.ndarray
-) -> np.ndarray:
-    """Probability that a reference cell of the same depth has a score at least as high.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of new cells and of reference cells without the influence of depth, in mean absolute deviations.
 
-    Mean and spread of the score are linear functions of the depth, by least squares. Scores are compared after that.
+    Mean and spread of the score are linear functions of the depth, by least squares over the reference cells.
 
     Parameters
     ----------
@@ -64,11 +82,7 @@ def outlier_p(
 
     Returns
     -------
-    (n,) p-values of at least 1 / (m + 1). Those of reference cells are uniform.
-
-    References
-    ----------
-    Bates, Candes, Lei, Romano and Sesia 2023, Testing for outliers with conformal p-values.
+    (n,) and (m,) standardised scores.
     """
     center = reference_depth.mean()
     design, other = (np.stack([np.ones(len(x)), x - center], 1) for x in (reference_depth, depth))
@@ -76,7 +90,26 @@ def outlier_p(
     rest = reference_score - design @ mean
     spread = np.linalg.lstsq(design, abs(rest), rcond=None)[0]
     least = abs(rest).mean() / 4 + 1e-12  # at depths beyond the reference, the line may fall below 0
-    known = np.sort(rest / np.maximum(design @ spread, least))
-    new = (score - other @ mean) / np.maximum(other @ spread, least)
-    n_higher = len(known) - np.searchsorted(known, new, side="left")
-    return (n_higher + 1) / (len(known) + 1)
+    return (score - other @ mean) / np.maximum(other @ spread, least), rest / np.maximum(design @ spread, least)
+
+
+def conformal_p(score: np.ndarray, reference_score: np.ndarray) -> np.ndarray:
+    """Probability that a reference cell has a score at least as high.
+
+    Parameters
+    ----------
+    score
+        (n,) scores.
+    reference_score
+        (m,) scores of reference cells that were held out.
+
+    Returns
+    -------
+    (n,) p-values of at least 1 / (m + 1). Those of reference cells are uniform.
+
+    References
+    ----------
+    Bates, Candes, Lei, Romano and Sesia 2023, Testing for outliers with conformal p-values.
+    """
+    n_higher = len(reference_score) - np.searchsorted(np.sort(reference_score), score, side="left")
+    return (n_higher + 1) / (len(reference_score) + 1)

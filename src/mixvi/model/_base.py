@@ -4,7 +4,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, Self, override
+from typing import Any, ClassVar, Literal, NoReturn, Self, override
 
 import numpy as np
 import pandas as pd
@@ -17,19 +17,13 @@ from mixvi._upstream import forget_with_model
 from mixvi.data import CellsSplitter
 from mixvi.model import annotation, differential, expression, getters, minification, query, saving, store, training
 from mixvi.model._arguments import NO_DATAMODULE, NO_MUDATA, device_of
+from mixvi.model._novelty import Novelty
+from mixvi.model._predict import Encoded
 from mixvi.model.description import summary
 from mixvi.model.registration import adopt, register
 from mixvi.model.registry import conditions_of
 from mixvi.module import Cells, ELBOModule
 from mixvi.train import MixturePhases, MixviPlan
-
-
-class Encoded(NamedTuple):
-    """Results for n cells."""
-
-    latent: np.ndarray  # (n, d) latent means
-    probabilities: np.ndarray  # (n, K) of the clusters; K = 0 for a model without clusters
-    surprise: np.ndarray  # (n, 2) from `surprise`, NaN if unknown; (n, 0) for a model without clusters
 
 
 class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
@@ -258,7 +252,9 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
         """Names of the clusters where the tree is cut; none for a model without clusters."""
 
     @abstractmethod
-    def _encode(self, adata: AnnData | None, n_clusters: int, indices: np.ndarray | None = None) -> Iterator["Encoded"]:
+    def _encode(
+        self, adata: AnnData | None, n_clusters: int, indices: np.ndarray | None = None, novelty: Novelty | None = None
+    ) -> Iterator[Encoded]:
         """What ``annotate`` writes of each cell, block by block."""
 
     @abstractmethod

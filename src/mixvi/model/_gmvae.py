@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from torch import Tensor
@@ -17,14 +16,14 @@ from mixvi.cluster.agglomerate import MIN_WORTH
 from mixvi.data import is_name
 from mixvi.model import _from_vae, _markers, _outliers, _predict, _qc, _report, _stability, _suggest, _update
 from mixvi.model._arguments import hidden_layers
-from mixvi.model._base import Encoded, LatentModel
+from mixvi.model._base import LatentModel
 from mixvi.model._conditional import ConditionalMixin
 from mixvi.model._evidence import EvidenceMixin
 from mixvi.model._init import check_init, check_n_clusters, name_of
 from mixvi.model._tree import ClusterTree
 from mixvi.model.conditions import with_batches
 from mixvi.model.registry import layout_of
-from mixvi.model.streaming import blocks, check_trained
+from mixvi.model.streaming import check_trained
 from mixvi.model.unchanged import check_cells, is_of_training
 from mixvi.model.values import likelihood_of, settle_likelihood
 from mixvi.module._gmvae import GMVAEModule
@@ -254,15 +253,8 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     def _cut(self, n_clusters) -> list[str]:
         return _predict.cut(self, n_clusters)
 
-    def _encode(self, adata, n_clusters, indices=None) -> Iterator[Encoded]:
-        def all_of(cells: Cells) -> Tensor:
-            qz = self.module.encode(cells)
-            log_r = self.module.prior.log_responsibilities(qz, cells)
-            return torch.cat([_outliers.surprise(self, qz.loc, cells), qz.loc, log_r], 1)
-
-        for found in blocks(self, all_of, adata, indices, None, minified=True, may_lack=2):
-            surprise, latent, log_r = np.split(found, [2, found.shape[1] - self.module.prior.n_room], axis=1)
-            yield Encoded(latent, _predict.cluster_probabilities(self, log_r, n_clusters), surprise)
+    def _encode(self, adata, n_clusters, indices=None, novelty=None) -> Iterator[_predict.Encoded]:
+        return _predict.encode(self, adata, n_clusters, indices, novelty)
 
     def _tables(self, n_clusters: int | None) -> dict[str, pd.DataFrame]:
         if self.clusters_ is None:

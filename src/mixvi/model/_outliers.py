@@ -1,85 +1,27 @@
 """New cells beside held-out cells of the training: p-values, prediction sets; methods of models with a posterior."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from scipy.stats import false_discovery_control
-from torch import Tensor
 
 from mixvi._checks import check_number
 from mixvi._warnings import warn
 from mixvi.cluster.conformal import likeliest, thresholds
 from mixvi.cluster.graph import shared_neighbors
 from mixvi.cluster.leiden import leiden
-from mixvi.cluster.outliers import local_outlier_factor, neighbor_distances, outlier_p
-from mixvi.model._predict import cluster_probabilities, log_responsibilities
-from mixvi.model.streaming import collect
-from mixvi.module import Cells
-from mixvi.module.priors import Flat
+from mixvi.model._novelty import MIN_HELD_OUT, Novelty, check_held_out
+from mixvi.model.streaming import blocks
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
     from mixvi.model._gmvae import GMVAE
 
-MAX_HELD_OUT = 2000  # held-out cells that are kept with a model; the standard error of a p-value of 0.05 is then 0.005
-MAX_REFERENCE = 5000  # training cells that are kept with a model
-MIN_HELD_OUT = 20  # with fewer, no p-value can be below 0.05
 OUTLIER_LEVEL = 0.01  # p-value below which a prediction set is empty
-
-
-def surprise(model: "LatentModel", z: Tensor, cells: Cells) -> Tensor:
-    """Local outlier factor and log library size (n, 2). Without counts, the library size is 1.
-
-    Parameters
-    ----------
-    model
-        Trained model.
-    z
-        (n, d) latent means.
-    cells
-        n cells.
-
-    Returns
-    -------
-    (n, 2), or NaN for a model without held-out cells.
-    """
-    library = cells.library.squeeze(1)
-    depth = library.log() if model.module.likelihood.support == "count" else torch.zeros_like(library)
-    known = model.held_out_ or {}
-    if not has_held_out(model):
-        return torch.full_like(cells.library, torch.nan).expand(-1, 2)
-    reference, spacing = (torch.as_tensor(known[key], device=z.device) for key in ("reference", "spacing"))
-    return torch.stack([local_outlier_factor(z, reference, spacing), depth], 1)
-
-
-def remember_held_out(model: "LatentModel") -> None:
-    """Keep what p-values and prediction sets need of the validation cells, with the trained model.
-
-    Parameters
-    ----------
-    model
-        Trained model; its ``held_out_`` is set. It stays ``None`` if there is no posterior, or too few cells.
-    """
-    model.held_out_, rows = None, model.validation_indices
-    if isinstance(model.module.prior, Flat) or rows is None or min(len(rows), len(model.train_indices)) < MIN_HELD_OUT:
-        return
-    rows, reference = (
-        np.sort(np.random.default_rng(0).permutation(some)[:most])
-        for some, most in ((rows, MAX_HELD_OUT), (model.train_indices, MAX_REFERENCE))
-    )
-    z = torch.as_tensor(collect(model, lambda cells: model.module.encode(cells).loc, None, reference, minified=True))
-    spacing, _ = neighbor_distances(z, z, skip=1)
-    model.held_out_ = {"reference": z.numpy(), "spacing": spacing.numpy()}
-    model.held_out_["surprise"] = collect(model, _surprise_of(model), None, rows)
-    if model.module.layout.n_labels:
-        log_r = collect(model, log_responsibilities(model), None, rows)
-        model.held_out_["label"] = collect(model, lambda cells: cells.label, None, rows)
-        model.held_out_["probabilities"] = cluster_probabilities(model, log_r, model.n_clusters)
 
 
 def get_outlier_p(
@@ -90,9 +32,13 @@ def get_outlier_p(
 ) -> np.ndarray:
     """Probability that a cell drawn from the reference is at least as surprising as this one. Low: like nothing seen.
 
-    The surprise of a cell is its local outlier factor in the latent space: its mean distance to the 15 nearest
-    training cells, divided by the mean distance of these cells to their own neighbours. It is compared with that of
-    validation cells, after a regression on the log library size. So a shallow cell is not an outlier for being shallow.
+    Each cell has a local outlier factor in the latent space: its mean distance to the 15 nearest training cells,
+    divided by the spacing of cells around it. The spacing is the geometric mean of that of the training cells and that
+    of the query. The factor is compared with that of validation cells, after a regression on the log library size. So a
+    shallow cell is not an outlier for being shallow.
+
+    In a new batch, the median factor is brought down to that of the validation cells. So most cells of a new batch must
+    be of known types.
 
     Parameters
     ----------
@@ -101,8 +47,9 @@ def get_outlier_p(
 
     Returns
     -------
-    (n,) p-values, at least 1 / (m + 1) with m validation cells. Those of new cells of the known batches, with the genes
-    of the reference, are uniform: about a share of 0.05 is below 0.05. In other batches it can be more.
+    (n,) p-values, at least 1 / (m + 1) with m validation cells. If the query is like the reference in batches, genes
+    and shares of cell types, they are uniform: about a share of 0.05 is below 0.05. In new batches, and in a query of
+    one cell type, it is more.
 
     Raises
     ------
@@ -111,46 +58,16 @@ def get_outlier_p(
 
     Notes
     -----
-    A type that differs from a known one in few genes is often encoded as the known one, and its p-values are then
-    uniform, too.
+    The p-value of a cell depends on the other cells of the query, up to as many as the validation cells. So pass cells
+    together that belong together. A type that differs from a known one in few genes is often encoded as the known one,
+    and its p-values are then uniform, too.
     """
-    check_held_out(model)
-    return p_of(model, collect(model, _surprise_of(model), adata, indices, batch_size, minified=True))
-
-
-def has_held_out(model: "LatentModel") -> bool:
-    """Whether a model can give p-values: it knows held-out cells."""
-    return "reference" in (model.held_out_ or {})
-
-
-def check_held_out(model: "LatentModel") -> dict[str, np.ndarray]:
-    """Values of the held-out cells that are saved with the model.
-
-    Raises
-    ------
-    ValueError
-        If it remembers none.
-    """
-    if not has_held_out(model):
-        raise ValueError(
-            f"This {type(model).__name__} has no p-values: fewer than {MIN_HELD_OUT} cells were held out in training. "
-            "Train it with validation cells, the default, and with this version of mixvi."
-        )
-    return model.held_out_ or {}
-
-
-def p_of(model: "LatentModel", found: np.ndarray) -> np.ndarray:
-    """P-values (n,) from the result of `surprise` (n, 2).
-
-    Parameters
-    ----------
-    model
-        The model.
-    found
-        (n, 2) surprise and log library size.
-    """
-    known = check_held_out(model)["surprise"]
-    return outlier_p(*found.T, *known.T)
+    novelty = Novelty(model, adata, indices)
+    found: list[np.ndarray] = []
+    for block in blocks(model, novelty.traits_and_latent, adata, indices, batch_size, minified=True):
+        start = sum(map(len, found))
+        found.append(novelty.p(block[:, :2], block[:, 2:], np.arange(start, start + len(block))))
+    return np.concatenate(found)
 
 
 def is_new(p: np.ndarray, fdr: float) -> np.ndarray:
@@ -224,7 +141,7 @@ def predict_set(
     check_number("coverage", coverage, above=0, below=1)
     check_number("level", level, least=0, below=1 - coverage)
     held_out = check_held_out(model)
-    if 0 < level <= (least := 1 / (len(held_out["surprise"]) + 1)):
+    if 0 < level <= (least := 1 / (len(held_out["depth"]) + 1)):
         warn(
             f"No p-value can be below level={level}: with {round(1 / least) - 1} held-out cells, the lowest is "
             f"{least:.3f}. So level makes no set empty."
@@ -240,7 +157,3 @@ def predict_set(
     if level > 0:
         within[model.get_outlier_p(adata, indices, batch_size) < level] = False
     return pd.DataFrame(within, table.index, table.columns)
-
-
-def _surprise_of(model: "LatentModel") -> Callable[[Cells], Tensor]:
-    return lambda cells: surprise(model, model.module.encode(cells).loc, cells)

@@ -1,7 +1,7 @@
 """Clusters of cells under a GMVAE: methods of the class, which takes them from here."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,12 +12,21 @@ from torch import Tensor
 from mixvi._checks import check_flag, check_whole
 from mixvi.cluster.calibration import calibrated
 from mixvi.model._tree import warn_of_noise
-from mixvi.model.streaming import collect
+from mixvi.model.streaming import blocks, collect
 from mixvi.module.cells import Cells
 from mixvi.module.encoders import SCALE_FLOOR
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
+    from mixvi.model._novelty import Novelty
+
+
+class Encoded(NamedTuple):
+    """Results for n cells."""
+
+    latent: np.ndarray  # (n, d) latent means
+    probabilities: np.ndarray  # (n, K) of the clusters; K = 0 for a model without clusters
+    outlier_p: np.ndarray  # (n,) p-values; (0,) without them
 
 
 def predict(
@@ -204,3 +213,36 @@ def log_responsibilities(model: "GMVAE", draws: bool = False) -> Callable[[Cells
         return model.module.prior.log_responsibilities(qz, cells)
 
     return of
+
+
+def encode(
+    model: "GMVAE", adata: AnnData | None, n_clusters: int, indices: np.ndarray | None, novelty: "Novelty | None"
+) -> Iterator[Encoded]:
+    """What `annotate` writes of each cell, block by block.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata
+        Cells; ``None`` for those of the model.
+    n_clusters
+        Where the tree is cut.
+    indices
+        (n,) row numbers; ``None`` for all cells.
+    novelty
+        Gives p-values; ``None`` for none.
+    """
+
+    def all_of(cells: Cells) -> Tensor:
+        qz = model.module.encode(cells)
+        traits = qz.loc[:, :0] if novelty is None else novelty.traits(cells)
+        return torch.cat([traits, qz.loc, model.module.prior.log_responsibilities(qz, cells)], 1)
+
+    start, ends = 0, [0 if novelty is None else 2, -model.module.prior.n_room]
+    for found in blocks(model, all_of, adata, indices, None, minified=True):
+        (traits, latent, log_r), end = np.split(found, ends, axis=1), start + len(found)
+        places = np.arange(start, end) if indices is None else indices[start:end]
+        p = np.zeros(0) if novelty is None else novelty.p(traits, latent, places)
+        yield Encoded(latent, cluster_probabilities(model, log_r, n_clusters), p)
+        start = end

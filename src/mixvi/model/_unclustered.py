@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 from torch import Tensor
 
-from mixvi.model._base import Encoded
 from mixvi.model._mixin import Mixin
+from mixvi.model._predict import Encoded
 from mixvi.model.streaming import blocks
 from mixvi.module.cells import Cells
 
@@ -26,12 +27,12 @@ class UnclusteredMixin(Mixin):
             )
         return []
 
-    def _encode(self, adata, n_clusters, indices=None) -> Iterator[Encoded]:
+    def _encode(self, adata, n_clusters, indices=None, novelty=None) -> Iterator[Encoded]:
         def loc(cells: Cells) -> Tensor:
             return self.module.encode(cells).loc
 
         for z in blocks(self, loc, adata, indices, None, minified=True):
-            yield Encoded(z, z[:, :0], z[:, :0])
+            yield Encoded(z, z[:, :0], np.zeros(0))
 
     def _tables(self, n_clusters) -> dict:
         return {}

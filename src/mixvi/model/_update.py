@@ -12,7 +12,8 @@ from scvi import REGISTRY_KEYS
 
 from mixvi.cluster.correspondence import Change, correspondence
 from mixvi.model._align import align
-from mixvi.model._outliers import has_held_out, is_new
+from mixvi.model._novelty import has_held_out
+from mixvi.model._outliers import is_new
 from mixvi.model.registration import check_trainable
 from mixvi.model.registry import NO_LABEL
 from mixvi.model.streaming import check_trained

@@ -13,7 +13,8 @@ from mixvi.cluster.graph import shared_neighbors
 from mixvi.cluster.leiden import leiden
 from mixvi.data import annotation_keys, check_free, file_names, own_keys
 from mixvi.model import description
-from mixvi.model._outliers import check_held_out, has_held_out, is_new, new_groups, p_of
+from mixvi.model._novelty import Novelty, check_held_out, has_held_out
+from mixvi.model._outliers import is_new, new_groups
 from mixvi.model.streaming import check_trained
 
 if TYPE_CHECKING:
@@ -75,14 +76,15 @@ def annotate(
     target = model.adata if adata is None else adata
     _check_target(model, target, key_added)
     names = model._cut(n_clusters)
-    parts = zip(*model._encode(adata, len(names)), strict=True)
-    latent, p, surprise = map(np.concatenate, parts)
+    novelty = Novelty(model, adata) if names and has_held_out(model) else None
+    parts = zip(*model._encode(adata, len(names), novelty=novelty), strict=True)
+    latent, p, outlier_p = map(np.concatenate, parts)
     obs, obsm = dict[str, Any](), dict[str, Any]({f"X_{key_added}": latent})
     if clustering == "leiden":
         codes = leiden(shared_neighbors(latent), resolution, settings.seed or 0)
         obs[key_added] = pd.Categorical.from_codes(codes, [str(k) for k in range(codes.max() + 1)])
     elif names:
-        by_end = columns(model, names, p, surprise)
+        by_end = columns(names, p, outlier_p)
         if new_at is not None:
             by_end[""] = _with_new(by_end, latent, new_at)
         obsm[f"{key_added}_probabilities"] = pd.DataFrame(p, target.obs_names, file_names(names))
@@ -130,23 +132,21 @@ def _check(
         raise ValueError(f"new_at={new_at} belongs to the clusters of a GMVAE; leave it out.")
 
 
-def columns(model: "LatentModel", names: list[str], p: np.ndarray, surprise: np.ndarray) -> dict[str, Any]:
+def columns(names: list[str], p: np.ndarray, outlier_p: np.ndarray) -> dict[str, Any]:
     """Columns for ``.obs``, by the end of their name.
 
     Parameters
     ----------
-    model
-        The model.
     names
         (K,) names of the clusters.
     p
         (n, K) their probabilities.
-    surprise
-        (n, 2) from `surprise`, NaN if the model cannot tell.
+    outlier_p
+        (n,) p-values; (0,) if the model has none.
     """
     cluster = pd.Categorical.from_codes(p.argmax(1), names)
     found = {"": cluster, "_confidence": p.max(1), "_entropy": entr(p).sum(1)}
-    return found if not has_held_out(model) else found | {"_outlier_p": p_of(model, surprise)}
+    return found | {"_outlier_p": outlier_p} if len(outlier_p) else found
 
 
 def _with_new(found: dict[str, Any], latent: np.ndarray, new_at: float) -> pd.Categorical:

@@ -10,11 +10,13 @@ from scipy.sparse import csr_matrix
 from mixvi._checks import check_whole
 from mixvi.data import Entries, ZarrMatrix, check_store, write_entries
 from mixvi.model import description
+from mixvi.model._novelty import Novelty, has_held_out
 from mixvi.model.annotation import columns
 from mixvi.model.streaming import check_trained
 
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
+    from mixvi.model._predict import Encoded
 
 
 def annotate_store(
@@ -65,18 +67,18 @@ def annotate_store(
     axes = model._axes()
     varm = {} if axes is None else {f"PCs_{key_added}": axes}
     uns = description.settings(model) | model._tables(n_clusters)
+    novelty = Novelty(model, adata) if names and has_held_out(model) else None
     for path, rows in cells.X.stores():
-        write_entries(path, key_added, _entries(model, adata, rows, key_added, names, n_probabilities), uns, varm)
+        found = model._encode(adata, len(names), rows, novelty)
+        write_entries(path, key_added, _entries(found, key_added, names, n_probabilities), uns, varm)
 
 
-def _entries(
-    model: "LatentModel", adata: AnnData | None, rows: np.ndarray, key_added: str, names: list[str], most: int
-) -> Iterator[Entries]:
-    for latent, p, surprise in model._encode(adata, len(names), rows):
+def _entries(encoded: Iterator["Encoded"], key_added: str, names: list[str], most: int) -> Iterator[Entries]:
+    for latent, p, outlier_p in encoded:
         found = Entries({}, {f"X_{key_added}": latent})
         if names:
             found.obsm[f"{key_added}_probabilities"] = _largest(p, most)
-            for end, values in columns(model, names, p, surprise).items():
+            for end, values in columns(names, p, outlier_p).items():
                 small = values.astype(np.float32) if isinstance(values, np.ndarray) else values
                 found.obs[f"{key_added}{end}"] = small
         yield found

@@ -58,7 +58,6 @@ def blocks(
     batch_size: int | None,
     *,
     minified: bool = False,
-    may_lack: int = 0,
 ) -> Iterator[np.ndarray]:
     """Values of a function for each cell, block by block.
 
@@ -66,8 +65,6 @@ def blocks(
     ----------
     model, of, adata, indices, batch_size, minified
         As in `collect`.
-    may_lack
-        Number of first columns that may be NaN.
 
     Raises
     ------
@@ -84,7 +81,7 @@ def blocks(
     for cells in stream(model.module, dataset, rows, batch_size=batch_size):
         with torch.inference_mode():  # not around a yield, which would leave the caller in it
             part = of(cells).cpu().numpy()
-        wrong = _is_wrong(part.reshape(len(part), -1)[:, may_lack:])
+        wrong = _is_wrong(part.reshape(len(part), -1))
         if wrong.any():
             first = int(wrong.argmax())
             raise ValueError(_what_is_wrong(manager.adata, rows[n_read + first], dense(cells.x)[first]))

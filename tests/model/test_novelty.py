@@ -1,0 +1,75 @@
+"""Scores of the cells of a query: local outlier factors in the latent space, and the shift of a new batch."""
+
+import numpy as np
+import pytest
+from sklearn.neighbors import NearestNeighbors
+
+from mixvi import datasets
+from mixvi.cluster.outliers import conformal_p, standardise
+from mixvi.model._novelty import Novelty
+from tests.model.helpers import fitted
+
+
+def neighbours(cells, n_neighbors=15):
+    return NearestNeighbors(n_neighbors=n_neighbors).fit(cells)
+
+
+@pytest.mark.parametrize("name", ["VAE", "CVAE", "GMVAE"])
+def test_p_values_are_ranks_of_local_outlier_factors(name):
+    """By scikit-learn's neighbours. Query, reference and held-out cells are as many, so all have 15 neighbours."""
+    cells = datasets.blobs(450, 30, n_clusters=2, n_conditions=2, kind="count")
+    model = fitted(name, cells[:300].copy(), train={"train_size": 0.5})
+    query = cells[300:].copy()
+    train, held_out = (np.sort(rows) for rows in (model.train_indices, model.validation_indices))
+    reference, known, new = (
+        model.get_latent_representation(of, indices=rows)
+        for of, rows in ((None, train), (None, held_out), (query, None))
+    )
+
+    def score(latent):
+        distance, near = neighbours(reference).kneighbors(latent)
+        spacing = neighbours(reference).kneighbors()[0].mean(1)[near].mean(1)
+        return np.log(distance.mean(1) / np.sqrt(spacing * neighbours(latent).kneighbors()[0].mean(1)))
+
+    depth = np.log(cells.X.sum(1))
+    expected = conformal_p(*standardise(score(new), depth[300:], score(known), depth[held_out]))
+    np.testing.assert_allclose(model.get_outlier_p(query), expected, atol=1.1 / 151)  # ties may change their order
+    if name != "GMVAE":
+        model.annotate()
+        assert "mixvi_outlier_p" not in model.adata.obs
+
+
+def test_p_values_do_not_depend_on_how_cells_stream():
+    cells = datasets.blobs(400, 30, n_clusters=2, kind="count")
+    model = fitted("GMVAE", cells[:300].copy())
+    query, novelty = cells[300:].copy(), Novelty(model, cells[300:].copy())
+    whole = model.get_outlier_p(query)
+    np.testing.assert_allclose(model.get_outlier_p(query, batch_size=7), whole, atol=0.04)
+    order = np.random.default_rng(0).permutation(100)
+    (encoded,) = model._encode(query, 2, order, novelty)
+    np.testing.assert_allclose(encoded.outlier_p, whole[order], atol=0.04)
+
+
+def test_one_cell_alone_has_a_p_value():
+    """There is no spacing of a query of one cell."""
+    cells = datasets.blobs(300, 30, n_clusters=2, kind="count")
+    model = fitted("GMVAE", cells)
+    p = np.concatenate([model.get_outlier_p(indices=[row]) for row in model.validation_indices])
+    assert (p > 0).all()
+    assert abs((p <= 0.5).mean() - 0.5) < 0.2
+
+
+def test_a_new_batch_is_compared_with_the_median_of_its_cells():
+    """Cells of a known batch, or few cells of a new one, are not corrected."""
+    cells = datasets.blobs(900, 30, n_clusters=2, n_conditions=3, kind="count")
+    is_new = (cells.obs["condition"] == cells.obs["condition"].unique()[2]).to_numpy()
+    model = fitted("GMVAE", cells[~is_new].copy(), {"batch_key": "condition"}, {"max_epochs": 20})
+    mapped = model.map(cells[is_new].copy())
+    novelty = Novelty(mapped)
+    (level,) = np.flatnonzero(~mapped.known_levels_)
+    assert set(novelty.shift) == {level}
+    assert novelty.shift[level] >= 0
+    p = mapped.get_outlier_p()
+    assert np.median(p) > 0.4
+    assert not Novelty(model).shift
+    assert not Novelty(mapped, indices=np.arange(10)).shift
