@@ -21,7 +21,7 @@ from mixvi.cluster.evidence import Evidence, Gain, Group, lower_bound
 from mixvi.cluster.overlap import Overlap, overlap
 
 CONFUSION = 0.05  # share of cells that may fit the other one of two default clusters better
-MIN_WORTH = 5.41  # nats, 2 z^2 for z = 1.645: at a gap, 5 % of cells then fit the other side better
+MIN_WORTH = round(2 * float(norm.isf(CONFUSION)) ** 2, 2)  # 5.41 nats: at a gap, 5 % of cells fit the other side better
 EVEN = 1 / (4 * np.pi * CONFUSION**2) / MIN_WORTH  # 5.9 times as many nats are needed for 5 % along an even line
 GRADE = 0.25  # intermediate cells per cell of the smaller side; half the value of cells evenly spread along a line
 
