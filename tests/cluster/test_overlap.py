@@ -31,6 +31,7 @@ def test_no_cell_is_between_two_populations_and_some_are_on_a_line(rng, theta):
 
 
 def test_many_cells_are_looked_at_in_part(rng, monkeypatch):
+    """Above 10,000, or here fewer, so that the test is quick."""
     ends, y = profiles(rng, 3, G), np.arange(10 * N) % 3
     evidence, y = evidence_of(draw(rng, 300 * np.array([ends[0], ends[1], (ends[0] * ends[1]) ** 0.5])[y])), y % 2
     whole = overlap(evidence, *groups(evidence, y)).between
@@ -83,7 +84,7 @@ def test_the_order_of_both_groups_makes_no_difference(rng):
 
 
 def test_a_rare_group_is_looked_at_whole(rng, monkeypatch):
-    """20 cells beside 4,000, of which 400 are looked at: about the same answer as from all."""
+    """20 cells beside 4,000. If 400 are looked at, not 10,000 as by default, the answer is about that from all."""
     y = (np.arange(4020) >= 4000).astype(int)
     evidence = evidence_of(draw(rng, 300 * profiles(rng, 2, G, 0.5)[y]))
     whole = overlap(evidence, *groups(evidence, y))
