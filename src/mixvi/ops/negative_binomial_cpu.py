@@ -30,7 +30,7 @@ class NegativeBinomialSoftmax(torch.autograd.Function):
 
     @staticmethod
     def takes(h: Tensor, theta: Tensor) -> bool:
-        """Whether the compiled pass can compute it: in single precision on the CPU, with one theta for each gene.
+        """Whether this function can compute it: in single precision on the CPU, with one theta for each gene.
 
         Parameters
         ----------
