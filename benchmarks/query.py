@@ -2,9 +2,9 @@
 
     MIXVI_DATA_DIR=... uv run --group benchmark python benchmarks/query.py --seeds 1
 
-*Left out.* One type of more than 50 cells is left out of the reference. Its cells and reference cells that no method was
-trained on are one query. The score is the AUROC by which a method tells them apart. False alarms are the share of the
-reference cells with p < 0.05, by quartile of depth.
+*Left out.* One type of more than 50 cells is left out of the reference. Its cells, and reference cells that no method
+was trained on, are one query. The score is the AUROC by which a method tells them apart. False alarms are the share of
+the reference cells with p < 0.05, by quartile of depth.
 
 *Carried over.* One batch is the query, the others are the labelled reference. Scores are the accuracy on its cells, the
 calibration error, the coverage and mean size of sets with a promised coverage of 90 %, and the accuracy when genes of

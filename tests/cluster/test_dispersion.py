@@ -42,6 +42,7 @@ def test_differences_between_strata_are_none(rng):
 
 
 def test_many_cells_are_measured_in_part(rng, monkeypatch):
+    """Above 10,000, or here fewer, so that the test is quick."""
     mean = 300 * profiles(rng, 1, G).repeat(N, 0)
     counts = draw(rng, mean, 2.0)
     monkeypatch.setattr("mixvi.cluster.graph.SAMPLE", N // 2)

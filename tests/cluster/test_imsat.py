@@ -32,9 +32,14 @@ def test_even_clusters_are_found_and_nothing_else_is_touched():
     assert adjusted_rand_score(y, shares.argmax(1)) > 0.99
 
 
-def test_the_same_seed_gives_the_same_bits(monkeypatch):
-    monkeypatch.setattr(module, "MIN_STEPS", 20)
-    monkeypatch.setattr(module, "MAX_STEPS_A_START", 20)
+@pytest.fixture
+def quick(monkeypatch):
+    """A fifth of the steps. Their least number is a constant, with which these tests would take minutes."""
+    monkeypatch.setattr(module, "MIN_STEPS", 100)
+    monkeypatch.setattr(module, "MAX_STEPS_A_START", 100)
+
+
+def test_the_same_seed_gives_the_same_bits(quick):
     x, shares = torch.randn(100, 5), []
     for seed in (5, 5, 6):
         torch.manual_seed(len(shares))  # the caller's stream does not matter
@@ -45,10 +50,8 @@ def test_the_same_seed_gives_the_same_bits(monkeypatch):
 
 
 @pytest.mark.parametrize("good", [0, 3])
-def test_the_start_with_the_smallest_loss_is_kept(monkeypatch, good):
+def test_the_start_with_the_smallest_loss_is_kept(quick, good):
     """All others are blind: they cannot tell one cell from another."""
-    monkeypatch.setattr(module, "MIN_STEPS", 100)
-    monkeypatch.setattr(module, "MAX_STEPS_A_START", 100)
     x, y = make_blobs(400, 5, centers=4, cluster_std=0.5, random_state=1)
     made = []
 

@@ -66,6 +66,20 @@ def test_each_batch_has_the_likelihood_of_its_own_dispersion(likelihood, z, rng)
             torch.testing.assert_close(found[batch == b], expected[batch == b], rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [Layout(G), Layout(G, size_factor=True), Layout(G, batch_levels=2)])
+def test_other_precisions_and_ways_give_the_same(layout, precision, z, rng):
+    """Single precision has a compiled pass on the CPU, if shares are a softmax and batches have one theta."""
+    part = NegativeBinomial(layout, D, LINEAR, by_batch=layout.batch_levels > 0)
+    some = cells(rng.poisson(5, (N, G)))._replace(c=torch.eye(2)[torch.arange(N) % 2, : layout.batch_levels].double())
+    expected = part.double().log_prob(z, some)
+    part, z = part.float(), z.float()
+    some = some._replace(x=some.x.float(), c=some.c.float(), library=some.library.float())
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        found = part.log_prob(z, some)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5 if precision == torch.float32 else 2e-2, atol=0)
+
+
 def test_row_18_negative_binomial_tends_to_poisson(z, rng):
     part, x = make(NegativeBinomial), rng.poisson(5, (N, G))
     poisson = stats.poisson.logpmf(x, mean_of_counts(part, z))

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import scvi
 import torch
+from lightning.pytorch import Callback
 
 from mixvi._file import write_file
-from mixvi.train import MixturePhases
 from tests.model.helpers import build
 from tests.train.helpers import Press, checkpoint
 
@@ -113,22 +113,20 @@ def test_a_run_may_be_stopped_again(counts, tmp_path):
     same(whole, go("GMVAE", counts, {}, 8, path=checkpoint(tmp_path)))
 
 
-def test_a_signal_while_clusters_are_calibrated_loses_nothing(counts, tmp_path, monkeypatch):
-    whole = go("GMVAE", counts, {})
+class PressAtTheEnd(Callback):
+    """A signal before clusters are calibrated, which the last callback does."""
 
-    calibrate = MixturePhases.on_fit_end
-
-    def press(*args):
+    def on_fit_end(self, trainer, plan):
         os.kill(os.getpid(), signal.SIGTERM)
-        calibrate(*args)
 
-    monkeypatch.setattr(MixturePhases, "on_fit_end", press)
+
+def test_a_signal_while_clusters_are_calibrated_loses_nothing(counts, tmp_path):
+    whole = go("GMVAE", counts, {})
     scvi.settings.seed = 1
     stopped = build("GMVAE", counts)
     with pytest.raises(SystemExit):
-        stopped.train(6, **QUIET)
+        stopped.train(6, callbacks=[PressAtTheEnd()], **QUIET)
     same(whole, stopped)
-    monkeypatch.setattr(MixturePhases, "on_fit_end", calibrate)
     same(whole, go("GMVAE", counts, {}, path=checkpoint(tmp_path)))
 
 
@@ -136,7 +134,6 @@ KILLED = """
 import os, signal, sys
 import numpy as np, scvi
 from lightning.pytorch import Callback
-from mixvi.train import MixturePhases
 from tests.model.helpers import build
 import mixvi
 
@@ -172,6 +169,8 @@ def test_a_run_that_ends_leaves_no_file(counts, tmp_path):
 
 
 def test_a_full_disk_stops_no_training(counts, tmp_path, monkeypatch, caplog):
+    """A test cannot fill the disk, so that the function that writes to it fails as on a full one."""
+
     def full(*args):
         raise OSError(28, "No space left on device")
 

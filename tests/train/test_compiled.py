@@ -90,6 +90,7 @@ def test_a_compiled_step_draws_several_samples(counts):
 
 
 def test_parts_of_a_block_are_dense_and_whole_minibatches(monkeypatch):
+    """Their size is limited by 64 MB, and here by a few values."""
     x = torch.poisson(torch.rand(23, 6))
     cells = Cells(
         x=x.to_sparse_csr(),

@@ -82,7 +82,7 @@ def _is_new(tensor, known):
 
 @pytest.fixture
 def graphs(monkeypatch):
-    """All graphs that are captured while the CPU is taken for a GPU."""
+    """All graphs that are captured while the CPU is taken for a GPU. Without one, nothing would be captured."""
     if not hasattr(TorchDispatchMode, "ignore_compile_internals"):
         pytest.skip("needs a torch that compiles while its operations are noted")
     captured = []

@@ -30,7 +30,7 @@ def elbo(module, cells):
 
 @pytest.mark.parametrize("most", [5_000, 1])
 def test_whitening_maps_cells_and_weights_alike(cells, most, monkeypatch):
-    """With all genes, or one by one where there are too many."""
+    """With all genes, or one by one where there are too many: above 5,000, which a test has not."""
     monkeypatch.setattr(_full_batch, "MAX_GENES_TO_WHITEN", most)
     centred, w = cells.x - cells.x.mean(0), torch.randn(D, G).double()
     to_white, whiten, from_white = _full_batch._whitening(centred, centred.square().mean().sqrt())

@@ -115,7 +115,10 @@ def test_vat_learns_from_labels_and_stays_outside_the_bound(labelled, monkeypatc
 
 
 def test_the_encoder_goes_on_from_the_net(labelled, monkeypatch):
-    """Its hidden layers are those of the net, and the learning rate falls as theirs did."""
+    """Its hidden layers are those of the net, and the learning rate falls as theirs did.
+
+    A stand-in gives the weights, because those of a real net are not kept.
+    """
     cells, setup = labelled
     given = []
 
@@ -138,6 +141,7 @@ def test_the_encoder_goes_on_from_the_net(labelled, monkeypatch):
 
 
 def test_a_net_does_not_overrule_labels(labelled, monkeypatch):
+    """A real net learns the labels, so that a stand-in contradicts them."""
     cells, setup = labelled
 
     def always_first(x, labels, guess, n_classes, hidden, **_):
@@ -153,7 +157,10 @@ def test_a_net_does_not_overrule_labels(labelled, monkeypatch):
 
 
 def test_nets_see_like_cells_of_two_batches_as_like(monkeypatch):
-    """What conditions add is taken off: the batch no longer tells, in the middle of a cluster."""
+    """What conditions add is taken off: the batch no longer tells, in the middle of a cluster.
+
+    A stand-in notes what nets read, which nothing else shows.
+    """
     cells = datasets.blobs(300, 30, n_clusters=2, n_conditions=2, kind="count")
     batch, blob = (cells.obs[key].cat.codes.to_numpy() for key in ("condition", "cluster"))
     cells.obs["label"] = np.where(np.arange(300) % 3, "?", cells.obs["cluster"].astype(str))

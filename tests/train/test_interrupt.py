@@ -111,6 +111,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_nothing(counts, tmp_path, mon
 
 
 def test_a_fit_to_all_cells_at_once_ends_and_goes_on(monkeypatch):
+    """Such a fit calls nothing of the user, so that the bound sends the signal."""
     adata = mixvi.datasets.blobs(300, 20)
     whole, broken = (build("VAE", adata, linear=True) for _ in range(2))
     whole.train(enable_progress_bar=False)

@@ -15,7 +15,7 @@ ROWS = np.array([5, 3, 99, 0, 7, 7])
 
 @pytest.fixture
 def observed(counts, rng, monkeypatch):
-    """A module in training mode, its cells, and where they are read in small parts."""
+    """A module in training mode and its cells. They are read in small parts, so that a few cells need several."""
     monkeypatch.setattr("mixvi.train._observe.EVALUATION_BATCH", 4)
     monkeypatch.setattr(CellsDataset, "block_size", lambda self, batch_size: batch_size)
     counts.obs["site"] = rng.choice(["north", "south"], 120)

@@ -1,4 +1,4 @@
-"""Fields of scvi-tools' registry: labels, of which the unlabelled category is the last, and columns without a use."""
+"""Fields of scvi-tools' registry: labels, with the unlabelled category last, and columns without a use."""
 
 import numpy as np
 import pandas as pd

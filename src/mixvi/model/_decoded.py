@@ -67,7 +67,7 @@ def resampled(model: "LatentModel", n_proposals: int, n_at_once: int | None = No
     model
         Trained model.
     n_proposals
-        Draws of which one is kept, in proportion to its importance weight.
+        Draws for each cell. One of them is kept, with a probability in proportion to its importance weight.
     n_at_once
         Draws whose weights are computed at a time; ``None`` is all.
 

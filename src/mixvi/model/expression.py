@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from mixvi.model._base import LatentModel
 
-N_PROPOSALS = 25  # draws from the posterior of which one is kept, in proportion to its importance weight
+N_PROPOSALS = 25  # draws from the posterior; one is kept, in proportion to its importance weight
 
 
 def get_normalized_expression(

@@ -111,7 +111,7 @@ def train_mapped(
     model
         A mapped model.
     max_epochs
-        Passes over the cells with a new level, of which 10,000 at most are taken; ``None`` takes 400 steps.
+        Passes over the cells with a new level, at most 10,000 of them; ``None`` takes 400 steps.
     accelerator, devices, batch_size
         As in `train`.
     plan_kwargs

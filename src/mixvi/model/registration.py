@@ -244,7 +244,7 @@ def _check_values(adata: AnnData) -> None:
 
 
 def _check_covariates(setup_args: dict[str, Any]) -> None:
-    """Raise for covariates of which scvi-tools makes a table that it cannot write, or cannot make one."""
+    """Raise for covariates whose table scvi-tools cannot make, or cannot write."""
     for argument in ("categorical_covariate_keys", "continuous_covariate_keys"):
         keys = setup_args[argument] or []
         if twice := [key for key in keys if keys.count(key) > 1]:

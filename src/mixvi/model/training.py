@@ -175,7 +175,7 @@ def _train_minibatches(
 
 
 def _check(model: "LatentModel", max_epochs, batch_size, n_importance_samples, data_path) -> None:
-    if model.adata.n_obs < 3:  # of which scvi-tools would train on none
+    if model.adata.n_obs < 3:  # scvi-tools would train on none of them
         raise ValueError(f"There are {model.adata.n_obs} cells, and training needs at least three. Pass more cells.")
     check_whole("n_importance_samples", n_importance_samples)
     if n_importance_samples > 1 and isinstance(model.module.prior, Flat):

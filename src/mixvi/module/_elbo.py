@@ -78,7 +78,7 @@ class ELBOModule(EmbeddingModuleMixin, BaseModuleClass):
         check_all_seen(self.unseen)
         qz = self.encode(cells)
         z = qz.rsample()
-        return self.likelihood.expected_log_prob(z, qz, cells), self.prior.kl(qz, z, cells)
+        return self.likelihood.log_prob(z, cells, qz), self.prior.kl(qz, z, cells)
 
     def log_weights(self, cells: Cells, n_samples: int) -> Tensor:
         """Log importance weights of draws from q. Their log mean exp is L_s, which tends to log p(x | c).
@@ -180,7 +180,7 @@ class ELBOModule(EmbeddingModuleMixin, BaseModuleClass):
         terms = self.prior.kl(qz, z, cells)
         means = {name: term.mean() for name, term in {**terms.annealed, **terms.fixed}.items()}
         if z.dim() == 2:
-            log_px = self.likelihood.expected_log_prob(z, qz, cells)
+            log_px = self.likelihood.log_prob(z, cells, qz)
             kl = reduce(torch.add, terms.annealed.values()) if terms.annealed else torch.zeros_like(log_px)
             bound = log_px - kl_weight * kl
         else:  # (s, n, d): L_s; its KL is the mean log p(x | z, c) - L_s

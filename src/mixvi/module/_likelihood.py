@@ -111,7 +111,7 @@ class Likelihood(nn.Module):
         return self(z, cells).mean[:, genes]
 
     @abstractmethod
-    def log_prob(self, z: Tensor, cells: Cells) -> Tensor:
+    def log_prob(self, z: Tensor, cells: Cells, qz: Posterior | None = None) -> Tensor:
         """Log p(x | z, c), summed over genes.
 
         Parameters
@@ -120,29 +120,14 @@ class Likelihood(nn.Module):
             (..., n, d) latent.
         cells
             n cells.
+        qz
+            (n, d) posterior from which z was drawn. With it, the result is E_q[log p(x | z, c)] if that has a closed
+            form. Otherwise it is the value at z, which is an unbiased estimate.
 
         Returns
         -------
         (..., n) nats.
         """
-
-    def expected_log_prob(self, z: Tensor, qz: Posterior, cells: Cells) -> Tensor:
-        """E_q[log p(x | z, c)], in closed form if there is one. Otherwise an estimate from one draw.
-
-        Parameters
-        ----------
-        z
-            (n, d) draw from the posterior.
-        qz
-            (n, d) posterior.
-        cells
-            n cells.
-
-        Returns
-        -------
-        (n,) nats.
-        """
-        return self.log_prob(z, cells)
 
 
 def positive(unit: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A minibatch of cells, and the registered columns. Letters are those of ``mixvi.module._elbo``."""
+"""A minibatch of cells, and the registered columns. Letters: n cells, g genes, d latent, l classes."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple

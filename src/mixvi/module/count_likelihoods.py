@@ -11,15 +11,12 @@ from torch.nn.functional import softplus
 
 from mixvi.module._likelihood import ALL, EDGE, Likelihood, positive
 from mixvi.module.cells import Cells, Layout
+from mixvi.module.encoders import Posterior
 from mixvi.module.nets import Hidden
-from mixvi.ops.count_log_prob import (
-    log_negative_binomial,
-    log_negative_binomial_softmax,
-    log_poisson,
-    log_zero_inflated,
-)
+from mixvi.ops.count_log_prob import log_negative_binomial, log_poisson, log_zero_inflated
 from mixvi.ops.csr import dense, map_entries
 from mixvi.ops.expected_log1p import expected_log1p
+from mixvi.ops.negative_binomial_cpu import NegativeBinomialSoftmax
 
 
 class CountLikelihood(Likelihood):
@@ -89,7 +86,7 @@ class CountLikelihood(Likelihood):
         """
 
     @override
-    def log_prob(self, z: Tensor, cells: Cells) -> Tensor:
+    def log_prob(self, z: Tensor, cells: Cells, qz: Posterior | None = None) -> Tensor:
         if z.dim() > 2:
             return torch.stack([self.log_prob(one, cells) for one in z])
         return self.log_prob_at(self.trunk(z, cells.c), cells)
@@ -139,9 +136,9 @@ class NegativeBinomial(CountLikelihood):
     @override
     def log_prob_at(self, h: Tensor, cells: Cells) -> Tensor:
         theta = _theta(self.log_theta, cells)
-        if self.free:
-            return log_negative_binomial(cells.x, cells.library * self.shares(h), theta)
-        return log_negative_binomial_softmax(cells.x, h, self.rho.weight, self.rho.bias, cells.library, theta)
+        if not self.free and NegativeBinomialSoftmax.takes(h, theta):
+            return NegativeBinomialSoftmax.apply(cells.x, h, self.rho.weight, self.rho.bias, cells.library, theta)
+        return log_negative_binomial(cells.x, cells.library * self.shares(h), theta)
 
 
 class ZeroInflatedNegativeBinomial(CountLikelihood):

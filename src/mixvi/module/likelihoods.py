@@ -109,13 +109,9 @@ class Normal(Likelihood):
         return self.trunk.is_linear
 
     @override
-    def log_prob(self, z: Tensor, cells: Cells) -> Tensor:
-        return self(z, cells).log_prob(dense(cells.x)).sum(-1)
-
-    @override
-    def expected_log_prob(self, z: Tensor, qz: Posterior, cells: Cells) -> Tensor:
-        if not self.is_linear:
-            return self.log_prob(z, cells)
+    def log_prob(self, z: Tensor, cells: Cells, qz: Posterior | None = None) -> Tensor:
+        if qz is None or not self.is_linear:
+            return self(z, cells).log_prob(dense(cells.x)).sum(-1)
         w = self.loc.weight[:, : qz.loc.shape[-1]]  # (g, d)
         mu = self.loc(self.trunk(qz.loc, cells.c))  # (n, g)
         error = torch.linalg.vector_norm(self.scaled(cells) - mu, dim=-1).square()  # (n,)
@@ -147,7 +143,7 @@ class Bernoulli(Likelihood):
         return torch.distributions.Bernoulli(logits=self.logits(self.trunk(z, cells.c)), validate_args=False)
 
     @override
-    def log_prob(self, z: Tensor, cells: Cells) -> Tensor:
+    def log_prob(self, z: Tensor, cells: Cells, qz: Posterior | None = None) -> Tensor:
         return self(z, cells).log_prob(dense(cells.x)).sum(-1)
 
 

@@ -1,6 +1,6 @@
 """Priors p(z | c): the distribution of the latent before a cell is observed, and the KL term of the bound.
 
-Letters are those of ``mixvi.module._elbo``: n cells, d latent, K components, q width of the conditions.
+Letters: n cells, d latent, K components, q width of the conditions.
 """
 
 import warnings

@@ -9,9 +9,8 @@ plain formula, which it turns into one pass over x.
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear, softplus
+from torch.nn.functional import softplus
 
-from mixvi.ops import negative_binomial_cpu
 from mixvi.ops.csr import Entries, entries
 from mixvi.ops.negative_binomial_cpu import EPS
 
@@ -33,7 +32,7 @@ def log_poisson(x: Tensor, mu: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         x = x.to(mu)
         return (x * (mu + EPS).log() - (x + 1).lgamma() - mu).sum(-1)
-    e = _entries(x, mu)
+    e = entries(x, mu.dtype)
     at = e.value * (_at(mu, e.flat) + EPS).log() - (e.value + 1).lgamma()
     return _add_up(at, e.row, len(x)) - mu.sum(-1)
 
@@ -57,37 +56,9 @@ def log_negative_binomial(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         return _log_negative_binomial(x, mu, theta).sum(-1)
     if theta.dim() > 1:
-        e = _entries(x, mu)
+        e = entries(x, mu.dtype)
         return _log_at_zero(mu, theta).sum(-1) + _add_up(_above_zero(e, mu, theta), e.row, len(x))
-    return _NegativeBinomial.apply(_entries(x, mu), mu, theta)
-
-
-def log_negative_binomial_softmax(
-    x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor
-) -> Tensor:
-    """`log_negative_binomial` with mu = library softmax(h weight^T + bias).
-
-    Parameters
-    ----------
-    x
-        (n, g) counts, dense or CSR.
-    h
-        (n, k) output of the last hidden layer.
-    weight, bias
-        (g, k) and (g,) of the linear layer before the softmax.
-    library
-        (n, 1) library sizes, in counts.
-    theta
-        (g,) inverse dispersions, or (n, g) if cells differ.
-
-    Returns
-    -------
-    (n,) log-likelihood of each cell, in nats.
-    """
-    eager = h.device.type == "cpu" and theta.dim() == 1 and not torch.compiler.is_compiling()
-    if eager and h.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
-        return negative_binomial_cpu.log_negative_binomial_softmax(x, h, weight, bias, library, theta)
-    return log_negative_binomial(x, library * linear(h, weight, bias).softmax(-1), theta)
+    return _NegativeBinomial.apply(entries(x, mu.dtype), mu, theta)
 
 
 def log_zero_inflated(x: Tensor, mu: Tensor, theta: Tensor, zero_logits: Tensor) -> Tensor:
@@ -112,7 +83,7 @@ def log_zero_inflated(x: Tensor, mu: Tensor, theta: Tensor, zero_logits: Tensor)
     if torch.compiler.is_compiling():
         nb = _log_negative_binomial(x, mu, theta)
         return (torch.where(x == 0, softplus(zero - zero_logits), nb - zero_logits) - softplus(-zero_logits)).sum(-1)
-    e = _entries(x, mu)
+    e = entries(x, mu.dtype)
     nb = _at(zero, e.flat) + _above_zero(e, mu, theta)
     at_zero = softplus(zero - zero_logits)  # log(pi + (1 - pi) NB(0)) - log(pi) - ..., up to log(1 + e^-logits)
     at = nb - _at(zero_logits, e.flat) - _at(at_zero, e.flat)
@@ -180,11 +151,6 @@ def _digamma(y: Tensor) -> Tensor:
     w = 1 / y**2
     series = w * (1 / 12 - w * (1 / 120 - w * (1 / 252 - w * (1 / 240 - w * (1 / 132)))))
     return below + y.log() - 0.5 / y - series
-
-
-def _entries(x: Tensor, like: Tensor) -> Entries:
-    e = entries(x)
-    return e._replace(value=e.value.to(like))
 
 
 def _at(values: Tensor, place: Tensor) -> Tensor:

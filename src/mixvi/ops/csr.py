@@ -68,8 +68,20 @@ def dense(x: Tensor) -> Tensor:
     return filled.scatter_(0, entries(x).flat, x.values()).view(x.shape)
 
 
-def entries(x: Tensor) -> Entries:
-    """Entries of a matrix (n, g): the stored ones of CSR, the non-zero ones of a dense tensor."""
+def entries(x: Tensor, dtype: torch.dtype | None = None) -> Entries:
+    """Entries of a matrix: the stored ones of CSR, the non-zero ones of a dense tensor.
+
+    Parameters
+    ----------
+    x
+        (n, g) matrix, dense or CSR.
+    dtype
+        Precision of the values; ``None`` keeps that of x.
+
+    Returns
+    -------
+    The m entries.
+    """
     if is_sparse(x):
         n_entries = x.crow_indices().diff()
         row = torch.arange(len(x), device=x.device).repeat_interleave(n_entries, output_size=len(x.values()))
@@ -77,7 +89,7 @@ def entries(x: Tensor) -> Entries:
     else:
         row, gene = x.nonzero(as_tuple=True)
         value = x[row, gene]
-    return Entries(row, gene, row * x.shape[1] + gene, value)
+    return Entries(row, gene, row * x.shape[1] + gene, value if dtype is None else value.to(dtype))
 
 
 def map_entries(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

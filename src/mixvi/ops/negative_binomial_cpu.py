@@ -21,60 +21,88 @@ FLAGS = {"contract", "reassoc", "arcp", "nsz"}  # sums may be reordered; NaN and
 _f, _i = np.float32, np.int32
 
 
-def log_negative_binomial_softmax(
-    x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor
-) -> Tensor:
-    """sum_g log NB(x; library softmax(h weight^T + bias), theta), for float32 on the CPU.
+class NegativeBinomialSoftmax(torch.autograd.Function):
+    """sum_g log NB(x; library softmax(h weight^T + bias), theta), with its gradient, by its method ``apply``.
 
-    There is no gradient by ``library``.
-
-    Parameters
-    ----------
-    x, h, weight, bias, library, theta
-        As in `mixvi.ops.count_log_prob.log_negative_binomial_softmax`.
-
-    Returns
-    -------
-    (n,) log-likelihood of each cell, in nats.
-    """
-    return _Fused.apply(x, h, weight, bias, library, theta)
-
-
-class _Fused(torch.autograd.Function):
-    """A pass needs one matrix (n, g): the logits, which gradients then replace.
-
-    The pass also sums gradients by bias and theta, as if all cells had equal weight in the loss, as in a mean. If the
-    weights differ, there is a second pass.
+    A pass needs one matrix (n, g): the logits, which gradients then replace. The pass also sums gradients by bias and
+    theta, as if all cells had equal weight in the loss, as in a mean. If the weights differ, there is a second pass.
     """
 
     @staticmethod
+    def takes(h: Tensor, theta: Tensor) -> bool:
+        """Whether this function can compute it: in single precision on the CPU, with one theta for each gene.
+
+        Parameters
+        ----------
+        h
+            (n, k) output of the last hidden layer.
+        theta
+            Inverse dispersions.
+
+        Returns
+        -------
+        ``False`` also while torch compiles or casts to half precision.
+        """
+        eager = h.device.type == "cpu" and theta.dim() == 1 and not torch.compiler.is_compiling()
+        return eager and h.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
+    @staticmethod
     def forward(ctx, x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor) -> Tensor:
-        log_p, by_logits, by_gene = _pass(x, h, weight, bias, library, theta, h.new_ones(len(h)))
-        ctx.save_for_backward(x, h, weight, bias, library, theta, by_logits, by_gene)
+        """Log-likelihood of each cell (n,), in nats. There is no gradient by ``library``.
+
+        Parameters
+        ----------
+        ctx
+            Memory for ``backward``.
+        x
+            (n, g) counts, dense or CSR.
+        h
+            (n, k) output of the last hidden layer.
+        weight, bias
+            (g, k) and (g,) of the linear layer before the softmax.
+        library
+            (n, 1) library sizes, in counts.
+        theta
+            (g,) inverse dispersions.
+        """
+        given = (*_csr(x), h, weight, bias, library, theta)
+        log_p, by_logits, by_gene = _pass(*given, h.new_ones(len(h)))
+        ctx.save_for_backward(*given, by_logits, by_gene)
         return log_p
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
+        """Gradients by the arguments of ``forward``, from the gradient (n,) by its result.
+
+        Parameters
+        ----------
+        ctx
+            Memory of ``forward``.
+        grad
+            (n,) gradient by the log-likelihood of each cell.
+        """
         # by_logits are gradients of the log p of each cell, by_gene of their sum
-        x, h, weight, bias, library, theta, by_logits, by_gene = ctx.saved_tensors
+        offset, gene, value, h, weight, bias, library, theta, by_logits, by_gene = ctx.saved_tensors
         each, first = grad.unsqueeze(-1), grad[:1]
         is_equal = (grad == first).all()
-        by_bias, by_theta = first.sum() * by_gene if is_equal else _pass(x, h, weight, bias, library, theta, grad)[-1]
+        if is_equal:
+            by_bias, by_theta = first.sum() * by_gene
+        else:
+            by_bias, by_theta = _pass(offset, gene, value, h, weight, bias, library, theta, grad)[-1]
         return None, (by_logits @ weight) * each, by_logits.t() @ (h * each), by_bias, None, by_theta
 
 
-def _pass(
-    x: Tensor, h: Tensor, weight: Tensor, bias: Tensor, library: Tensor, theta: Tensor, each: Tensor
-) -> tuple[Tensor, ...]:
+def _pass(offset, gene, value, h, weight, bias, library, theta, each) -> tuple[Tensor, Tensor, Tensor]:
     """Log p (n,), its gradient by logits (n, g), and by bias and theta (2, g), summed with weights ``each`` (n,)."""
     logits, log_p, by_gene = torch.addmm(bias, h, weight.t()), h.new_empty(len(h)), h.new_zeros(2, len(theta))
-    arrays = (logits, library.view(-1), theta, each, *_csr(x), log_p, *by_gene)
+    arrays = (logits, library.view(-1), theta, each, offset, gene, value, log_p, *by_gene)
     _negative_binomial(*(values.detach().contiguous().numpy() for values in arrays))
     return log_p, logits, by_gene
 
 
 def _csr(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Offsets of the rows, genes and values of the counts above 0."""
     if is_sparse(x):
         return x.crow_indices().int(), x.col_indices().int(), x.values().float()
     rows = csr_matrix(x.numpy())

@@ -233,7 +233,7 @@ class Checkpoints(Callback):
             parts = [self.earlier[name]] if name in self.earlier else []
             if name in new:
                 parts.append(new[name].set_axis(new[name].index + self.n_before))
-            by_step = parts[0].index.name == "step"  # of which Lightning counts one more when training continues
+            by_step = parts[0].index.name == "step"  # Lightning counts one more when training continues
             joined[name] = pd.concat(parts, ignore_index=by_step).rename_axis(parts[0].index.name)
         return joined
 

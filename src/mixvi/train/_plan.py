@@ -4,7 +4,7 @@ Lightning's "batch" is a block of many minibatches. So Lightning and the metrics
 at each step of the optimizer.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice, repeat
 
@@ -114,28 +114,31 @@ class MixviPlan(TrainingPlan):
         cells = self.module.read(block)
         guide = cells.y[:, :0] if self.guide is None else self.guide.of(block[REGISTRY_KEYS.INDICES_KEY])
         n = 0
-        for n_cells, step in self._steps(Guided(cells, guide)):
+        for n_cells, minibatch in self._minibatches(Guided(cells, guide)):
             if n and (n_cells == 1 < self.batch_size or self._is_over()):
                 break  # batch norm needs two cells; the next epoch leaves out another cell
             if n == 0 or self._warms_up_by_steps():
                 self.loss_kwargs["kl_weight"] = kl_weight = self.kl_weight.float()
-            step(kl_weight)
+            if minibatch is not None:
+                self._step(minibatch, kl_weight)
+            elif self.captured is not None:
+                self.captured(kl_weight)
             n += n_cells
         self.log("kl_weight", self.loss_kwargs["kl_weight"], on_step=False, on_epoch=True)
         found = self.meter.take(n)
         self._log("train_loss", found, self.train_metrics, "train", prog_bar=True)
         return {"loss": found[0].loss, **found[1], "reconstruction_loss": found[0].reconstruction_loss_sum}
 
-    def _steps(self, block: Guided) -> Iterator[tuple[int, Callable[[Tensor], None]]]:
-        """The number of cells of each minibatch, and the step on it."""
+    def _minibatches(self, block: Guided) -> Iterator[tuple[int, Guided | None]]:
+        """The number of cells of each minibatch, and the minibatch. It is ``None`` if the captured step has read it."""
         if self.captured is not None:
             self.captured.renew()
         for part in [block] if self.compiled is None else filled(block, self.batch_size):
             n_captured = 0 if self.captured is None else self.captured.read(part)
-            yield from repeat((self.batch_size, self.captured), n_captured)
+            yield from repeat((self.batch_size, None), n_captured)
             if n_captured * self.batch_size < len(part.cells.x):
                 for minibatch in islice(part.split(self.batch_size), n_captured, None):
-                    yield len(minibatch.cells.x), partial(self._step, minibatch)
+                    yield len(minibatch.cells.x), minibatch
 
     def _step(self, minibatch: Guided, kl_weight: Tensor) -> None:
         optimizer, (cells, guide) = self.optimizers(), minibatch
