@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from anndata import AnnData
 
+from mixvi._upstream import give_cells, last_manager
+from mixvi.model.values import settle_likelihood
+
 if TYPE_CHECKING:
     from mixvi.model._base import LatentModel
 
@@ -41,3 +44,24 @@ def rebuild(
         model.module.unseen = torch.from_numpy(np.isin(model.get_var_names().astype(str), model.unseen_))
     model.module.eval()
     return model
+
+
+def attach(model: "LatentModel", adata: AnnData) -> None:
+    """Give cells to a model that was made without, and check that it can describe them.
+
+    Parameters
+    ----------
+    model
+        From `rebuild`.
+    adata
+        Its cells; they are set up for its class with its registry.
+
+    Raises
+    ------
+    ValueError
+        If its likelihood cannot describe them.
+    """
+    manager = last_manager(type(model), adata)
+    give_cells(model, manager)
+    settle_likelihood(model, model.likelihood_)
+    model._see_cells()
