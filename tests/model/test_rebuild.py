@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from mixvi._warnings import MixviWarning
 from mixvi.model._rebuild import attach, attributes_of, rebuild
-from tests.model.helpers import fitted
+from tests.model.helpers import QUICK, build, fitted, of
 
 
 def test_a_rebuilt_model_with_the_same_weights_is_the_same(blobs):
@@ -47,3 +48,26 @@ def test_cells_that_the_likelihood_cannot_describe_are_refused(blobs):
     type(model).setup_anndata(cells, source_registry=model.registry_, **model.registry_["setup_args"])
     with pytest.raises(ValueError, match="count"):
         attach(again, cells)
+
+
+def test_a_model_trains_on_the_cells_that_are_left(blobs):
+    """Cells dropped before training, with their batch, are as if they had not been there, and this is said by name."""
+    blobs.obs["batch"] = np.where(of(blobs, "condition 0"), np.tile(["a", "b"], 150), "c")
+    model, kept = build("CVAE", blobs, {"batch_key": "batch"}), blobs[blobs.obs["batch"] != "c"].copy()
+    blobs._inplace_subset_obs((blobs.obs["batch"] != "c").to_numpy())
+    with pytest.warns(MixviWarning, match=r"of 300 cells were dropped .* none is of {'batch': \['c'\]}"):
+        model.train(**QUICK)
+    assert model.get_latent_representation().shape[0] == len(kept)
+    assert model.train_indices_.max() < len(kept)
+    assert model.empty_levels_ == {"batch": ["c"]}
+    blobs._inplace_subset_obs(np.arange(50))
+    with pytest.raises(ValueError, match="The cells or values of this CVAE's AnnData changed"):
+        model.train(**QUICK)
+
+
+def test_the_cells_that_are_left_must_suit(blobs):
+    model = build("VAE", blobs, likelihood="nb")
+    blobs.X = blobs.X - 0.5
+    blobs._inplace_subset_obs(np.arange(50))
+    with pytest.warns(MixviWarning, match="250 of 300 cells"), pytest.raises(ValueError, match="count"):
+        model.train(**QUICK)
