@@ -96,7 +96,9 @@ def test_one_to_three_cells_can_be_trained_on(counts, name, n):
         model.train(2, **QUIET, batch_size=batch_size)
         assert len(model.train_indices_) == n
         assert not torch.equal(model.module.encoder.trunk.layers[0].weight, before)
+        model.annotate()
         assert np.isfinite(model.get_latent_representation()).all()
+        assert np.isfinite(model.sample(3)).all()
 
 
 @pytest.mark.parametrize("n_left", [1, 2])

@@ -13,8 +13,8 @@ from mixvi._tell import quiet
 from mixvi.model._arguments import OF_MIXTURE, check_plan, check_trainer
 from mixvi.model._full_batch import fits_in_full_batch, train_full_batch
 from mixvi.model._outliers import remember_held_out
-from mixvi.model._resume import checkpoints_of, pass_on
 from mixvi.model._rebuild import follow_cells
+from mixvi.model._resume import checkpoints_of, pass_on
 from mixvi.model.description import size_of
 from mixvi.model.query import train_mapped
 from mixvi.model.registration import check_trainable

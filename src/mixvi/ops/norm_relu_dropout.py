@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numba import njit
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 
 def activate(h: Tensor, norm: nn.BatchNorm1d, dropout: nn.Dropout) -> Tensor:
