@@ -98,7 +98,7 @@ def test_one_to_three_cells_can_be_trained_on(counts, name, n):
         assert not torch.equal(model.module.encoder.trunk.layers[0].weight, before)
         model.annotate()
         assert np.isfinite(model.get_latent_representation()).all()
-        assert np.isfinite(model.sample(3)).all()
+        assert np.isfinite(model.sample(3).X).all()
 
 
 @pytest.mark.parametrize("n_left", [1, 2])
