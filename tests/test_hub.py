@@ -36,7 +36,14 @@ def test_a_card_says_what_a_saved_model_is(name, counts, tmp_path):
     setup, settings = (json.loads(part.split("```")[0]) for part in card.text.split("```json")[1:])
     assert setup == model.registry_["setup_args"]
     assert settings == model.init_params_["non_kwargs"] | {"n_latent": 7}
-    for said in (f"# {name}", "Cells of two donors.", "n_cells: 60", "n_vars: 12", "Minified: no", "https://a.org/code"):
+    for said in (
+        f"# {name}",
+        "Cells of two donors.",
+        "n_cells: 60",
+        "n_vars: 12",
+        "Minified: no",
+        "https://a.org/code",
+    ):
         assert said in card.text
     assert "Not measured" in card.text
 
