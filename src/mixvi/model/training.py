@@ -139,14 +139,11 @@ def _train_minibatches(
     settings = {"lr": model._learning_rate} | split | plan_kwargs | kwargs["datasplitter_kwargs"]
     settings = {name: value for name, value in settings.items() if name not in HOW}
     checkpoints = checkpoints_of(model, kwargs.get("ckpt_path"), checkpoint_minutes, max_epochs, settings)
-    of_mixture = {name: plan_kwargs.pop(name, None) for name in OF_MIXTURE}
     callbacks = list(kwargs.pop("callbacks", None) or [])
     phases = next((callback for callback in callbacks if isinstance(callback, MixturePhases)), None)
-    if phases is None and (phases := model._phases(max_epochs, of_mixture["n_epochs_pretrain"], by_default)):
+    of_mixture = {name: plan_kwargs.pop(name, None) for name in OF_MIXTURE}
+    if phases is None and (phases := _phases_of(model, max_epochs, by_default, **of_mixture)) is not None:
         callbacks.append(phases)
-        phases.guidance = phases.guidance if of_mixture["guidance"] is None else of_mixture["guidance"]
-    elif phases is None and (unused := [name for name, value in of_mixture.items() if value is not None]):
-        raise ValueError(f"plan_kwargs got {unused}, which a {type(model).__name__} has no use for: use mixvi.GMVAE.")
     _set_defaults(model, plan_kwargs, kwargs, split, max_epochs, phases)
     finite, was_trained = FiniteWeights(), model.is_trained_
     kwargs["plugins"] = [checkpoints.files, *(kwargs.get("plugins") or [])]
@@ -176,6 +173,19 @@ def _train_minibatches(
         )
     how = f"train(..., ckpt_path={str(checkpoints.path)!r}) continues from there." if checkpoints.path else ""
     pass_on(checkpoints.interruption, model.trainer.current_epoch, how)
+
+
+def _phases_of(
+    model: "LatentModel", max_epochs: int, by_default: bool, n_epochs_pretrain: int | None, guidance: float | None
+) -> MixturePhases | None:
+    """The phases of a mixture, as the settings of the plan have them."""
+    phases = model._phases(max_epochs, n_epochs_pretrain, by_default)
+    given = {"n_epochs_pretrain": n_epochs_pretrain, "guidance": guidance}
+    if phases is None and (unused := [name for name, value in given.items() if value is not None]):
+        raise ValueError(f"plan_kwargs got {unused}, which a {type(model).__name__} has no use for: use mixvi.GMVAE.")
+    if phases is not None and guidance is not None:
+        phases.guidance = guidance
+    return phases
 
 
 def _check(model: "LatentModel", max_epochs, batch_size, n_importance_samples, data_path) -> None:
