@@ -107,8 +107,6 @@ def train(
         return train_mapped(**arguments | arguments.pop("kwargs"))
     split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
     check_trainer(merge_kwargs(kwargs.get("trainer_config"), kwargs, name="trainer"))
-    follow_cells(model)
-    check_trainable(model)  # another model may have registered the same AnnData since
     _check(model, max_epochs, batch_size, n_importance_samples, data_path)
     plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
     check_plan(plan_kwargs)
@@ -189,6 +187,8 @@ def _phases_of(
 
 
 def _check(model: "LatentModel", max_epochs, batch_size, n_importance_samples, data_path) -> None:
+    follow_cells(model)
+    check_trainable(model)  # another model may have registered the same AnnData since
     check_whole("n_importance_samples", n_importance_samples)
     if n_importance_samples > 1 and isinstance(model.module.prior, Flat):
         raise ValueError(
