@@ -3,10 +3,11 @@
     uv run python benchmarks/kills.py --number 200
 
 Each trial is a process of its own. It saves a model over another one, or a model and its cells over others, trains
-with a checkpoint in each epoch, or runs ``mixvi fit`` over an earlier result. After a random time it gets SIGKILL,
-SIGTERM or SIGINT; or it may write no file beyond a random size, as on a full disk. Then another process reads the
-files. A training that left no checkpoint, because it had not begun or was over, counts as "nothing". Needs Linux or
-macOS.
+with a checkpoint in each epoch and saves the model over an earlier one, or runs ``mixvi fit`` over an earlier result.
+After a random time it gets SIGKILL, SIGTERM or SIGINT; or it may write no file beyond a random size, as on a full disk.
+Then another process reads the files. "Whole" is what was there before, or what was to be there after. "As before" is
+the same for a training that was stopped before its first checkpoint: the earlier model is whole, and there is nothing
+to continue from. Needs Linux or macOS.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from mixvi._file import read_file, write_file
 from mixvi.model.unchanged import is_of_training
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-NOTHING = 3  # exit code of a look that found no file to look at
+AS_BEFORE = 3  # exit code of a look that found the earlier model, and no checkpoint
 PATIENCE = 120  # seconds until a process that was told to stop counts as hung
 TRAIN = {"max_epochs": 20, "accelerator": "cpu", "enable_progress_bar": False}
 
@@ -77,7 +78,7 @@ def end(child: int) -> int:
 
 def state(look: Callable[[], None]) -> str:
     """What a look at the files, in a process of its own, finds."""
-    return {0: "whole", NOTHING: "nothing"}.get(end(start(look)), "DAMAGED")
+    return {0: "whole", AS_BEFORE: "as before"}.get(end(start(look)), "DAMAGED")
 
 
 def cells(seed=0):
@@ -151,7 +152,10 @@ class Pair(Saving):
 
 
 class Training:
-    """``train()`` of a GMVAE with a checkpoint in each epoch: pretraining, initialisation, fine-tuning, calibration."""
+    """``train()`` of a GMVAE with a checkpoint in each epoch: pretraining, initialisation, fine-tuning, calibration.
+
+    Then the model is saved over one that is not trained.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -160,27 +164,36 @@ class Training:
     def prepare(self) -> None:
         settings.seed = 0
         whole = model()
+        whole.save(self.folder.parent / "earlier", overwrite=True)
         whole.train(**TRAIN)
         write_file(self.whole, whole.history)
 
     def before(self) -> None:
-        self.folder.mkdir()
+        shutil.copytree(self.folder.parent / "earlier", self.folder)
 
     def work(self) -> None:
         settings.logging_dir, settings.seed = self.folder, 0
-        model().train(**TRAIN, checkpoint_minutes=0)
+        new = model()
+        new.train(**TRAIN, checkpoint_minutes=0)
+        new.save(self.folder, overwrite=True)
 
     def look(self) -> None:
-        if not (left := list(self.folder.glob("training-*.ckpt"))):
-            raise SystemExit(NOTHING)
-        wanted = read_file(self.whole)
+        wanted, left = read_file(self.whole), list(self.folder.glob("training-*.ckpt"))
+        found = mixvi.GMVAE.load(self.folder, False, accelerator="cpu")
+        if found.is_trained_:
+            self.compare(found.history, wanted)
+        elif not left:
+            raise SystemExit(AS_BEFORE)
         for path in left:
             again = model()
             again.train(**TRAIN, ckpt_path=str(path))
-            assert again.history.keys() == wanted.keys()
-            for name, losses in wanted.items():
-                found = again.history[name].to_numpy(float)
-                np.testing.assert_allclose(found, losses.to_numpy(float), rtol=1e-4, atol=1e-5)
+            self.compare(again.history, wanted)
+
+    def compare(self, history: dict, wanted: dict) -> None:
+        assert history.keys() == wanted.keys()
+        for name, losses in wanted.items():
+            found = history[name].to_numpy(float)
+            np.testing.assert_allclose(found, losses.to_numpy(float), rtol=1e-4, atol=1e-5)
 
 
 class Command:
@@ -254,12 +267,12 @@ def main() -> None:
             if left == "DAMAGED":
                 print(f"trial {i}: {kind.__name__}, {name}, exit code {ended}: damaged", flush=True)
     for (kind, how, left), number in sorted(found.items()):
-        print(f"{kind:10} {how:10} {left:8} {number}")
-    whole, nothing, damaged = (
+        print(f"{kind:10} {how:10} {left:9} {number}")
+    whole, before, damaged = (
         sum(number for (*_, left), number in found.items() if left == wanted)
-        for wanted in ("whole", "nothing", "DAMAGED")
+        for wanted in ("whole", "as before", "DAMAGED")
     )
-    print(f"{whole} of {options.number} whole, {nothing} left nothing, {damaged} damaged")
+    print(f"{whole + before} of {options.number} whole, {before} of them as before, {damaged} damaged")
     raise SystemExit(min(damaged, 1))
 
 

@@ -297,7 +297,7 @@ SETTINGS = {  # class and name: settings, message
 TRAIN = [
     ({"max_epochs": 0}, "max_epochs=0"),
     ({"max_epochs": NAN}, "max_epochs=nan"),
-    ({"batch_size": 1}, "batch_size=1"),
+    ({"batch_size": 0}, "batch_size=0"),
     ({"batch_size": "all"}, "batch_size='all'"),
     ({"train_size": 1.5}, "train_size"),
     ({"train_size": -0.5}, "train_size=-0.5"),

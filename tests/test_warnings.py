@@ -25,3 +25,10 @@ def test_warnings_can_be_silenced_by_their_category():
         work()
         warnings.warn("of another package", UserWarning, stacklevel=1)
     assert [str(warning.message) for warning in found] == ["of another package"]
+
+
+def test_a_warning_is_logged_also_where_warnings_are_ignored(caplog):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        work()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", "look here")]

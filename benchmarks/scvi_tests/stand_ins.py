@@ -43,15 +43,13 @@ class SCVI(metaclass=_StandIn):
     """A VAE, or a CVAE where there is a batch or a covariate."""
 
     models, usual = (mixvi.VAE, mixvi.CVAE), mixvi.CVAE
-    _made: dict[str, type] = {}  # AnnDataManager -> class of the model
 
     def __new__(cls, adata=None, registry=None, **kwargs):
         """Make the model for which the AnnData was set up."""
         used.add("SCVI")
         if adata is None:
             return mixvi.VAE(None, registry=registry)
-        model = cls._made[adata.uns["_scvi_manager_uuid"]]
-        return model(adata, **_arguments(kwargs))
+        return cls._set_up(adata)(adata, **_arguments(kwargs))
 
     @classmethod
     def setup_anndata(cls, adata, *args, **kwargs):
@@ -64,7 +62,6 @@ class SCVI(metaclass=_StandIn):
         covariates = ("batch_key", "categorical_covariate_keys", "continuous_covariate_keys")
         model = mixvi.CVAE if any(kwargs.get(name) for name in covariates) else mixvi.VAE
         model.setup_anndata(adata, **kwargs)
-        cls._made[adata.uns["_scvi_manager_uuid"]] = model
 
     @classmethod
     def load(cls, dir_path: str | os.PathLike, adata=None, prefix=None, **kwargs):
@@ -77,7 +74,22 @@ class SCVI(metaclass=_StandIn):
 
     @classmethod
     def _get_most_recent_anndata_manager(cls, adata, required=False):
-        return cls._made[adata.uns["_scvi_manager_uuid"]]._get_most_recent_anndata_manager(adata, required)
+        return cls._set_up(adata)._get_most_recent_anndata_manager(adata, required)
+
+    @classmethod
+    def _set_up(cls, adata) -> type:
+        """The class that an AnnData was last set up for."""
+        for model in cls.models:
+            manager = model._get_most_recent_anndata_manager(adata)
+            if manager is not None and manager.id == adata.uns["_scvi_manager_uuid"]:
+                return model
+        return cls.usual
+
+
+class Module(metaclass=_StandIn):
+    """The module of SCVI."""
+
+    models, usual = (mixvi.module.VAEModule, mixvi.module.CVAEModule), mixvi.module.CVAEModule
 
 
 class SCANVI(metaclass=_StandIn):

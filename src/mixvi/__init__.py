@@ -28,6 +28,7 @@ _WHERE = {
     "Refined": "mixvi._refine",
     "select_n_latent": "mixvi._select",
     "train": "mixvi.train",
+    "HubModelCardHelper": "mixvi._hub",
     "MixviWarning": "mixvi._warnings",
     "__version__": "mixvi._version",
 }

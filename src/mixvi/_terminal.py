@@ -1,5 +1,6 @@
 """Output of a command: messages of mixvi, and errors in one line."""
 
+import logging
 import os
 import signal
 import threading
@@ -12,11 +13,9 @@ import typer
 @contextmanager
 def terminal() -> Iterator[None]:
     """Show only the progress bar and messages of mixvi."""
-    import logging
     import warnings
 
     from mixvi._tell import quiet
-    from mixvi._warnings import MixviWarning
 
     os.environ.setdefault("MPLBACKEND", "Agg")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads make torch ten times slower on busy cores
@@ -24,6 +23,7 @@ def terminal() -> Iterator[None]:
 
     mixvi, handler = logging.getLogger("mixvi"), logging.StreamHandler()
     handler.addFilter(lambda line: not line.getMessage().startswith("Stopped by"))  # and how to go on in Python
+    handler.addFilter(_Once())
     mixvi.addHandler(handler)
     level = mixvi.level
     mixvi.setLevel(logging.INFO)
@@ -31,15 +31,27 @@ def terminal() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, _stop) if in_main_thread else None
     try:
         with quiet("lightning.pytorch", "lightning.fabric"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("default", MixviWarning)
-            warnings.showwarning = lambda message, *_: typer.echo(f"mixvi: {message}", err=True)
+            warnings.simplefilter("ignore")  # those of mixvi are in its log
             yield
     finally:
         mixvi.removeHandler(handler)
         mixvi.setLevel(level)
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+class _Once(logging.Filter):
+    """Lets each warning pass once."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line is new, or no warning."""
+        is_new = record.levelno < logging.WARNING or record.getMessage() not in self.seen
+        self.seen.add(record.getMessage())
+        return is_new
 
 
 def _stop(number: int, frame: object) -> None:

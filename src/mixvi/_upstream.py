@@ -49,16 +49,21 @@ def forget_with_model(model: BaseModelClass) -> None:
     weakref.finalize(model, model._per_instance_manager_store.pop, model.id, None)
 
 
-def is_registered(model: BaseModelClass) -> bool:
-    """Whether the last ``setup_anndata`` of the model's AnnData is the one that the model was made with.
+def last_manager(cls: type[BaseModelClass], adata: AnnData) -> AnnDataManager | None:
+    """Manager of the last ``setup_anndata`` of an AnnData. scvi-tools 1.5 has a private method for it only.
 
-    scvi-tools 1.5 gives the last one by a private method of models only.
+    Parameters
+    ----------
+    cls
+        Class that it was set up for.
+    adata
+        Cells.
     """
-    return model._get_most_recent_anndata_manager(model.adata) is model.adata_manager
+    return cls._get_most_recent_anndata_manager(adata)
 
 
-def give_manager(model: BaseModelClass, manager: AnnDataManager) -> None:
-    """Make a model use a manager for the AnnData of the manager. scvi-tools 1.5 has a private method for it only.
+def give_cells(model: BaseModelClass, manager: AnnDataManager) -> None:
+    """Make the AnnData of a manager that of a model. scvi-tools 1.5 registers a manager by a private method only.
 
     Parameters
     ----------
@@ -68,6 +73,7 @@ def give_manager(model: BaseModelClass, manager: AnnDataManager) -> None:
         Manager of the AnnData.
     """
     model._register_manager_for_instance(manager)
+    model.adata = manager.adata
 
 
 def _forget(store: dict[str, AnnDataManager], adata_uuid: str, manager_id: str) -> None:

@@ -1,6 +1,9 @@
-"""Warnings of mixvi. They have their own category, so they can be filtered."""
+"""Warnings of mixvi. They have their own category, so they can be filtered, and are logged too."""
 
+import logging
 import warnings
+
+logger = logging.getLogger(__name__)
 
 
 class MixviWarning(UserWarning):
@@ -8,5 +11,9 @@ class MixviWarning(UserWarning):
 
 
 def warn(message: str) -> None:
-    """Warn of something once for each place in the code that calls this."""
+    """Warn of something once for each place in the code that calls this, and log it each time.
+
+    Jobs often ignore warnings and keep a log.
+    """
     warnings.warn(message, MixviWarning, stacklevel=3)
+    logger.warning(message)

@@ -17,7 +17,8 @@ from tests.model.helpers import MODELS, build
     ({"plan_kwargs": {"batch_size": 64}}, r"plan_kwargs got \['batch_size'\], which .* pass train\(batch_size=...\)"),
     ({"weight_decai": 1.0}, r"train\(\) got 'weight_decai', .*did you mean plan_kwargs={'weight_decay': ...}"),
     ({"data_pth": "stream"}, "did you mean data_path"), ({"trainer_config": {"zzz": 4}}, r"train\(\) got 'zzz'"),
-    ({"plan_kwargs": {"guidance": 1.0}}, "plan_kwargs got 'guidance', which it does not know"),  # GMVAE(guidance=...)
+    ({"plan_kwargs": {"guidance": 1.0}}, r"plan_kwargs got \['guidance'\], which a VAE has no use for: use"),
+    ({"plan_kwargs": {"guidance": -1}}, "plan_kwargs got guidance=-1; it must be a number of at least 0"),
     ({"plan_kwargs": {"weight_decay": np.nan}}, "plan_kwargs got weight_decay=nan; it must be a number of at least 0"),
     ({"plan_kwargs": {"lr": "1e-3"}}, "plan_kwargs got lr='1e-3'; it must be a number of at least 0"),
     ({"plan_kwargs": {"max_kl_weight": -1}}, "plan_kwargs got max_kl_weight=-1; it must be a number"),

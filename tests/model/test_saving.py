@@ -20,7 +20,8 @@ from scvi.train import SaveCheckpoint
 import mixvi
 from mixvi import datasets
 from mixvi._file import VALUE_KINDS, _digest, read_file, write_file
-from tests.model.helpers import fitted
+from mixvi._warnings import MixviWarning
+from tests.model.helpers import build, fitted
 
 
 @pytest.mark.parametrize(
@@ -167,6 +168,22 @@ def test_cells_that_do_not_suit_are_not_blamed_on_the_file(stored, tmp_path):
     (tmp_path / "adata.h5ad").write_bytes(b"\x89HDF\r\n\x1a\n")
     with pytest.raises(ValueError, match=r"adata\.h5ad cannot be read as an \.h5ad file"):
         mixvi.GMVAE.load(tmp_path)
+
+
+def test_a_model_is_made_once_when_it_is_loaded_with_cells(tmp_path, blobs, monkeypatch):
+    """So a warning comes once, and the file and the cells are each to blame for their own errors."""
+    with pytest.warns(MixviWarning, match="a plain VAE"):
+        build("CVAE", blobs, {"batch_key": None}).save(tmp_path / "model", save_anndata=True)
+    made, init = [], mixvi.module.CVAEModule.__init__
+    monkeypatch.setattr(mixvi.module.CVAEModule, "__init__", lambda *args: made.append(1) or init(*args))
+    for adata in (blobs, None, False):
+        with pytest.warns(MixviWarning, match="a plain VAE") as said:
+            again = mixvi.CVAE.load(tmp_path / "model", adata, accelerator="cpu")
+        assert len(made) == 1
+        assert sum("a plain VAE" in str(one.message) for one in said) == 1
+        made.clear()
+        assert again.adata is (blobs if adata is blobs else again.adata)
+        assert (again.adata is None) == (adata is False)
 
 
 def test_a_model_without_hidden_layers_loads(tmp_path):

@@ -87,17 +87,26 @@ def test_a_linear_fit_refuses_checkpoints_and_can_be_saved_in_between(tmp_path):
     np.testing.assert_allclose(model.get_elbo(), whole.get_elbo(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_one_or_two_cells_cannot_be_trained_on(counts, n):
-    with pytest.raises(ValueError, match=f"There are {n} cells, and training needs at least three"):
-        build("VAE", counts[:n].copy()).train(2, **QUIET)
-
-
-def test_three_cells_can_be_trained_on(counts):
-    for name in ("AE", "VAE", "CVAE", "GMVAE"):
-        model = build(name, counts[:3].copy(), n_clusters=1) if name == "GMVAE" else build(name, counts[:3].copy())
-        model.train(2, **QUIET)
+@pytest.mark.parametrize("name", ["AE", "VAE", "CVAE", "GMVAE"])
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_one_to_three_cells_can_be_trained_on(counts, name, n):
+    for batch_size in (None, 1):
+        model = build(name, counts[:n].copy(), **({"n_clusters": 1} if name == "GMVAE" else {}))
+        before = model.module.encoder.trunk.layers[0].weight.detach().clone()
+        model.train(2, **QUIET, batch_size=batch_size)
+        assert len(model.train_indices_) == n
+        assert not torch.equal(model.module.encoder.trunk.layers[0].weight, before)
+        model.annotate()
         assert np.isfinite(model.get_latent_representation()).all()
+        assert np.isfinite(model.sample(3).X).all()
+
+
+@pytest.mark.parametrize("n_left", [1, 2])
+def test_cells_that_do_not_fill_a_minibatch_are_trained_on(counts, n_left):
+    """scvi-tools gives them to the validation cells, as its batch norm cannot take them."""
+    model = build("VAE", counts)
+    model.train(1, **QUIET, batch_size=(108 - n_left) // 2, train_size=None)
+    assert (counts.n_obs, len(model.train_indices_)) == (120, 108)
 
 
 def test_a_trained_model_can_be_pickled(counts):

@@ -91,9 +91,16 @@ def test_norms_it_does_not_know_are_torchs(norm):
         assert torch.equal(a, b)
 
 
-def test_one_cell_is_refused_as_by_torch(norm):
-    with pytest.raises(ValueError, match="more than 1 value"):
-        activate(torch.randn(1, 9), norm, nn.Dropout(P))
+def test_one_cell_is_normalised_by_running_statistics(norm):
+    for _ in range(50):
+        activate(torch.randn(33, 9) * 3 + 5, norm, nn.Dropout(P))
+    before = deepcopy(norm)
+    h = torch.randn(1, 9, requires_grad=True)
+    out, expected = activate(h, norm, nn.Dropout(P)), before.eval()(h).relu() / (1 - P)
+    torch.testing.assert_close(out[out != 0], expected[out != 0])
+    assert torch.autograd.grad(out.sum(), norm.weight)[0].any()
+    for a, b in zip(norm.buffers(), before.buffers(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_nan_comes_through(norm):

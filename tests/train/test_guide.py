@@ -72,6 +72,15 @@ def test_guided_components_keep_to_the_parts_they_were_placed_on(counts):
     assert agreement(20.0) < agreement(1e-3)
 
 
+def test_guidance_can_be_set_for_one_training(counts):
+    def trained(guidance, plan):
+        return fitted("GMVAE", counts, train={"max_epochs": 4, "plan_kwargs": plan}, guidance=guidance).module
+
+    weights = [list(trained(*given).parameters()) for given in ((5.0, {"guidance": 0}), (0.0, {}), (5.0, {}))]
+    equal = [all(map(torch.equal, weights[0], other)) for other in weights[1:]]
+    assert equal == [True, False]
+
+
 def test_labelled_cells_in_other_clusters_are_told_and_many_are_a_warning(caplog, recwarn):
     labels = np.repeat([0, 1, -1], [90, 10, 50])
     part = np.maximum(labels, 0)

@@ -37,7 +37,7 @@ def check_layer(adata: AnnData, layer: str | None, advice: str = "layer=None tak
         raise KeyError(f"There is no layer {layer!r}; the layers are {there}, and {advice}.")
 
 
-def check_present(obs: pd.DataFrame, keys: Sequence[str]) -> None:
+def check_present(obs: pd.DataFrame, keys: Sequence, texts: bool = True) -> None:
     """Check that columns exist.
 
     Parameters
@@ -46,6 +46,8 @@ def check_present(obs: pd.DataFrame, keys: Sequence[str]) -> None:
         (n, ...) table of cells.
     keys
         Names of the columns.
+    texts
+        Whether names must be texts, as scvi-tools takes the number 0 for no name.
 
     Raises
     ------
@@ -55,7 +57,8 @@ def check_present(obs: pd.DataFrame, keys: Sequence[str]) -> None:
         If a name is not a text, or several columns have it.
     """
     for key in keys:
-        if not isinstance(key, str):
+        is_other = isinstance(key, int) and not isinstance(key, bool) and key in obs
+        if not isinstance(key, str) and (texts or not is_other):
             named = [name for name in obs.columns if isinstance(name, str)]
             raise ValueError(
                 f"{key!r} is not the name of a column; pass a text, one of {named}. If a column has this name, give it "
@@ -95,6 +98,7 @@ def check_columns(
     numeric: bool = False,
     positive: bool = False,
     advice: str = "fill them in or leave these cells out",
+    texts: bool = True,
 ) -> None:
     """Check that columns exist and have a value for every cell.
 
@@ -110,6 +114,8 @@ def check_columns(
         Whether numeric columns must be above 0.
     advice
         End of the error message: what to do.
+    texts
+        As in `check_present`.
 
     Raises
     ------
@@ -119,7 +125,7 @@ def check_columns(
         If values are missing, are of kinds that a file cannot hold, or mix text with numbers; or if numeric columns are
         not finite or not positive.
     """
-    check_present(obs, keys)
+    check_present(obs, keys, texts)
     for key in keys:
         column = obs[key]
         wrong, what = column.isna(), "missing values"

@@ -19,6 +19,7 @@ class LabelsField(CategoricalObsField):
 
     def __init__(self, registry_key: str, obs_key: str, no_label: str):
         super().__init__(registry_key, obs_key)
+        self._original_attr_key = obs_key  # scvi-tools takes a column of the name 0 for none
         self.no_label = str(no_label)
 
     def register_field(self, adata: AnnData) -> dict:

@@ -129,7 +129,8 @@ class CellsSplitter(DataSplitter):
 
     def __init__(self, adata_manager: AnnDataManager, batch_size: int = 128, data_path: str = "auto", **kwargs):
         self.distributed = bool(kwargs.pop("distributed_sampler", False))
-        super().__init__(adata_manager, batch_size=batch_size, **kwargs)
+        # scvi-tools would leave out one or two cells that do not fill a minibatch, for its batch norm; ours takes them
+        super().__init__(adata_manager, batch_size=1, **kwargs)
         self.batch_size, self.data_path = batch_size, data_path
         self._dataset: CellsDataset | None = None
 

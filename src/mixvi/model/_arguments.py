@@ -18,6 +18,7 @@ from mixvi.module.nets import Hidden
 from mixvi.train import MixviPlan
 
 OF_TRAIN = ("n_importance_samples", "batch_size")  # which hands them on to the plan
+OF_MIXTURE = {"n_epochs_pretrain": int, "guidance": float}  # which it hands on to the phases of a mixture
 OF_BOTH = ("gradient_clip_val", "gradient_clip_algorithm")  # Lightning's names, kept by the plan
 
 PLAN = {
@@ -26,9 +27,10 @@ PLAN = {
     for name, parameter in inspect.signature(plan).parameters.items()
     if name not in ("module", "plan_kwargs", "loss_kwargs", *OF_TRAIN)
 }
-PLAN["n_epochs_pretrain"] = inspect.Parameter(  # which train() hands on to the phases of a mixture
-    "n_epochs_pretrain", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=int | None
-)
+PLAN |= {
+    name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind | None)
+    for name, kind in OF_MIXTURE.items()
+}
 TRAINER = {
     name
     for taker in (UnsupervisedTrainingMixin.train, Trainer, LightningTrainer)

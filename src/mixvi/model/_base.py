@@ -240,6 +240,10 @@ class LatentModel(UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
         """The phases of a mixture; ``None`` for a model without one."""
 
     @abstractmethod
+    def _see_cells(self) -> None:
+        """Settle what depends on the cells, in a model that was made without and got some."""
+
+    @abstractmethod
     def _found(self) -> dict[str, Any]:
         """Values that training found, for ``.uns``."""
 

@@ -212,6 +212,9 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
     def _draw_latent(self, cells: Cells, component: list[int] | None) -> Tensor:
         return self.module.prior.sample(cells.c, component)
 
+    def _see_cells(self) -> None:
+        self._init = check_init(self._init, self.adata, self.n_wanted_, len(self._classes()), is_loaded=True)
+
     def _phases(self, max_epochs: int, n_epochs_pretrain: int | None, by_default: bool) -> MixturePhases:
         clusters = None if self.clusters_ is None else self._clusters()
         if clusters is not None:
@@ -278,10 +281,7 @@ class GMVAE(ConditionalMixin, EvidenceMixin, LatentModel):
         return None
 
     def _found(self) -> dict[str, Any]:
-        return {
-            "n_clusters": self.n_clusters,
-            "temperature": round(self.module.prior.temperature.item(), 3),
-        }
+        return {"n_clusters": self.n_clusters, "temperature": round(self.module.prior.temperature.item(), 3)}
 
     def _classes(self) -> list[str]:
         """Names of the labelled classes."""

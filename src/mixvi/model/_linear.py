@@ -79,7 +79,7 @@ class LinearMixin(Mixin):
         axes = self._rebuilt_axes()
         projected = collect(self, lambda cells: dense(cells.x).double() @ axes.to(self.device), None, None, None)
         scores = projected - projected.mean(0)
-        variance = scores.var(0, ddof=1)
+        variance = scores.var(0, ddof=min(1, len(scores) - 1))  # one cell has none
         order = np.argsort(-variance, kind="stable")
         return PrincipalComponents(axes.numpy()[:, order], variance[order], scores[:, order])
 

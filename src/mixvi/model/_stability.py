@@ -9,7 +9,7 @@ from scvi.utils import track
 
 from mixvi._checks import check_whole
 from mixvi._tell import untold
-from mixvi._upstream import is_registered
+from mixvi._upstream import last_manager
 
 if TYPE_CHECKING:
     from mixvi.model._gmvae import GMVAE
@@ -42,7 +42,7 @@ def cluster_stability(model: "GMVAE", n_seeds: int = 5, max_epochs: int | None =
         If ``n_seeds`` is below 1, or the AnnData was registered again after this model was made.
     """
     check_whole("n_seeds", n_seeds)
-    if not is_registered(model):
+    if last_manager(type(model), model.adata) is not model.adata_manager:
         raise ValueError(
             "The AnnData was registered again after this model was made, so new models would differ from it. Call "
             f"setup_anndata with these arguments, and make the model again: {model.registry_['setup_args']}."

@@ -14,6 +14,9 @@ from mixvi.module.cells import Cells
 class UnclusteredMixin(Mixin):
     """Abstract: no probabilities to write, no component to draw from."""
 
+    def _see_cells(self) -> None:
+        return None
+
     def _found(self) -> dict:
         return {}
 

@@ -7,7 +7,7 @@ import torch
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from mixvi._upstream import give_manager
+from mixvi._upstream import give_cells
 from mixvi.data import TOTAL as TOTAL_KEY
 from mixvi.data import WITH_VALUES, WITHOUT_VALUES, minified_copy, minified_type
 from mixvi.model.registration import register
@@ -79,9 +79,7 @@ def minify_adata(
     if use_latent_qzv_key is not None:
         variance = _stored(model, use_latent_qzv_key, mean.shape, least=0)
     adata = minified_copy(model.adata, mean, variance, total, with_values)
-    manager = register(type(model), adata, dict(model.registry_["setup_args"]), model.registry_)
-    give_manager(model, manager)
-    model.adata = adata
+    give_cells(model, register(type(model), adata, dict(model.registry_["setup_args"]), model.registry_))
 
 
 def _stored(model: "LatentModel", key: str, shape: tuple[int, ...], least: float) -> np.ndarray:

@@ -140,10 +140,10 @@ def _check_cells(adata: AnnData, setup_args: dict[str, Any], is_new: bool) -> No
         _warn_of_empty_levels(adata, categorical)
     if labels is not None and not is_new:
         advice = "give cells without a label one category of their own and name it as unlabeled_category"
-        check_columns(adata.obs, [labels], advice=advice)
+        check_columns(adata.obs, [labels], advice=advice, texts=False)
         _check_labels(adata, labels, no_label)
     elif labels in adata.obs:  # of new cells: `LabelsField` takes what the model does not know as unlabelled
-        check_present(adata.obs, [labels])
+        check_present(adata.obs, [labels], texts=False)
     check_columns(adata.obs, setup_args["continuous_covariate_keys"] or [], numeric=True)
     if not is_new:
         _check_covariates(setup_args)

@@ -22,7 +22,7 @@ from mixvi._tell import quiet
 from mixvi._version import __version__
 from mixvi._warnings import warn
 from mixvi.data import has_values, minified_type
-from mixvi.model._rebuild import attributes_of, rebuild
+from mixvi.model._rebuild import attach, attributes_of, rebuild
 from mixvi.model.registry import layout_of
 from mixvi.model.unchanged import is_of_training
 from mixvi.train import Clusters
@@ -111,7 +111,7 @@ def load(
         name = registry["model_name"]
         raise ValueError(f"{folder} holds a {name}, not a {cls.__name__}; load it with mixvi.{name}.load().")
     with refusing(path, "model", content["version"]):  # without cells: so they are not to blame
-        model = _made(cls, None, registry, content)
+        model = _made(cls, registry, content)
         inspect.signature(cls.setup_anndata).bind(None, **registry["setup_args"])
     cells = folder / f"{prefix or ''}{CELLS}"
     if beside := adata is None and cells.exists():
@@ -124,7 +124,7 @@ def load(
         _check_genes(cls, folder, registry, adata)
         _check_minified(cls, folder, registry, adata)
         cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
-        model = _made(cls, adata, registry, content)
+        attach(model, adata)
     model.to_device(device)
     is_mapped = model.unseen_ is not None  # and so has other cells
     if beside and not is_mapped and has_values(model.adata) and not is_of_training(model):
@@ -236,14 +236,12 @@ def _check_pair(content: dict[str, Any], cells: Path) -> None:
         )
 
 
-def _made(
-    cls: type["LatentModel"], adata: AnnData | None, registry: dict[str, Any], content: dict[str, Any]
-) -> "LatentModel":
-    """The model in a file, with its weights, which must be finite and of this model."""
+def _made(cls: type["LatentModel"], registry: dict[str, Any], content: dict[str, Any]) -> "LatentModel":
+    """The model in a file without cells, with its weights, which must be finite and of this model."""
     for name, value in content[STATE].items():
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(f"its weights {name!r} are not finite numbers")
-    model = rebuild(cls, adata, registry, content[ATTRIBUTES])
+    model = rebuild(cls, None, registry, content[ATTRIBUTES])
     unit = {key: one for key, one in model.module.state_dict().items() if key in DATA_UNIT}  # 0 and 1 of a new module
     model.module.load_state_dict(unit | content[STATE])
     return model

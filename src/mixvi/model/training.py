@@ -7,13 +7,13 @@ from scvi import settings as scvi_settings
 from scvi.model import get_max_epochs_heuristic
 from scvi.model.base import UnsupervisedTrainingMixin
 from scvi.train import merge_kwargs
-from torch import nn
 
 from mixvi._checks import check_number, check_whole
 from mixvi._tell import quiet
-from mixvi.model._arguments import check_plan, check_trainer
+from mixvi.model._arguments import OF_MIXTURE, check_plan, check_trainer
 from mixvi.model._full_batch import fits_in_full_batch, train_full_batch
 from mixvi.model._novelty import remember_held_out
+from mixvi.model._rebuild import follow_cells
 from mixvi.model._resume import checkpoints_of, pass_on
 from mixvi.model.description import size_of
 from mixvi.model.query import train_mapped
@@ -97,7 +97,7 @@ def train(
     plan_kwargs
         Settings of `MixviPlan` and :class:`scvi.train.TrainingPlan`: ``lr``, ``weight_decay``, ``max_kl_weight``
         (beta), ``n_epochs_kl_warmup`` (default: the first epoch), ``n_epochs_pretrain`` (GMVAE; default: half),
-        ``compile`` (on CUDA: capture the whole step as a graph).
+        ``guidance`` (GMVAE; default: that of the model), ``compile`` (on CUDA: capture the whole step as a graph).
     **kwargs
         Further arguments of :class:`scvi.train.Trainer` and
         :meth:`scvi.model.base.UnsupervisedTrainingMixin.train`.
@@ -107,7 +107,6 @@ def train(
         return train_mapped(**arguments | arguments.pop("kwargs"))
     split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
     check_trainer(merge_kwargs(kwargs.get("trainer_config"), kwargs, name="trainer"))
-    check_trainable(model)  # another model may have registered the same AnnData since
     _check(model, max_epochs, batch_size, n_importance_samples, data_path)
     plan_kwargs = merge_kwargs(kwargs.pop("plan_config", None), plan_kwargs, name="plan")
     check_plan(plan_kwargs)
@@ -138,10 +137,10 @@ def _train_minibatches(
     settings = {"lr": model._learning_rate} | split | plan_kwargs | kwargs["datasplitter_kwargs"]
     settings = {name: value for name, value in settings.items() if name not in HOW}
     checkpoints = checkpoints_of(model, kwargs.get("ckpt_path"), checkpoint_minutes, max_epochs, settings)
-    n_epochs_pretrain = plan_kwargs.pop("n_epochs_pretrain", None)
     callbacks = list(kwargs.pop("callbacks", None) or [])
     phases = next((callback for callback in callbacks if isinstance(callback, MixturePhases)), None)
-    if phases is None and (phases := model._phases(max_epochs, n_epochs_pretrain, by_default)) is not None:
+    of_mixture = {name: plan_kwargs.pop(name, None) for name in OF_MIXTURE}
+    if phases is None and (phases := _phases_of(model, max_epochs, by_default, **of_mixture)) is not None:
         callbacks.append(phases)
     _set_defaults(model, plan_kwargs, kwargs, split, max_epochs, phases)
     finite, was_trained = FiniteWeights(), model.is_trained_
@@ -174,17 +173,29 @@ def _train_minibatches(
     pass_on(checkpoints.interruption, model.trainer.current_epoch, how)
 
 
+def _phases_of(
+    model: "LatentModel", max_epochs: int, by_default: bool, n_epochs_pretrain: int | None, guidance: float | None
+) -> MixturePhases | None:
+    """The phases of a mixture, as the settings of the plan have them."""
+    phases = model._phases(max_epochs, n_epochs_pretrain, by_default)
+    given = {"n_epochs_pretrain": n_epochs_pretrain, "guidance": guidance}
+    if phases is None and (unused := [name for name, value in given.items() if value is not None]):
+        raise ValueError(f"plan_kwargs got {unused}, which a {type(model).__name__} has no use for: use mixvi.GMVAE.")
+    if phases is not None and guidance is not None:
+        phases.guidance = guidance
+    return phases
+
+
 def _check(model: "LatentModel", max_epochs, batch_size, n_importance_samples, data_path) -> None:
-    if model.adata.n_obs < 3:  # scvi-tools would train on none of them
-        raise ValueError(f"There are {model.adata.n_obs} cells, and training needs at least three. Pass more cells.")
+    follow_cells(model)
+    check_trainable(model)  # another model may have registered the same AnnData since
     check_whole("n_importance_samples", n_importance_samples)
     if n_importance_samples > 1 and isinstance(model.module.prior, Flat):
         raise ValueError(
             f"n_importance_samples={n_importance_samples}, but an AE has no posterior to draw from; use mixvi.VAE."
         )
     check_whole("max_epochs", max_epochs, none="the default")
-    normalised = any(isinstance(part, nn.BatchNorm1d) for part in model.module.modules())  # which takes two cells
-    check_whole("batch_size", batch_size, 1 + normalised, none="the default")
+    check_whole("batch_size", batch_size, none="the default")
     if data_path not in ("auto", "resident", "stream"):
         raise ValueError(f"data_path={data_path!r} is not known; it is 'auto', 'resident' or 'stream'.")
 

@@ -9,6 +9,7 @@ import torch
 from numba import njit
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 
 def activate(h: Tensor, norm: nn.BatchNorm1d, dropout: nn.Dropout) -> Tensor:
@@ -16,6 +17,8 @@ def activate(h: Tensor, norm: nn.BatchNorm1d, dropout: nn.Dropout) -> Tensor:
 
     Dropout draws 16 random bits for each unit, because drawing is its main cost. So its probability p is rounded to a
     multiple of 2^-16, and kept units are scaled by the same rounded value.
+
+    One cell alone has no spread. The running statistics, which it leaves as they are, then normalise it.
 
     Parameters
     ----------
@@ -33,7 +36,10 @@ def activate(h: Tensor, norm: nn.BatchNorm1d, dropout: nn.Dropout) -> Tensor:
     usual = type(norm) is nn.BatchNorm1d and norm.affine and norm.track_running_stats and norm.momentum is not None
     drops = norm.training and dropout.training and 0 < dropout.p < 1
     single = h.device.type == "cpu" and h.dtype == torch.float32
-    if not (usual and drops and single and len(h) > 1) or torch.compiler.is_compiling():
+    if usual and norm.training and len(h) == 1:
+        running = norm.running_mean, norm.running_var, norm.weight, norm.bias
+        return dropout(functional.batch_norm(h, *running, eps=norm.eps).relu())
+    if not (usual and drops and single) or torch.compiler.is_compiling():
         return dropout(norm(h).relu())
     norm.get_buffer("num_batches_tracked").add_(1)
     bits = torch.empty(-(-h.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
