@@ -6,7 +6,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from mixvi import datasets
 from mixvi.cluster.outliers import conformal_p, standardise
-from mixvi.model._novelty import Novelty
+from mixvi.model._novelty import Novelty, _null
 from tests.model.helpers import fitted
 
 
@@ -59,7 +59,7 @@ def test_one_cell_alone_has_a_p_value():
     assert abs((p <= 0.5).mean() - 0.5) < 0.2
 
 
-def test_a_new_batch_is_compared_with_the_median_of_its_cells():
+def test_a_new_batch_is_compared_with_the_lower_half_of_its_cells():
     """Cells of a known batch, or few cells of a new one, are not corrected."""
     cells = datasets.blobs(900, 30, n_clusters=2, n_conditions=3, kind="count")
     is_new = (cells.obs["condition"] == cells.obs["condition"].unique()[2]).to_numpy()
@@ -67,9 +67,22 @@ def test_a_new_batch_is_compared_with_the_median_of_its_cells():
     mapped = model.map(cells[is_new].copy())
     novelty = Novelty(mapped)
     (level,) = np.flatnonzero(~mapped.known_levels_)
-    assert set(novelty.shift) == {level}
-    assert novelty.shift[level] >= 0
-    p = mapped.get_outlier_p()
-    assert np.median(p) > 0.4
-    assert not Novelty(model).shift
-    assert not Novelty(mapped, indices=np.arange(10)).shift
+    assert set(novelty.nulls) == {level}
+    assert np.median(mapped.get_outlier_p()) > 0.4
+    assert not Novelty(model).nulls
+    assert not Novelty(mapped, indices=np.arange(10)).nulls
+
+
+def test_the_null_of_a_new_batch_is_that_of_its_lower_half(rng):
+    """A fifth of the cells are new, which do not count. Scores that are low already are not raised."""
+    usual = rng.normal(size=20_000)
+    score = 3 + 2 * rng.normal(size=20_000)
+    score[:4000] += 50
+    shift, scale = _null(score, usual)
+    z = (score - shift) / scale
+    level = np.quantile(usual, 0.95)
+    assert (z[4000:] > level).mean() < 0.05
+    assert (z[:4000] > level).all()
+    assert _null(usual / 2 - 1, usual) == (0, 1)
+    exact = _null(3 + 2 * usual, usual)
+    np.testing.assert_allclose((3 + 2 * usual - exact[0]) / exact[1], usual, atol=1e-9)

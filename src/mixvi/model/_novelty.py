@@ -32,8 +32,9 @@ class Novelty:
     of the query. For the latter, a sample of the query is kept, of as many cells as were held out, or fewer. Held-out
     cells are scored in the same way, as a query of as many cells.
 
-    A new batch shifts the scores of all its cells. So the median score of its cells is brought down to that of the
-    held-out cells. This takes for granted that most cells of a new batch are of known types.
+    A new batch shifts and spreads the scores of all its cells. So the lower half of its scores is taken for those of
+    known cells (empirical null, Efron 2004). Its median, and its spread below the median, are brought down to those of
+    the held-out cells. This assumes that most cells of a new batch are of known types.
 
     Parameters
     ----------
@@ -68,11 +69,11 @@ class Novelty:
         self.held_out = self._scores(held_out, held_out[some], own), known["depth"]
         score = self._scores(self.fellows, self.fellows, np.arange(n_fellows))
         score, usual = standardise(score, found[:, 0], *self.held_out)
-        self.shift = {}  # of new levels that have enough cells
+        self.nulls = {}  # shift and scale of the scores of new levels that have enough cells
         for level in np.unique(found[found[:, 1] >= 0, 1]):
             of_level = score[found[:, 1] == level]
             if len(of_level) >= MIN_HELD_OUT:
-                self.shift[level] = max(float(np.median(of_level) - np.median(usual)), 0.0)
+                self.nulls[level] = _null(of_level, usual)
 
     def traits_and_latent(self, cells: Cells) -> Tensor:
         """Traits and latent means of cells (n, 2 + d)."""
@@ -100,7 +101,8 @@ class Novelty:
         own = np.minimum(np.searchsorted(self.places, places), len(self.places) - 1)
         own[self.places[own] != places] = -1
         score, usual = standardise(self._scores(view, self.fellows, own), traits[:, 0], *self.held_out)
-        return conformal_p(score - np.array([self.shift.get(level, 0.0) for level in traits[:, 1]]), usual)
+        shift, scale = np.array([self.nulls.get(level, (0.0, 1.0)) for level in traits[:, 1]]).T
+        return conformal_p((score - shift) / scale, usual)
 
     def _scores(self, view: Tensor, fellows: Tensor, own: np.ndarray) -> np.ndarray:
         """Local outlier factors (n,) of cells beside m fellows; ``own`` as in `neighbor_distances`."""
@@ -109,6 +111,14 @@ class Novelty:
             n_neighbors = max(round(N_NEIGHBORS * len(fellows) / len(self.reference)), 1)
             around, _ = neighbor_distances(view, fellows, own, n_neighbors)
         return local_outlier_factor(view, self.reference, self.spacing, around).cpu().numpy()
+
+
+def _null(score: np.ndarray, usual: np.ndarray) -> tuple[float, float]:
+    """Shift and scale that give scores (n,) the median, and the spread below it, of usual scores (m,)."""
+    medians = np.median(score), np.median(usual)
+    spreads = [np.maximum(median - x, 0).mean() for median, x in zip(medians, (score, usual), strict=True)]
+    scale = max(spreads[0] / max(spreads[1], 1e-12), 1.0)
+    return max(medians[0] - scale * medians[1], 0.0), scale
 
 
 def depth(module: ELBOModule, cells: Cells) -> Tensor:

@@ -37,8 +37,8 @@ def get_outlier_p(
     of the query. The factor is compared with that of validation cells, after a regression on the log library size. So a
     shallow cell is not an outlier for being shallow.
 
-    In a new batch, the median factor is brought down to that of the validation cells. So most cells of a new batch must
-    be of known types.
+    In a new batch, the median factor, and the spread below it, are brought down to those of the validation cells. So
+    most cells of a new batch must be of known types.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ def get_outlier_p(
     Returns
     -------
     (n,) p-values, at least 1 / (m + 1) with m validation cells. If the query is like the reference in batches, genes
-    and shares of cell types, they are uniform: about a share of 0.05 is below 0.05. In new batches, and in a query of
-    one cell type, it is more.
+    and shares of cell types, they are uniform: about a share of 0.05 is below 0.05. In a query of one cell type, it is
+    more. In a new batch, it is about 0.05 over all types, and more in some of them.
 
     Raises
     ------
