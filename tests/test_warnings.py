@@ -27,8 +27,15 @@ def test_warnings_can_be_silenced_by_their_category():
     assert [str(warning.message) for warning in found] == ["of another package"]
 
 
-def test_a_warning_is_logged_also_where_warnings_are_ignored(caplog):
+def test_a_warning_is_logged_only_where_warnings_are_ignored(caplog):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message="something else")
         work()
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", "look here")]
+    caplog.clear()
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        work()
+    assert [str(warning.message) for warning in found] == ["look here"]
+    assert not caplog.records
