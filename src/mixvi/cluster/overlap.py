@@ -2,7 +2,8 @@
 
 Cells have places along the line through the two groups. The model is that each group is evenly spread around its
 centre. The width of this spread follows from the variance of the places, less the variance of counting noise. At a
-gap, the width is 0. The two halves of an even line meet in the middle.
+gap, the width is 0. The two halves of an even line meet in the middle. Noise can only add to the cells that are seen in
+the middle or beyond it, so their number is an upper limit.
 """
 
 from typing import NamedTuple
@@ -38,19 +39,24 @@ def overlap(evidence: Evidence, a: Group, b: Group) -> Overlap:
     slope = weight * way
     start, end = (slope * p_a).sum(1), (slope * p_b).sum(1)  # mean score of a count: the places 0 and 1
     is_shared = (np.minimum(evidence.member @ a.size, evidence.member @ b.size) > 0)[of]  # strata of both groups
-    sides = []
+    places, centres, variances = [], [], []
     for group, profile, level, inward in ((a, p_a, start, 1), (b, p_b, end, -1)):
         cells = (group.totals > 0) & is_shared[group.block]
         block, totals = group.block[cells], group.totals[cells]
         length = (end - start)[block]
-        place = (group.scores(slope)[cells] / totals - start[block]) / length
+        place = inward * (group.scores(slope)[cells] / totals - start[block]) / length
         variance = ((slope - level[:, None]) ** 2 * profile / evidence.weight(group.seen)).sum(1)  # (b,) of one count
-        sides.append(_centre_and_variance(place * inward, variance[block] / (totals * length**2)))
-    (left, variance_a), (right, variance_b) = sides
-    distance, variance = max(-left - right, 1e-9), max(np.nanmean([variance_a, variance_b]), 0)
-    reach = min(max((3 * variance) ** 0.5 / distance, 1e-3), 1.0)  # of an even spread with this variance
-    n_between = (a.n_cells + b.n_cells) * np.clip(reach - 1 / 4, 0, 1 / 2) / (2 * reach)
-    return Overlap(float(n_between / min(a.n_cells, b.n_cells)), confusion(reach, evidence.gain(a, b).worth))
+        centre, excess = _centre_and_variance(place, variance[block] / (totals * length**2))
+        places.append(place - centre)
+        centres.append(centre)
+        variances.append(excess)
+    distance = max(-sum(centres), 1e-9)
+    reach = min(max((3 * max(np.mean(variances), 0)) ** 0.5 / distance, 1e-3), 1.0)  # of an even spread
+    n, middle = np.array([a.n_cells, b.n_cells]), np.clip(reach - 1 / 4, 0, 1 / 2) / (2 * reach)
+    seen_in_middle = [np.mean((x > distance / 4) & (x < 3 * distance / 4)) for x in places]
+    seen_beyond = np.mean([np.mean(x > distance / 2) for x in places])
+    between = min(middle * n.sum(), n @ seen_in_middle) / n.min()
+    return Overlap(float(between), min(confusion(reach, evidence.gain(a, b).worth), float(seen_beyond)))
 
 
 def confusion(reach: float, worth: float) -> float:
