@@ -43,6 +43,9 @@ REASONS = {  # found in the name of a test or in its error, from the first to th
     "an AnnCollection": ("test_anncollection",),
     "dvc, an optional package of scvi-tools": ("No module named 'dvc'",),
     "`shap_predict`": ("shap_predict",),
+    "a temperature that is fitted after the last epoch, when `SaveCheckpoint` has saved the model": (
+        "test_savecheckpoint[True]",
+    ),
     "training on minified cells, and tensors where mixvi gives arrays": ("minified_keep_count",),
 }  # fmt: skip
 

@@ -84,7 +84,7 @@ class HubModelCardHelper(scvi.hub.HubModelCardHelper):
     Attributes
     ----------
     model_card
-        The :class:`huggingface_hub.ModelCard`.
+        The ``huggingface_hub.ModelCard``.
 
     Raises
     ------
