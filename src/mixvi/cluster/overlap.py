@@ -31,6 +31,10 @@ def overlap(evidence: Evidence, a: Group, b: Group) -> Overlap:
         Evidence from the same cells.
     a, b
         The groups to compare.
+
+    Returns
+    -------
+    Both shares; NaN if all cells of a group lack held-out counts, or a stratum in which both groups have seen counts.
     """
     of, weight = evidence.stratum_of, evidence.weight(a.seen + b.seen)
     p_a, p_b = (evidence.profile(group.seen, weight)[of] for group in (a, b))  # (b, g)
@@ -38,16 +42,19 @@ def overlap(evidence: Evidence, a: Group, b: Group) -> Overlap:
     slope = weight * way
     start, end = (slope * p_a).sum(1), (slope * p_b).sum(1)  # mean score of a count: the places 0 and 1
     is_shared = (np.minimum(evidence.member @ a.size, evidence.member @ b.size) > 0)[of]  # strata of both groups
+    is_shared &= end > start  # no count of a stratum may be in the seen half
     sides = []
     for group, profile, level, inward in ((a, p_a, start, 1), (b, p_b, end, -1)):
         cells = (group.totals > 0) & is_shared[group.block]
+        if not cells.any():
+            return Overlap(np.nan, np.nan)
         block, totals = group.block[cells], group.totals[cells]
         length = (end - start)[block]
         place = (group.scores(slope)[cells] / totals - start[block]) / length
         variance = ((slope - level[:, None]) ** 2 * profile / evidence.weight(group.seen)).sum(1)  # (b,) of one count
         sides.append(_centre_and_variance(place * inward, variance[block] / (totals * length**2)))
     (left, variance_a), (right, variance_b) = sides
-    distance, variance = max(-left - right, 1e-9), max(np.nanmean([variance_a, variance_b]), 0)
+    distance, variance = max(-left - right, 1e-9), max((variance_a + variance_b) / 2, 0)
     reach = min(max((3 * variance) ** 0.5 / distance, 1e-3), 1.0)  # of an even spread with this variance
     n_between = (a.n_cells + b.n_cells) * np.clip(reach - 1 / 4, 0, 1 / 2) / (2 * reach)
     return Overlap(float(n_between / min(a.n_cells, b.n_cells)), confusion(reach, evidence.gain(a, b).worth))
