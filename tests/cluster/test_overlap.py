@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from scipy.stats import norm
 
 from mixvi.cluster.agglomerate import EVEN, MIN_WORTH
+from mixvi.cluster.count_splitting import split_counts
+from mixvi.cluster.evidence import Evidence
 from mixvi.cluster.overlap import confusion, overlap
 from tests.cluster.populations import draw, evidence_of, on_a_line, profiles
 
@@ -80,6 +83,20 @@ def test_cells_without_a_partner_in_their_batch_have_no_place(rng):
     part = overlap(evidence, *(evidence.group(some[y[some] == k]) for k in (0, 1)))
     assert whole.between == part.between == 0
     assert whole.confusion == pytest.approx(part.confusion, abs=1e-3)
+
+
+def test_cells_without_counts_have_no_place(rng):
+    """No count of the second batch is in the half from which profiles are estimated, so they do not differ there."""
+    y, batch = np.arange(N) % 2, np.where(np.arange(N) < 2, 1, 0)
+    halves = split_counts(draw(rng, 300 * profiles(rng, 2, G, 0.5)[y]), np.zeros(G))
+    seen, held_out, some = halves.seen.toarray(), halves.held_out.toarray(), np.flatnonzero(batch == 0)
+    seen[:2] = 0
+    evidence = Evidence(halves._replace(seen=csr_matrix(seen)), np.zeros(G), batch)
+    part = overlap(evidence, *(evidence.group(some[y[some] == k]) for k in (0, 1)))
+    assert overlap(evidence, *groups(evidence, y)) == pytest.approx(part, abs=1e-6)
+    held_out[y == 1] = 0
+    evidence = Evidence(halves._replace(held_out=csr_matrix(held_out)), np.zeros(G))
+    assert np.isnan(overlap(evidence, *groups(evidence, y))).all()
 
 
 def test_the_order_of_both_groups_makes_no_difference(rng):

@@ -59,6 +59,32 @@ def test_one_cell_alone_has_a_p_value():
     assert abs((p <= 0.5).mean() - 0.5) < 0.2
 
 
+def test_a_cell_that_is_passed_twice_is_one_cell():
+    cells = datasets.blobs(400, 30, n_clusters=2, kind="count")
+    model, rows = fitted("GMVAE", cells), np.arange(100)
+    p = model.get_outlier_p(indices=rows)
+    np.testing.assert_array_equal(model.get_outlier_p(indices=np.r_[rows, rows[::-1]]), np.r_[p, p[::-1]])
+    np.testing.assert_array_equal(model.get_outlier_p(indices=[3, 3]), model.get_outlier_p(indices=[3]).repeat(2))
+
+
+def test_a_query_of_few_cells_has_uniform_p_values():
+    """All cells, of the query and held-out ones, are scored beside the same number of others."""
+    cells = datasets.blobs(1800, 30, n_clusters=2, kind="count")
+    model, query = fitted("GMVAE", cells[:600].copy(), train={"train_size": 0.5}), cells[600:].copy()
+    p = np.concatenate([model.get_outlier_p(query, indices=rows) for rows in np.arange(1200).reshape(-1, 3)])
+    assert abs(p.mean() - 0.5) < 4 * np.sqrt(1 / 12 / 400)  # as if cells of one query were equal
+
+
+def test_each_of_several_new_batches_is_compared_with_its_lower_half():
+    """Of a query that is much larger than the sample that gives its spacing."""
+    cells = datasets.blobs(1500, 30, n_clusters=2, n_conditions=5, kind="count")
+    is_new = (cells.obs["condition"] != cells.obs["condition"].unique()[0]).to_numpy()
+    model = fitted("GMVAE", cells[~is_new].copy(), {"batch_key": "condition"}, {"train_size": 0.9})
+    novelty = Novelty(model.map(cells[is_new].copy()))
+    assert len(novelty.fellows) < 4 * 20
+    assert len(novelty.nulls) == 4
+
+
 def test_a_new_batch_is_compared_with_the_lower_half_of_its_cells():
     """Cells of a known batch, or few cells of a new one, are not corrected."""
     cells = datasets.blobs(900, 30, n_clusters=2, n_conditions=3, kind="count")

@@ -71,3 +71,20 @@ def test_the_cells_that_are_left_must_suit(blobs):
     blobs._inplace_subset_obs(np.arange(50))
     with pytest.warns(MixviWarning, match="250 of 300 cells"), pytest.raises(ValueError, match="count"):
         model.train(**QUICK)
+
+
+@pytest.mark.parametrize("key", ["condition", "cluster"])
+def test_cells_that_are_left_need_their_columns(blobs, key):
+    model = build("GMVAE", blobs, {"batch_key": "condition", "labels_key": "cluster", "unlabeled_category": "?"})
+    blobs._inplace_subset_obs(np.arange(50))
+    del blobs.obs[key]
+    with pytest.raises(ValueError, match="The cells or values of this GMVAE's AnnData changed"):
+        model.train(**QUICK)
+
+
+def test_cells_that_are_left_need_their_batch(blobs):
+    model = build("CVAE", blobs)
+    blobs._inplace_subset_obs(np.arange(50))
+    blobs.obs["condition"] = blobs.obs["condition"].astype(object).where(np.arange(50) > 3, np.nan)
+    with pytest.raises(ValueError, match="missing values in 4 of 50 cells"):
+        model.train(**QUICK)

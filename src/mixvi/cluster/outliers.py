@@ -19,14 +19,14 @@ def neighbor_distances(
     reference
         (m, d) those of the reference.
     own
-        (n,) row number of each cell in the reference, -1 if it is not there. A cell is not its own neighbour. ``None``
-        is no cell.
+        (n,) row number of one reference cell for each cell, which is not its neighbour: the cell itself. ``None`` is
+        none.
     n_neighbors
         Number of neighbours k. If there are fewer, all of them are neighbours.
     """
     distances, n_others = torch.cdist(view, reference), len(reference)
-    if own is not None and (there := np.flatnonzero(own >= 0)).size:
-        distances[there, own[there]] = torch.inf
+    if own is not None:
+        distances[np.arange(len(own)), own] = torch.inf
         n_others -= 1
     distance, near = distances.topk(min(n_neighbors, n_others), largest=False)
     return distance.mean(1), near

@@ -32,6 +32,10 @@ def overlap(evidence: Evidence, a: Group, b: Group) -> Overlap:
         Evidence from the same cells.
     a, b
         The groups to compare.
+
+    Returns
+    -------
+    Both shares; NaN if all cells of a group lack held-out counts, or a stratum in which both groups have seen counts.
     """
     of, weight = evidence.stratum_of, evidence.weight(a.seen + b.seen)
     p_a, p_b = (evidence.profile(group.seen, weight)[of] for group in (a, b))  # (b, g)
@@ -39,9 +43,12 @@ def overlap(evidence: Evidence, a: Group, b: Group) -> Overlap:
     slope = weight * way
     start, end = (slope * p_a).sum(1), (slope * p_b).sum(1)  # mean score of a count: the places 0 and 1
     is_shared = (np.minimum(evidence.member @ a.size, evidence.member @ b.size) > 0)[of]  # strata of both groups
+    is_shared &= end > start  # no count of a stratum may be in the seen half
     places, centres, variances = [], [], []
     for group, profile, level, inward in ((a, p_a, start, 1), (b, p_b, end, -1)):
         cells = (group.totals > 0) & is_shared[group.block]
+        if not cells.any():
+            return Overlap(np.nan, np.nan)
         block, totals = group.block[cells], group.totals[cells]
         length = (end - start)[block]
         place = inward * (group.scores(slope)[cells] / totals - start[block]) / length

@@ -30,11 +30,13 @@ class Novelty:
 
     The score of a cell is its local outlier factor in the latent space. It takes the spacing of the reference and that
     of the query. For the latter, a sample of the query is kept, of as many cells as were held out, or fewer. Held-out
-    cells are scored in the same way, as a query of as many cells.
+    cells are scored in the same way, as a query of as many cells. A cell that is not in its sample takes the place of
+    one that is, so all cells have as many others beside them.
 
     A new batch shifts and spreads the scores of all its cells. So the lower half of its scores is taken for those of
     known cells (empirical null, Efron 2004). Its median, and its spread below the median, are brought down to those of
-    the held-out cells. This assumes that most cells of a new batch are of known types.
+    the held-out cells, if 20 cells of the batch or more are among 2,000 cells of the query. This assumes that most cells
+    of a new batch are of known types.
 
     Parameters
     ----------
@@ -59,15 +61,16 @@ class Novelty:
         self.reference, self.spacing, held_out = (
             torch.as_tensor(known[key], device=model.device) for key in ("reference", "spacing", "latent")
         )
-        rows = as_positions(indices, registered(model, adata, True).adata.n_obs)
-        n_fellows, rng = min(len(rows), len(held_out)), np.random.default_rng(0)
-        self.places, some = (np.sort(rng.permutation(n)[:n_fellows]) for n in (len(rows), len(held_out)))
-        found = collect(model, self.traits_and_latent, adata, rows[self.places], minified=True)
-        self.fellows = torch.as_tensor(found[:, 2:], device=model.device)
-        own = np.full(len(held_out), -1)
-        own[some] = np.arange(n_fellows)
-        self.held_out = self._scores(held_out, held_out[some], own), known["depth"]
-        score = self._scores(self.fellows, self.fellows, np.arange(n_fellows))
+        self.query = as_positions(indices, registered(model, adata, True).adata.n_obs)
+        rows, rng = np.unique(self.query), np.random.default_rng(0)  # a cell that is passed twice is one cell
+        sample, n_fellows = rng.permutation(rows)[:MAX_HELD_OUT], min(len(rows), len(held_out))
+        some = np.sort(rng.permutation(len(held_out))[:n_fellows])
+        self.held_out = self._scores(held_out, np.arange(len(held_out)), held_out[some], some), known["depth"]
+        self.rows, sample = np.sort(sample[:n_fellows]), np.sort(sample)
+        found = collect(model, self.traits_and_latent, adata, sample, minified=True)
+        latent = torch.as_tensor(found[:, 2:], device=model.device)
+        self.fellows = latent[np.searchsorted(sample, self.rows)]
+        score = self._scores(latent, sample, self.fellows, self.rows)
         score, usual = standardise(score, found[:, 0], *self.held_out)
         self.nulls = {}  # shift and scale of the scores of new levels that have enough cells
         for level in np.unique(found[found[:, 1] >= 0, 1]):
@@ -98,15 +101,14 @@ class Novelty:
             (n,) numbers of these cells in the query, from 0.
         """
         view = torch.as_tensor(latent, device=self.fellows.device)
-        own = np.minimum(np.searchsorted(self.places, places), len(self.places) - 1)
-        own[self.places[own] != places] = -1
-        score, usual = standardise(self._scores(view, self.fellows, own), traits[:, 0], *self.held_out)
+        score = self._scores(view, self.query[places], self.fellows, self.rows)
+        score, usual = standardise(score, traits[:, 0], *self.held_out)
         shift, scale = np.array([self.nulls.get(level, (0.0, 1.0)) for level in traits[:, 1]]).T
         return conformal_p((score - shift) / scale, usual)
 
-    def _scores(self, view: Tensor, fellows: Tensor, own: np.ndarray) -> np.ndarray:
-        """Local outlier factors (n,) of cells beside m fellows; ``own`` as in `neighbor_distances`."""
-        around = None
+    def _scores(self, view: Tensor, rows: np.ndarray, fellows: Tensor, fellow_rows: np.ndarray) -> np.ndarray:
+        """Local outlier factors (n,) of cells beside m fellows. Row numbers tell which cells are the same."""
+        around, own = None, np.searchsorted(fellow_rows, rows) % len(fellow_rows)
         if len(fellows) > 1:  # neighbours that are the same share of both samples
             n_neighbors = max(round(N_NEIGHBORS * len(fellows) / len(self.reference)), 1)
             around, _ = neighbor_distances(view, fellows, own, n_neighbors)

@@ -85,6 +85,9 @@ def follow_cells(model: "LatentModel") -> None:
     seen, registry = getattr(model.adata_manager, "seen", None), model.registry_
     if model.is_trained_ or seen is None or not 0 < model.adata.n_obs < seen.n_cells:
         return
+    if any(key not in model.adata.obs for key in seen.columns):  # the check that follows refuses the cells
+        return
+    type(model).setup_anndata(model.adata, source_registry=registry, **registry["setup_args"])
     empty = {
         key: np.setdiff1d(levels, model.adata.obs[key].unique()).tolist()
         for key, levels in conditions_of(registry)
@@ -95,5 +98,4 @@ def follow_cells(model: "LatentModel") -> None:
         f"{seen.n_cells - model.adata.n_obs:,} of {seen.n_cells:,} cells were dropped from the AnnData after "
         f"setup_anndata. The model trains on those that are left{f', and none is of {empty}' if empty else ''}."
     )
-    type(model).setup_anndata(model.adata, source_registry=registry, **registry["setup_args"])
     attach(model, model.adata)
