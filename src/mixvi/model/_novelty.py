@@ -35,8 +35,8 @@ class Novelty:
 
     A new batch shifts and spreads the scores of all its cells. So the lower half of its scores is taken for those of
     known cells (empirical null, Efron 2004). Its median, and its spread below the median, are brought down to those of
-    the held-out cells, if 20 cells of the batch or more are among 2,000 cells of the query. This assumes that most cells
-    of a new batch are of known types.
+    the held-out cells. At least 20 cells of the batch must be among 2,000 cells of the query. This assumes that most
+    cells of a new batch are of known types.
 
     Parameters
     ----------
