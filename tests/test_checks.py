@@ -74,7 +74,7 @@ WRONG_CALLS = {
     "sample": {"n_cells": [0, -1, 2.5, "3", True]},
     "annotate": {"resolution": [2.0, 0, -1, NAN, "1"], "n_clusters": [0, True, "3"], "clustering": ["louvain"]},
     "get_log_evidence": {"n_samples": [0, True, 2.5]},
-    "train": {"max_epochs": [0, True, 2.5], "batch_size": [0, 1, True], "train_size": [NAN, "a", -1, 2.0]},
+    "train": {"max_epochs": [0, True, 2.5], "batch_size": [0, -5, True], "train_size": [NAN, "a", -1, 2.0]},
 }
 CALLS = [(call, name, v) for call, named in WRONG_CALLS.items() for name, values in named.items() for v in values]
 
