@@ -72,6 +72,14 @@ def test_another_population_on_the_outer_side_is_not_between(rng):
     assert found.confusion < 0.01
 
 
+def test_no_cell_is_between_groups_whose_populations_are_apart(rng):
+    """The spread of each group alone would put a fifth of the cells between. None is seen there, so there is none."""
+    y = np.arange(4000) % 2
+    place = y + rng.choice([-0.2, 0.0, 0.2], 4000, p=[0.4, 0.2, 0.4])
+    evidence = evidence_of(on_a_line(rng, place, 8000.0)[0])
+    assert overlap(evidence, *groups(evidence, y)).between < 0.02
+
+
 def test_cells_without_a_partner_in_their_batch_have_no_place(rng):
     """Batches that hold one group only are left out: all numbers are those without their cells."""
     y = np.arange(3 * N) % 2

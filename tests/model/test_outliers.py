@@ -105,7 +105,7 @@ def test_a_level_below_the_least_p_value_is_warned_of(counts, warned):
 def test_bad_arguments(model, counts):
     few = fitted("GMVAE", counts)
     few.held_out_ = None
-    with pytest.raises(ValueError, match="fewer than 20 cells were held out in training"):
+    with pytest.raises(ValueError, match="They need 20 validation cells or more"):
         few.get_outlier_p()
     with pytest.raises(ValueError, match=r"level=0\.2; it must be a finite number .* below 0\.1"):
         model.predict_set(level=0.2)
@@ -122,5 +122,5 @@ def test_held_out_cells_are_those_of_the_last_fit(counts):
     model = fitted("VAE", counts, train={"train_size": 0.7, "batch_size": 64}, linear=True, likelihood="normal")
     assert model.held_out_ is not None
     model.train(max_epochs=2, enable_progress_bar=False)  # fits all cells at once, so none is held out
-    with pytest.raises(ValueError, match="fewer than 20 cells were held out"):
+    with pytest.raises(ValueError, match="They need 20 validation cells or more"):
         model.get_outlier_p()

@@ -2,8 +2,8 @@
 
 Cells have places along the line through the two groups. The model is that each group is evenly spread around its
 centre. The width of this spread follows from the variance of the places, less the variance of counting noise. At a
-gap, the width is 0. The two halves of an even line meet in the middle. Noise can only add to the cells that are seen in
-the middle or beyond it, so their number is an upper limit.
+gap, the width is 0. The two halves of an even line meet in the middle. Noise adds to the cells that are seen in the
+middle, so their number is an upper limit for the cells between the groups.
 """
 
 from typing import NamedTuple
@@ -61,9 +61,8 @@ def overlap(evidence: Evidence, a: Group, b: Group) -> Overlap:
     reach = min(max((3 * max(np.mean(variances), 0)) ** 0.5 / distance, 1e-3), 1.0)  # of an even spread
     n, middle = np.array([a.n_cells, b.n_cells]), np.clip(reach - 1 / 4, 0, 1 / 2) / (2 * reach)
     seen_in_middle = [np.mean((x > distance / 4) & (x < 3 * distance / 4)) for x in places]
-    seen_beyond = np.mean([np.mean(x > distance / 2) for x in places])
     between = min(middle * n.sum(), n @ seen_in_middle) / n.min()
-    return Overlap(float(between), min(confusion(reach, evidence.gain(a, b).worth), float(seen_beyond)))
+    return Overlap(float(between), confusion(reach, evidence.gain(a, b).worth))
 
 
 def confusion(reach: float, worth: float) -> float:

@@ -88,8 +88,7 @@ class AE(UnclusteredMixin, LinearMixin, LatentModel):
     def _draw_latent(self, cells: Cells, component: list[int] | None) -> Tensor:
         # An AE has no prior. One normal fitted to its latents takes that place (Ghosh 2020, "ex-post density").
         z = torch.as_tensor(self.get_latent_representation())
-        covariance = torch.cov(z.T, correction=min(1, len(z) - 1)).reshape(z.shape[1], -1) + 1e-6 * torch.eye(
-            z.shape[1]
-        )
+        d, floor = z.shape[1], 1e-6 * torch.eye(z.shape[1])
+        covariance = torch.cov(z.T, correction=min(1, len(z) - 1)).reshape(d, d) + floor  # one cell has none
         density = torch.distributions.MultivariateNormal(z.mean(0), covariance)
         return density.sample((len(cells.x),)).to(cells.x)

@@ -61,7 +61,7 @@ class Novelty:
         self.reference, self.spacing, held_out = (
             torch.as_tensor(known[key], device=model.device) for key in ("reference", "spacing", "latent")
         )
-        self.query = as_positions(indices, registered(model, adata, True).adata.n_obs)
+        self.query = as_positions(indices, registered(model, adata, True).adata.n_obs)  # row numbers of its cells
         rows, rng = np.unique(self.query), np.random.default_rng(0)  # a cell that is passed twice is one cell
         sample, n_fellows = rng.permutation(rows)[:MAX_HELD_OUT], min(len(rows), len(held_out))
         some = np.sort(rng.permutation(len(held_out))[:n_fellows])
@@ -90,18 +90,18 @@ class Novelty:
             level = torch.where(new.any(1), new.int().argmax(1), -1).to(level).unsqueeze(1)
         return torch.cat([depth(self.module, cells), level], 1)
 
-    def p(self, traits: np.ndarray, latent: np.ndarray, places: np.ndarray) -> np.ndarray:
+    def p(self, traits: np.ndarray, latent: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """P-values (n,) of cells of the query.
 
         Parameters
         ----------
         traits, latent
             (n, 2) and (n, d) from `traits_and_latent`.
-        places
-            (n,) numbers of these cells in the query, from 0.
+        rows
+            (n,) row numbers of these cells in the AnnData.
         """
         view = torch.as_tensor(latent, device=self.fellows.device)
-        score = self._scores(view, self.query[places], self.fellows, self.rows)
+        score = self._scores(view, rows, self.fellows, self.rows)
         score, usual = standardise(score, traits[:, 0], *self.held_out)
         shift, scale = np.array([self.nulls.get(level, (0.0, 1.0)) for level in traits[:, 1]]).T
         return conformal_p((score - shift) / scale, usual)
@@ -179,7 +179,7 @@ def check_held_out(model: "LatentModel") -> dict[str, np.ndarray]:
     """
     if not has_held_out(model):
         raise ValueError(
-            f"This {type(model).__name__} has no p-values: fewer than {MIN_HELD_OUT} cells were held out in training. "
-            "Train it with validation cells, the default, and with this version of mixvi."
+            f"This {type(model).__name__} has no p-values. They need {MIN_HELD_OUT} validation cells or more, and a "
+            "model that was trained by this version of mixvi. Train it again, with validation cells (the default)."
         )
     return model.held_out_ or {}

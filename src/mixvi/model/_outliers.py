@@ -30,7 +30,7 @@ def get_outlier_p(
     indices: Sequence[int] | np.ndarray | None = None,
     batch_size: int | None = None,
 ) -> np.ndarray:
-    """Probability that a cell drawn from the reference is at least as surprising as this one. Low: like nothing seen.
+    """Probability that a cell drawn from the reference has at least this cell's outlier factor. Low: like nothing seen.
 
     Each cell has a local outlier factor in the latent space: its mean distance to the 15 nearest training cells,
     divided by the spacing of cells around it. The spacing is the geometric mean of that of the training cells and that
@@ -62,11 +62,11 @@ def get_outlier_p(
     together that belong together. A type that differs from a known one in few genes is often encoded as the known one,
     and its p-values are then uniform, too.
     """
-    novelty = Novelty(model, adata, indices)
-    found: list[np.ndarray] = []
+    novelty, found, start = Novelty(model, adata, indices), [], 0
     for block in blocks(model, novelty.traits_and_latent, adata, indices, batch_size, minified=True):
-        start = sum(map(len, found))
-        found.append(novelty.p(block[:, :2], block[:, 2:], np.arange(start, start + len(block))))
+        end = start + len(block)
+        found.append(novelty.p(block[:, :2], block[:, 2:], novelty.query[start:end]))
+        start = end
     return np.concatenate(found)
 
 

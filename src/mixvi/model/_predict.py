@@ -242,7 +242,7 @@ def encode(
     start, ends = 0, [0 if novelty is None else 2, -model.module.prior.n_room]
     for found in blocks(model, all_of, adata, indices, None, minified=True):
         (traits, latent, log_r), end = np.split(found, ends, axis=1), start + len(found)
-        places = np.arange(start, end) if indices is None else indices[start:end]
-        p = np.zeros(0) if novelty is None else novelty.p(traits, latent, places)
+        rows = np.arange(start, end) if indices is None else indices[start:end]
+        p = np.zeros(0) if novelty is None else novelty.p(traits, latent, rows)
         yield Encoded(latent, cluster_probabilities(model, log_r, n_clusters), p)
         start = end

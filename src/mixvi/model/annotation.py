@@ -76,7 +76,7 @@ def annotate(
     target = model.adata if adata is None else adata
     _check_target(model, target, key_added)
     names = model._cut(n_clusters)
-    novelty = Novelty(model, adata) if names and has_held_out(model) else None
+    novelty = Novelty(model, adata) if names and clustering is None and has_held_out(model) else None
     parts = zip(*model._encode(adata, len(names), novelty=novelty), strict=True)
     latent, p, outlier_p = map(np.concatenate, parts)
     obs, obsm = dict[str, Any](), dict[str, Any]({f"X_{key_added}": latent})

@@ -116,7 +116,7 @@ class MixviPlan(TrainingPlan):
         n = 0
         for n_cells, minibatch in self._minibatches(Guided(cells, guide)):
             if n and (n_cells == 1 < self.batch_size or self._is_over()):
-                break  # batch norm needs two cells; the next epoch leaves out another cell
+                break  # one cell has no spread for batch norm; the next epoch leaves out another cell
             if n == 0 or self._warms_up_by_steps():
                 self.loss_kwargs["kl_weight"] = kl_weight = self.kl_weight.float()
             if minibatch is not None:
